@@ -1,0 +1,1 @@
+"""Serve machine-learned trading signals that scale what a trigger has already permitted."""

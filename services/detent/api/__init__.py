@@ -1,0 +1,1 @@
+"""Hold the generated wire contract; see `protos/`."""

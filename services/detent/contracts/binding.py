@@ -1,0 +1,137 @@
+"""Hold what a plan pins: exactly one artifact, or the proxy."""
+
+import dataclasses
+from enum import StrEnum
+from typing import ClassVar
+
+from detent.contracts.canonical import canonical_hash
+from detent.contracts.checks import (
+    check_hash64,
+    check_int,
+    check_name,
+    check_text,
+    check_ts_ms,
+)
+from detent.contracts.errors import InvalidField
+from detent.contracts.json_codec import to_json
+from detent.contracts.proxy import PROXY_DEFAULT
+
+HORIZON_BARS_MAX = 10_000
+
+
+class SignalSource(StrEnum):
+    """Says where the directional belief comes from."""
+
+    PROXY = "proxy"
+    MODEL = "model"
+
+
+class Head(StrEnum):
+    """Names the question that an artifact answers."""
+
+    DIRECTION = "direction"
+    REGIME = "regime"
+    TOXICITY = "toxicity"
+    FILL = "fill"
+    BRACKETS = "brackets"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingWindow:
+    """States the close times of the first and last bar that training saw."""
+
+    start_ts_ms: int
+    end_ts_ms: int
+
+    def __post_init__(self) -> None:
+        """Refuse a window that ends before it starts."""
+        check_ts_ms("start_ts_ms", self.start_ts_ms)
+        check_ts_ms("end_ts_ms", self.end_ts_ms)
+        if self.end_ts_ms <= self.start_ts_ms:
+            raise InvalidField("end_ts_ms", self.end_ts_ms, f"after {self.start_ts_ms}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModelBinding:
+    """Pins whoever carries it to one artifact, or to the proxy.
+
+    With `signal_source` PROXY the model's fields may stay filled in: they do not count, so
+    that rolling back is a change of one field and always gives the published proxy hash.
+
+    Attributes:
+        signal_source: Where the directional belief comes from.
+        head: The artifact's question.
+        model_id: `<model_name>_v<major>.<minor>.<patch>`.
+        model_version_hash: SHA-256 of the canonical manifest.
+        feature_version: SHA-256 of the feature set.
+        label_definition: What the model was asked.
+        horizon_id: Name of the horizon; equals the policy config's.
+        horizon_bars: How far ahead the label looks.
+        calibration_version: SHA-256 of the calibration.
+        training_window: First and last bar that training saw.
+        data_cutoff_ts_ms: Last instant that training and calibration may have seen.
+        architecture_id: For example `logistic`.
+        fallback_signal_source: What answers when the model cannot: the proxy.
+        proxy_version: SHA-256 of the proxy's parameters.
+
+    Source: seed 000, section 4.
+    """
+
+    SCHEMA: ClassVar[str] = "detent.model_binding.v1"
+
+    signal_source: SignalSource
+    head: Head | None = None
+    model_id: str = ""
+    model_version_hash: str = ""
+    feature_version: str = ""
+    label_definition: str = ""
+    horizon_id: str = ""
+    horizon_bars: int = 0
+    calibration_version: str = ""
+    training_window: TrainingWindow | None = None
+    data_cutoff_ts_ms: int = 0
+    architecture_id: str = ""
+    fallback_signal_source: SignalSource = SignalSource.PROXY
+    proxy_version: str = PROXY_DEFAULT.proxy_version
+
+    def __post_init__(self) -> None:
+        """Refuse a model binding that leaves anything open."""
+        if self.fallback_signal_source is not SignalSource.PROXY:
+            raise InvalidField("fallback_signal_source", self.fallback_signal_source, "proxy")
+        if self.proxy_version != PROXY_DEFAULT.proxy_version:
+            raise InvalidField("proxy_version", self.proxy_version, PROXY_DEFAULT.proxy_version)
+        if self.signal_source is SignalSource.PROXY:
+            return
+        if self.head is None:
+            raise InvalidField("head", "(missing)", "the artifact's head")
+        check_name("model_id", self.model_id)
+        check_hash64("model_version_hash", self.model_version_hash)
+        check_hash64("feature_version", self.feature_version)
+        check_text("label_definition", self.label_definition)
+        check_name("horizon_id", self.horizon_id)
+        check_int("horizon_bars", self.horizon_bars, 1, HORIZON_BARS_MAX)
+        check_hash64("calibration_version", self.calibration_version)
+        if self.training_window is None:
+            raise InvalidField("training_window", "(missing)", "the artifact's window")
+        check_ts_ms("data_cutoff_ts_ms", self.data_cutoff_ts_ms)
+        if self.data_cutoff_ts_ms < self.training_window.end_ts_ms:
+            raise InvalidField(
+                "data_cutoff_ts_ms",
+                self.data_cutoff_ts_ms,
+                f"at or after the end of training {self.training_window.end_ts_ms}",
+            )
+        check_name("architecture_id", self.architecture_id)
+
+    @property
+    def effective(self) -> "ModelBinding":
+        """Give what counts: the binding itself, or the bare proxy binding."""
+        return self if self.signal_source is SignalSource.MODEL else PROXY_BINDING
+
+    @property
+    def binding_hash(self) -> str:
+        """Hash what counts, in canonical form, to 64 hex."""
+        return canonical_hash(self.SCHEMA, to_json(self.effective))
+
+
+PROXY_BINDING = ModelBinding(signal_source=SignalSource.PROXY)
+PROXY_BINDING_HASH = PROXY_BINDING.binding_hash

@@ -1,0 +1,1 @@
+"""Hold the request and response of every call, one module per service."""

@@ -1,0 +1,171 @@
+"""Hold the requests and responses of `FeatureService`."""
+
+import dataclasses
+from enum import StrEnum
+
+from detent.contracts.checks import (
+    check_count,
+    check_exactly_one,
+    check_hash64,
+    check_symbol,
+    check_ts_ms,
+    check_unique,
+)
+from detent.contracts.errors import InvalidField
+from detent.contracts.market import Bar, Quote
+from detent.contracts.reasons import ErrorReason, Reason
+from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
+from detent.contracts.units import ROWS_MAX
+
+INPUT_BYTES_MAX = 4 * 65_536
+
+
+class SnapshotView(StrEnum):
+    """Says how much of each symbol is wanted."""
+
+    INPUT = "input"
+    FULL = "full"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MarketEvent:
+    """Carries one item of market data."""
+
+    bar: Bar | None = None
+    quote: Quote | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an item that is nothing or two things."""
+        check_exactly_one("event", bar=self.bar, quote=self.quote)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class IngestMarketDataRequest:
+    """Carries some market data, oldest first."""
+
+    events: tuple[MarketEvent, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse more than one message should carry."""
+        check_count("events", self.events, 0, ROWS_MAX)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MarketRefusal:
+    """Reports an item that was refused, as it was found."""
+
+    symbol: str
+    ts_ms: int
+    reason: ErrorReason
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Watermark:
+    """Says how far the data of one symbol reach; 0 before the first bar."""
+
+    symbol: str
+    ts_ms: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class IngestMarketDataResponse:
+    """Acknowledges market data."""
+
+    accepted_count: int
+    known_count: int
+    refused_count: int
+    refusals: tuple[MarketRefusal, ...]
+    watermarks: tuple[Watermark, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GetFeatureSnapshotsRequest:
+    """Asks for the model inputs of many symbols as of one instant."""
+
+    binding_hash: str
+    as_of_ts_ms: int
+    symbols: tuple[str, ...]
+    view: SnapshotView
+
+    def __post_init__(self) -> None:
+        """Refuse an instant that is none and symbols named twice."""
+        check_ts_ms("as_of_ts_ms", self.as_of_ts_ms)
+        check_count("symbols", self.symbols, 1, ROWS_MAX)
+        check_unique("symbols", self.symbols)
+        for symbol in self.symbols:
+            check_symbol("symbols", symbol)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInput:
+    """Holds what a model is given for one symbol.
+
+    Attributes:
+        ts_ms: Instant, Unix milliseconds UTC.
+        values: Little-endian float32 in the order of the feature set.
+        snapshot_hashes: Hashes of the snapshots that the values were read from.
+        features_hash: See `core/features/model_input.py`.
+        snapshot: L1 snapshot, in the full view.
+        l2_snapshot: Book snapshot, in the full view and where there is one.
+    """
+
+    ts_ms: int
+    values: bytes
+    snapshot_hashes: tuple[str, ...]
+    features_hash: str
+    snapshot: FeatureSnapshot | None = None
+    l2_snapshot: L2FeatureSnapshot | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse bytes that are no float32 row and malformed hashes."""
+        check_ts_ms("ts_ms", self.ts_ms)
+        size = len(self.values)
+        if size == 0 or size % 4 != 0 or size > INPUT_BYTES_MAX:
+            raise InvalidField(
+                "values", f"{size} bytes", f"a multiple of 4 in [4, {INPUT_BYTES_MAX}]"
+            )
+        check_count("snapshot_hashes", self.snapshot_hashes, 1, 2)
+        for snapshot_hash in self.snapshot_hashes:
+            check_hash64("snapshot_hashes", snapshot_hash)
+        check_hash64("features_hash", self.features_hash)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureRow:
+    """Gives one symbol's model input, or the reason why there is none."""
+
+    symbol: str
+    model_input: ModelInput | None = None
+    refusal: Reason | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a row that says nothing or both."""
+        check_exactly_one("outcome", model_input=self.model_input, refusal=self.refusal)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GetFeatureSnapshotsResponse:
+    """Gives the model inputs in the order in which they were asked for."""
+
+    binding_hash: str
+    feature_version: str
+    rows: tuple[FeatureRow, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DescribeFeatureSetRequest:
+    """Asks for the feature set that a binding names."""
+
+    binding_hash: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DescribeFeatureSetResponse:
+    """Describes a feature set."""
+
+    binding_hash: str
+    feature_version: str
+    feature_names: tuple[str, ...]
+    warmup_bars_min: int
+    feature_set_json: str

@@ -1,0 +1,78 @@
+"""Hold the requests and responses of `InferenceService`."""
+
+import dataclasses
+
+from detent.contracts.binding import ModelBinding
+from detent.contracts.calls.feature import ModelInput
+from detent.contracts.checks import check_count, check_exactly_one, check_symbol
+from detent.contracts.reasons import Reason
+from detent.contracts.signals import MlSignalSnapshot
+from detent.contracts.units import ROWS_MAX
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceRow:
+    """Asks for one signal."""
+
+    symbol: str
+    model_input: ModelInput
+
+    def __post_init__(self) -> None:
+        """Refuse what is not an instrument."""
+        check_symbol("symbol", self.symbol)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class InferSignalsRequest:
+    """Asks for signals."""
+
+    binding_hash: str
+    rows: tuple[InferenceRow, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a batch that is empty or too large."""
+        check_count("rows", self.rows, 1, ROWS_MAX)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SignalRow:
+    """Gives one signal, or the reason why there is none."""
+
+    symbol: str
+    features_hash: str
+    signal: MlSignalSnapshot | None = None
+    refusal: Reason | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a row that says nothing or both."""
+        check_exactly_one("outcome", signal=self.signal, refusal=self.refusal)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class InferSignalsResponse:
+    """Gives the signals in the order in which they were asked for."""
+
+    binding_hash: str
+    model_version_hash: str
+    calibration_version: str
+    rows: tuple[SignalRow, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DescribeArtifactRequest:
+    """Asks for the artifact that is loaded."""
+
+    binding_hash: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DescribeArtifactResponse:
+    """Describes the artifact that is loaded."""
+
+    binding_hash: str
+    model_binding: ModelBinding
+    model_hash: str
+    calibration_method: str
+    execution_provider: str
+    golden_row_count: int
+    manifest_json: str

@@ -1,0 +1,51 @@
+"""Read and write decimals as plain text, so that equal values have equal text."""
+
+import re
+from decimal import Decimal
+
+from detent.contracts.errors import InvalidField
+
+DECIMAL_CHARS_MAX = 40
+_PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+_EXPECTED = f"a plain decimal string of at most {DECIMAL_CHARS_MAX} characters, no exponent"
+
+
+def parse_decimal(field: str, text: str) -> Decimal:
+    """Read a decimal from plain notation.
+
+    Args:
+        field: Path of the field, for the error.
+        text: For example `-12.50`; no exponent, no sign but minus, no infinities.
+
+    Returns:
+        The value, exactly.
+
+    Raises:
+        InvalidField: The text is not plain notation.
+    """
+    if not isinstance(text, str) or len(text) > DECIMAL_CHARS_MAX or not _PLAIN.fullmatch(text):
+        raise InvalidField(field, text, _EXPECTED)
+    return Decimal(text)
+
+
+def format_decimal(value: Decimal) -> str:
+    """Write a decimal in its one canonical form: no exponent, no trailing zeros, no -0."""
+    text = format(value, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def check_decimal(field: str, value: Decimal, *, above_zero: bool) -> None:
+    """Refuse what is not a finite decimal in range and writable in plain notation.
+
+    Raises:
+        InvalidField: The value is no `Decimal`, not finite, too long, or out of range.
+    """
+    if not isinstance(value, Decimal) or not value.is_finite():
+        raise InvalidField(field, value, "a finite Decimal, never a float")
+    # The exponent comes first: writing out 1E+999999999 would take the memory of a house.
+    if abs(value.adjusted()) > DECIMAL_CHARS_MAX or len(format(value, "f")) > DECIMAL_CHARS_MAX:
+        raise InvalidField(field, value, _EXPECTED)
+    if value < 0 or (above_zero and value == 0):
+        raise InvalidField(field, value, "above 0" if above_zero else "at least 0")

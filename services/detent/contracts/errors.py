@@ -1,0 +1,222 @@
+"""Name every way in which a call can be refused.
+
+    DetentError
+    ├── InvalidField            a field is malformed or out of range
+    ├── BindingMismatch         the binding hash is not the one bound here
+    ├── FeatureVersionMismatch  the feature version is not the binding's
+    ├── SnapshotStale           the data do not reach the instant asked for
+    ├── SnapshotNotFound        the symbol is unknown or warming up
+    ├── PlanNotFound            no plan has this name
+    ├── PlanClosed              the plan decides nothing more
+    ├── PlanConflict            the plan id or the book and symbol is taken
+    ├── SymbolNotInPlan         the plan does not name the symbol
+    ├── BarOutOfOrder           the bar is older than the last one decided
+    ├── BarFromFuture           the bar closes later than the clock allows
+    ├── DecisionConflict        the bar was decided with other content
+    ├── DecisionNotFound        the ledger holds no such record
+    ├── ModelNotReady           the artifact is not being served
+    ├── LedgerUnavailable       nothing durable could be written
+    ├── ServiceUnavailable      the service could not be reached
+    ├── Overloaded              the service sheds load
+    ├── DeadlineExceeded        too little time was left
+    ├── InternalError           something failed that has no reason of its own
+    ├── ArtifactInvalid         never on the wire: an artifact is not what was pinned
+    └── DataInvalid             never on the wire: a data file is not usable
+
+Each class has a stable `reason` and string `metadata`; messages say what was found, what
+was expected and, where it helps, what to do. `rpc/status.py` alone knows status codes.
+"""
+
+from typing import ClassVar
+
+from detent.contracts.reasons import ErrorReason, Reason
+
+FOUND_CHARS_MAX = 120
+
+
+def shown(value: object) -> str:
+    """Render an offending value so that it fits in a message."""
+    text = str(value)
+    return text if len(text) <= FOUND_CHARS_MAX else text[: FOUND_CHARS_MAX - 1] + "…"
+
+
+class DetentError(Exception):
+    """Is the root of everything that we raise on purpose.
+
+    Attributes:
+        reason: Stable identifier, the same on the wire and in `docs/ERRORS.md`.
+        metadata: The facts, by name; all values are strings.
+    """
+
+    reason: ClassVar[ErrorReason] = ErrorReason.INTERNAL
+
+    def __init__(self, message: str, **metadata: object) -> None:
+        """Keep the message and the facts behind it."""
+        super().__init__(message)
+        self.message = message
+        self.metadata = {key: shown(value) for key, value in metadata.items()}
+
+    @classmethod
+    def restore(cls, message: str, metadata: dict[str, str]) -> "DetentError":
+        """Give the error that another process raised, from what travelled of it."""
+        error = cls.__new__(cls)
+        DetentError.__init__(error, message, **metadata)
+        for name, value in metadata.items():
+            if name in ("field", "found", "expected"):
+                setattr(error, name, value)
+        if isinstance(error, ModelNotReady):
+            error.gate_reason = Reason(metadata["gate_reason"])
+        return error
+
+
+class InvalidField(DetentError):
+    """A field is malformed or out of range."""
+
+    reason = ErrorReason.INVALID_FIELD
+
+    def __init__(self, field: str, found: object, expected: str) -> None:
+        """Name the field by its path, what stood there and what should have."""
+        message = f"{field}: found {shown(found)!r}, expected {expected}"
+        super().__init__(message, field=field, found=found, expected=expected)
+        self.field = field
+        self.found = found
+        self.expected = expected
+
+    def under(self, prefix: str) -> "InvalidField":
+        """Give the same error as seen from an enclosing message."""
+        joint = "" if self.field.startswith("[") or not self.field else "."
+        return InvalidField(f"{prefix}{joint}{self.field}", self.found, self.expected)
+
+
+class BindingMismatch(DetentError):
+    """The binding hash is missing, malformed or not the one bound here."""
+
+    reason = ErrorReason.BINDING_MISMATCH
+
+    def __init__(self, found: str, expected: str) -> None:
+        """Name both hashes."""
+        shown_found = found or "(missing)"
+        message = f"binding_hash: found {shown(shown_found)!r}, expected {expected}"
+        super().__init__(message, found=shown_found, expected=expected)
+
+
+class FeatureVersionMismatch(DetentError):
+    """The feature version is not the one that the binding names."""
+
+    reason = ErrorReason.FEATURE_VERSION_MISMATCH
+
+
+class SnapshotStale(DetentError):
+    """The data do not reach the instant asked for."""
+
+    reason = ErrorReason.SNAPSHOT_STALE
+
+
+class SnapshotNotFound(DetentError):
+    """The symbol is unknown or warming up."""
+
+    reason = ErrorReason.SNAPSHOT_NOT_FOUND
+
+
+class PlanNotFound(DetentError):
+    """No plan has this name."""
+
+    reason = ErrorReason.PLAN_NOT_FOUND
+
+
+class PlanClosed(DetentError):
+    """The plan decides nothing more."""
+
+    reason = ErrorReason.PLAN_CLOSED
+
+
+class PlanConflict(DetentError):
+    """The plan id, or the book and symbol, is in use by another plan."""
+
+    reason = ErrorReason.PLAN_CONFLICT
+
+
+class SymbolNotInPlan(DetentError):
+    """The plan does not name the symbol."""
+
+    reason = ErrorReason.SYMBOL_NOT_IN_PLAN
+
+
+class BarOutOfOrder(DetentError):
+    """The bar is older than the last one decided."""
+
+    reason = ErrorReason.BAR_OUT_OF_ORDER
+
+
+class BarFromFuture(DetentError):
+    """The bar closes later than the clock allows."""
+
+    reason = ErrorReason.BAR_FROM_FUTURE
+
+
+class DecisionConflict(DetentError):
+    """The bar was decided with other content."""
+
+    reason = ErrorReason.DECISION_CONFLICT
+
+
+class DecisionNotFound(DetentError):
+    """The ledger holds no such record."""
+
+    reason = ErrorReason.DECISION_NOT_FOUND
+
+
+class ModelNotReady(DetentError):
+    """The artifact is not being served."""
+
+    reason = ErrorReason.MODEL_NOT_READY
+
+    def __init__(self, message: str, *, gate_reason: Reason) -> None:
+        """Name the gate that the caller should record."""
+        super().__init__(message, gate_reason=gate_reason)
+        self.gate_reason = gate_reason
+
+
+class LedgerUnavailable(DetentError):
+    """Nothing durable could be written, so nothing was decided."""
+
+    reason = ErrorReason.LEDGER_UNAVAILABLE
+
+
+class ServiceUnavailable(DetentError):
+    """The service could not be reached."""
+
+    reason = ErrorReason.SERVICE_UNAVAILABLE
+
+
+class Overloaded(DetentError):
+    """The service sheds load."""
+
+    reason = ErrorReason.OVERLOADED
+
+
+class DeadlineExceeded(DetentError):
+    """The deadline passed, or too little of it was left to answer in."""
+
+    reason = ErrorReason.DEADLINE_EXCEEDED
+
+
+class InternalError(DetentError):
+    """Something failed that has no reason of its own."""
+
+    reason = ErrorReason.INTERNAL
+
+
+class ArtifactInvalid(DetentError):
+    """An artifact is not what was pinned; the service that holds it never becomes ready."""
+
+    def __init__(
+        self, message: str, *, gate_reason: Reason = Reason.MANIFEST_INVALID, **metadata: object
+    ) -> None:
+        """Name the gate that this closes."""
+        super().__init__(message, gate_reason=gate_reason, **metadata)
+        self.gate_reason = gate_reason
+
+
+class DataInvalid(DetentError):
+    """A data file is not usable as it is."""

@@ -1,0 +1,183 @@
+"""Turn domain values into JSON values and back, under the seeds' names.
+
+Integers stay numbers (protobuf's own JSON would quote 64-bit ones), decimals are strings in
+canonical form, enums are their values, what is absent is null, bytes are lowercase hex. A
+class may rename fields (`JSON_NAMES`) or lay nested answers flat (`JSON_FLAT`). Reading is
+strict: an unknown or missing key and a float are refused by name.
+"""
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from detent.contracts.canonical import JsonValue
+from detent.contracts.decimals import format_decimal, parse_decimal
+from detent.contracts.errors import InvalidField
+
+T = TypeVar("T")
+# A domain type as the caches see it: the type checker does not take `type[T]` for hashable.
+Kind = Any
+Encode = Callable[[Any], JsonValue]
+Decode = Callable[[str, JsonValue], Any]
+
+
+def to_json(value: Any) -> dict[str, JsonValue]:
+    """Give the JSON object of a domain value."""
+    kind: Kind = type(value)
+    flat = _flat_names(kind)
+    fields: dict[str, JsonValue] = {}
+    for name, json_name, encode in _encoders(kind):
+        item = getattr(value, name)
+        if name in flat:
+            if item is not None:
+                fields.update(to_json(item))
+        else:
+            fields[json_name] = None if item is None else encode(item)
+    return fields
+
+
+def from_json(kind: type[T], fields: Mapping[str, JsonValue]) -> T:
+    """Read a domain value from its JSON object.
+
+    Raises:
+        InvalidField: A key is unknown or missing, or a value is not of its type or range.
+    """
+    cached: Kind = kind
+    flat = _flat_names(cached)
+    unread = {key: value for key, value in fields.items() if key != "schema"}
+    arguments: dict[str, Any] = {}
+    for name, json_name, decode, optional in _decoders(cached):
+        if name in flat:
+            arguments[name] = _take_flat(flat[name], unread)
+        elif json_name not in unread:
+            raise InvalidField(json_name, "(missing)", "the field")
+        else:
+            item = unread.pop(json_name)
+            if item is None and not optional:
+                raise InvalidField(json_name, None, "a value")
+            arguments[name] = None if item is None else decode(json_name, item)
+    if unread:
+        raise InvalidField(sorted(unread)[0], "(unknown field)", f"a field of {kind.__name__}")
+    return kind(**arguments)
+
+
+def unwrap_optional(hint: Any) -> tuple[Any, bool]:
+    """Split `X | None` into X and True; anything else is itself and False."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        present = [arm for arm in typing.get_args(hint) if arm is not type(None)]
+        return present[0], True
+    return hint, False
+
+
+def field_hints(kind: type) -> list[tuple[str, Any]]:
+    """List the fields of a domain type with their resolved types, in order."""
+    hints = typing.get_type_hints(kind)
+    return [(field.name, hints[field.name]) for field in dataclasses.fields(kind)]
+
+
+@functools.cache
+def _flat_names(kind: Kind) -> dict[str, type]:
+    names = getattr(kind, "JSON_FLAT", ())
+    hints = dict(field_hints(kind))
+    return {name: unwrap_optional(hints[name])[0] for name in names}
+
+
+@functools.cache
+def _encoders(kind: Kind) -> list[tuple[str, str, Encode]]:
+    renamed = getattr(kind, "JSON_NAMES", {})
+    return [
+        (name, renamed.get(name, name), _encoder(unwrap_optional(hint)[0]))
+        for name, hint in field_hints(kind)
+    ]
+
+
+@functools.cache
+def _decoders(kind: Kind) -> list[tuple[str, str, Decode, bool]]:
+    renamed = getattr(kind, "JSON_NAMES", {})
+    return [
+        (name, renamed.get(name, name), _decoder(bare), optional)
+        for name, hint in field_hints(kind)
+        for bare, optional in [unwrap_optional(hint)]
+    ]
+
+
+def _encoder(hint: Any) -> Encode:
+    if typing.get_origin(hint) is tuple:
+        encode = _encoder(typing.get_args(hint)[0])
+        return lambda items: [encode(item) for item in items]
+    if typing.get_origin(hint) is dict:
+        return dict
+    if hint is Decimal:
+        return format_decimal
+    if hint is bytes:
+        return bytes.hex
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return str.__str__
+    if dataclasses.is_dataclass(hint):
+        return to_json
+    return _itself
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _decoder(hint: Any) -> Decode:
+    if typing.get_origin(hint) is tuple:
+        return functools.partial(_decode_list, _decoder(typing.get_args(hint)[0]))
+    if hint is Decimal:
+        return lambda field, item: parse_decimal(field, typing.cast("str", item))
+    if hint is bytes:
+        return _decode_hex
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return functools.partial(_decode_enum, hint)
+    if dataclasses.is_dataclass(hint):
+        return functools.partial(_decode_object, hint)
+    return functools.partial(_decode_plain, hint)
+
+
+def _decode_list(decode: Decode, field: str, item: JsonValue) -> tuple[Any, ...]:
+    if not isinstance(item, list):
+        raise InvalidField(field, item, "a list")
+    return tuple(decode(f"{field}[{index}]", entry) for index, entry in enumerate(item))
+
+
+def _decode_hex(field: str, item: JsonValue) -> bytes:
+    try:
+        return bytes.fromhex(typing.cast("str", item))
+    except (ValueError, TypeError) as error:
+        raise InvalidField(field, item, "lowercase hex") from error
+
+
+def _decode_enum(hint: type[StrEnum], field: str, item: JsonValue) -> StrEnum:
+    try:
+        return hint(typing.cast("str", item))
+    except ValueError as error:
+        raise InvalidField(field, item, f"one of {', '.join(hint)}") from error
+
+
+def _decode_object(hint: Any, field: str, item: JsonValue) -> Any:
+    if not isinstance(item, dict):
+        raise InvalidField(field, item, "an object")
+    try:
+        return from_json(hint, item)
+    except InvalidField as error:
+        raise error.under(field) from error
+
+
+def _decode_plain(hint: type, field: str, item: JsonValue) -> JsonValue:
+    if type(item) is not hint:
+        raise InvalidField(field, item, f"a JSON {hint.__name__}")
+    return item
+
+
+def _take_flat(kind: type, unread: dict[str, JsonValue]) -> Any:
+    names = [json_name for _, json_name, _, _ in _decoders(kind)]
+    if not any(name in unread for name in names):
+        return None
+    return from_json(kind, {name: unread.pop(name) for name in names if name in unread})

@@ -1,0 +1,166 @@
+"""Turn domain values into protobuf messages and back.
+
+Every message of `detent.api.v1` that carries domain data has a frozen dataclass with the
+same name and the same fields, so one generic codec serves them all. It is compiled per
+class on first use: a list of field names with a converter each. Nothing else in the house
+touches a protobuf object, but for the generic server and client plumbing.
+"""
+
+import dataclasses
+import functools
+import importlib
+import typing
+from collections.abc import Callable
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from detent.contracts.decimals import format_decimal, parse_decimal
+from detent.contracts.errors import InvalidField
+from detent.contracts.json_codec import field_hints, unwrap_optional
+
+T = TypeVar("T")
+ToWire = Callable[[Any], Any]
+FromWire = Callable[[str, Any], Any]
+
+PROTO_MODULES = (
+    "market",
+    "feature_snapshot",
+    "model_binding",
+    "ml_signal_snapshot",
+    "plan",
+    "decision_record",
+    "feature_service",
+    "inference_service",
+    "policy_service",
+    "ledger_service",
+)
+
+
+@functools.cache
+def message_class(name: str) -> type[Message]:
+    """Find the generated class of a message by its name.
+
+    Raises:
+        LookupError: No file of the package declares it.
+    """
+    for module_name in PROTO_MODULES:
+        module = importlib.import_module(f"detent.api.v1.{module_name}_pb2")
+        found = getattr(module, name, None)
+        if found is not None:
+            return typing.cast("type[Message]", found)
+    raise LookupError(name)
+
+
+def to_wire(value: Any) -> Any:
+    """Give the protobuf message of a domain value."""
+    kind: Any = type(value)
+    arguments: dict[str, Any] = {}
+    for name, convert in _writers(kind):
+        item = getattr(value, name)
+        if item is not None:
+            arguments[name] = convert(item)
+    return message_class(kind.__name__)(**arguments)
+
+
+def from_wire(kind: type[T], message: Any) -> T:
+    """Read a domain value from a protobuf message.
+
+    Raises:
+        InvalidField: A field is missing, unknown to its enum, or out of range; the error
+            names it by its path.
+    """
+    arguments: dict[str, Any] = {}
+    cached: Any = kind
+    for name, present, convert in _readers(cached):
+        if present is not None and not message.HasField(name):
+            if present:
+                raise InvalidField(name, "(missing)", "the field")
+            arguments[name] = None
+        else:
+            arguments[name] = convert(name, getattr(message, name))
+    return kind(**arguments)
+
+
+def wire_fields(kind: type) -> list[tuple[str, Any]]:
+    """List the fields of a domain type that travel, derived ones included."""
+    derived = [(name, str) for name in sorted(getattr(kind, "DERIVED", ()))]
+    return [*field_hints(kind), *derived]
+
+
+@functools.cache
+def _writers(kind: Any) -> list[tuple[str, ToWire]]:
+    fields = message_class(kind.__name__).DESCRIPTOR.fields_by_name
+    return [
+        (name, _writer(unwrap_optional(hint)[0], fields[name])) for name, hint in wire_fields(kind)
+    ]
+
+
+@functools.cache
+def _readers(kind: Any) -> list[tuple[str, bool | None, FromWire]]:
+    """List name, presence rule (None: always there, True: required, False: may lack), reader."""
+    fields = message_class(kind.__name__).DESCRIPTOR.fields_by_name
+    readers: list[tuple[str, bool | None, FromWire]] = []
+    for name, hint in field_hints(kind):
+        bare, optional = unwrap_optional(hint)
+        field = fields[name]
+        rule = (not optional) if field.has_presence else None
+        readers.append((name, rule, _reader(bare, field, optional=optional)))
+    return readers
+
+
+def _writer(hint: Any, field: Any) -> ToWire:
+    if typing.get_origin(hint) is tuple:
+        convert = _writer(typing.get_args(hint)[0], field)
+        return lambda items: [convert(item) for item in items]
+    if hint is Decimal:
+        return format_decimal
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        numbers = _enum_numbers(hint, field.enum_type)
+        return numbers.__getitem__
+    if dataclasses.is_dataclass(hint):
+        return to_wire
+    return lambda value: value
+
+
+def _reader(hint: Any, field: Any, *, optional: bool) -> FromWire:
+    if typing.get_origin(hint) is tuple:
+        item = _reader(typing.get_args(hint)[0], field, optional=False)
+        return lambda name, values: tuple(
+            item(f"{name}[{index}]", value) for index, value in enumerate(values)
+        )
+    if typing.get_origin(hint) is dict:
+        return lambda _name, value: dict(value)
+    if hint is Decimal:
+        return parse_decimal
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        numbers = _enum_numbers(hint, field.enum_type)
+        members = {number: member for member, number in numbers.items()}
+        return functools.partial(_read_enum, hint, members, optional)
+    if dataclasses.is_dataclass(hint):
+        return functools.partial(_read_message, hint)
+    return lambda _name, value: value
+
+
+def _enum_numbers(hint: type[StrEnum], enum: Any) -> dict[StrEnum, int]:
+    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return {member: enum.values_by_name[prefix + member.name].number for member in hint}
+
+
+def _read_enum(
+    hint: type[StrEnum], members: dict[int, StrEnum], optional: bool, name: str, number: int
+) -> StrEnum | None:
+    if number == 0 and optional:
+        return None
+    if number not in members:
+        raise InvalidField(name, number or "(unspecified)", f"one of {', '.join(hint)}")
+    return members[number]
+
+
+def _read_message(hint: Any, name: str, message: Any) -> Any:
+    try:
+        return from_wire(hint, message)
+    except InvalidField as error:
+        raise error.under(name) from error

@@ -1,0 +1,99 @@
+"""Verify the hash chain of the ledger, one chain per plan and symbol."""
+
+import dataclasses
+from collections.abc import Iterable
+
+from detent.contracts.canonical import parse_json, sha256_hex
+from detent.contracts.decision import GENESIS_HASH
+from detent.contracts.errors import InvalidField
+
+BREAKS_MAX = 100
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRecord:
+    """Holds one row as it stands in the store: the key, the hash, the bytes."""
+
+    plan_id: str
+    symbol: str
+    sequence: int
+    record_hash: str
+    canonical: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Break:
+    """Names one place where a chain does not hold, and what was found there."""
+
+    plan_id: str
+    symbol: str
+    sequence: int
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """Holds what a walk over the chains found; no breaks means that they are whole."""
+
+    record_count: int
+    breaks: tuple[Break, ...]
+    heads: tuple[StoredRecord, ...]
+
+
+def verify_chains(records: Iterable[StoredRecord]) -> Verification:
+    """Recompute every hash and every link.
+
+    Args:
+        records: All rows of the chains, each chain in order of its sequence.
+
+    Returns:
+        The count, the first breaks, and the head of each chain.
+    """
+    heads: dict[tuple[str, str], StoredRecord] = {}
+    breaks: list[Break] = []
+    count = 0
+    for record in records:
+        count += 1
+        key = (record.plan_id, record.symbol)
+        message = _broken(record, heads.get(key))
+        if message is not None and len(breaks) < BREAKS_MAX:
+            breaks.append(
+                Break(
+                    plan_id=record.plan_id,
+                    symbol=record.symbol,
+                    sequence=record.sequence,
+                    message=message,
+                )
+            )
+        heads[key] = record
+    return Verification(record_count=count, breaks=tuple(breaks), heads=tuple(heads.values()))
+
+
+def _broken(record: StoredRecord, before: StoredRecord | None) -> str | None:
+    """Say what is wrong with one row, or None."""
+    # (1) The bytes are those that were hashed.
+    found_hash = sha256_hex(record.canonical)
+    if found_hash != record.record_hash:
+        return f"the bytes hash to {found_hash}, the row says {record.record_hash}"
+    # (2) The row's key is the record's own.
+    try:
+        fields = parse_json("record", record.canonical)
+    except InvalidField as error:
+        return error.message
+    row = fields.get("row")
+    symbol = row.get("symbol") if isinstance(row, dict) else None
+    key = (fields.get("plan_id"), symbol, fields.get("sequence"))
+    if key != (record.plan_id, record.symbol, record.sequence):
+        return f"the record says {key}, the row is filed under {_key(record)}"
+    # (3) The record follows the one before.
+    expected_sequence = before.sequence + 1 if before is not None else 0
+    if record.sequence != expected_sequence:
+        return f"sequence {record.sequence} follows, expected {expected_sequence}"
+    expected_hash = before.record_hash if before is not None else GENESIS_HASH
+    if fields.get("previous_hash") != expected_hash:
+        return f"previous_hash is {fields.get('previous_hash')}, expected {expected_hash}"
+    return None
+
+
+def _key(record: StoredRecord) -> tuple[str, str, int]:
+    return record.plan_id, record.symbol, record.sequence

@@ -1,0 +1,175 @@
+"""Decide one row of one bar and account for it: the whole core in one pure call.
+
+The live service, the replay and the back-test all come through `record_decision`.
+"""
+
+import dataclasses
+
+from detent.contracts.binding import ModelBinding, SignalSource
+from detent.contracts.decision import (
+    GENESIS_HASH,
+    DecisionKind,
+    DecisionRecord,
+    DecisionRow,
+    SignalRecord,
+)
+from detent.contracts.plan import STATE_INITIAL, Plan, PolicyState, TriggerState
+from detent.contracts.units import TS_MS_MAX
+from detent.core.policy.decide import decide_weight
+from detent.core.policy.inputs import PolicyInputs
+from detent.core.signals.choice import ModelOutcome, choose_signal, policy_signal_bps
+from detent.core.signals.proxy import ProxyAnswer
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BoundPlan:
+    """Holds an open plan with its binding and the two hashes that every record repeats."""
+
+    plan: Plan
+    binding: ModelBinding
+    binding_hash: str
+    policy_config_hash: str
+
+
+def bind_plan(plan: Plan, binding: ModelBinding) -> BoundPlan:
+    """Freeze a plan under what its binding effectively is."""
+    effective = binding.effective
+    return BoundPlan(
+        plan=plan,
+        binding=effective,
+        binding_hash=effective.binding_hash,
+        policy_config_hash=plan.policy_config.policy_config_hash,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ChainPoint:
+    """Holds where the chain of one plan and symbol stands: what the next record builds on."""
+
+    sequence: int
+    previous_hash: str
+    state: PolicyState
+
+
+CHAIN_START = ChainPoint(sequence=0, previous_hash=GENESIS_HASH, state=STATE_INITIAL)
+
+
+def record_decision(
+    *,
+    bound: BoundPlan,
+    ts_ms: int,
+    kind: DecisionKind,
+    row: DecisionRow,
+    proxy: ProxyAnswer,
+    model: ModelOutcome | None,
+    point: ChainPoint,
+) -> DecisionRecord:
+    """Decide one row and write its record.
+
+    Args:
+        bound: The plan under its binding.
+        ts_ms: Close time of the bar.
+        kind: Regular decision or emergency.
+        row: What the strategist asked.
+        proxy: The proxy's answer; always there.
+        model: What came of asking the model; None when it was not asked.
+        point: Where the chain stands.
+
+    Returns:
+        The record; the same arguments give the same bytes.
+    """
+    signal = choose_signal(
+        binding=bound.binding, trigger_state=row.trigger_state, proxy=proxy, model=model
+    )
+    inputs = policy_inputs(
+        plan=bound.plan, ts_ms=ts_ms, kind=kind, row=row, signal=signal, state=point.state
+    )
+    outcome, state_after = decide_weight(inputs)
+    plan_id = bound.plan.plan_id
+    return DecisionRecord(
+        binding_hash=bound.binding_hash,
+        plan_id=plan_id,
+        book=bound.plan.book,
+        ts_ms=ts_ms,
+        kind=kind,
+        sequence=point.sequence,
+        previous_hash=point.previous_hash,
+        policy_config_hash=bound.policy_config_hash,
+        trade_set_id=f"{plan_id}/{row.symbol}/{state_after.trade_set_count}",
+        row=row,
+        signal=signal,
+        outcome=outcome,
+        state_after=state_after,
+        valid_until_ts_ms=min(ts_ms + bound.plan.bar_interval_ms, TS_MS_MAX),
+    )
+
+
+def policy_inputs(
+    *,
+    plan: Plan,
+    ts_ms: int,
+    kind: DecisionKind,
+    row: DecisionRow,
+    signal: SignalRecord | None,
+    state: PolicyState,
+) -> PolicyInputs:
+    """Give policy what it may see of a bar; without a signal it can only hold or reduce."""
+    return PolicyInputs(
+        symbol=row.symbol,
+        ts_ms=ts_ms,
+        bar_interval_ms=plan.bar_interval_ms,
+        trigger_state=row.trigger_state,
+        triggers_known=triggers_known(plan, row),
+        signal_strength_bps=policy_signal_bps(signal) if signal is not None else None,
+        vol_hat_ppm=row.vol_hat_ppm,
+        current_weight_ppm=row.position.current_weight_ppm,
+        equity=row.position.equity,
+        exit_intent=row.exit_intent,
+        emergency_only=kind is DecisionKind.EMERGENCY,
+        overrides=row.risk_overrides,
+        config=plan.policy_config,
+        limits=plan.risk_limits,
+        state=state,
+    )
+
+
+def triggers_known(plan: Plan, row: DecisionRow) -> bool:
+    """Say whether a trigger of the plan stands behind the permission that the row claims."""
+    known = {trigger.trigger_id for trigger in plan.triggers}
+    needed = row.trigger_state in (TriggerState.LONG_ALLOWED, TriggerState.SHORT_ALLOWED)
+    return known.issuperset(row.active_trigger_ids) and bool(
+        row.active_trigger_ids or not needed
+    )
+
+
+def replay_decision(
+    record: DecisionRecord, *, bound: BoundPlan, point: ChainPoint
+) -> DecisionRecord:
+    """Decide a recorded bar again, from its probabilities on.
+
+    Args:
+        record: What was recorded; only its question and its two probabilities are used.
+        bound: The plan under its binding, as the ledger holds them.
+        point: Where the chain stood before the record.
+
+    Returns:
+        The record that today's core writes; equal bytes mean that it decides the same.
+    """
+    signal = record.signal
+    model: ModelOutcome | None = None
+    if signal.fallback_reason is not None or signal.signal_source is SignalSource.MODEL:
+        model = ModelOutcome(
+            features_hash=signal.features_hash,
+            p_hat_raw_bps=signal.p_hat_raw_bps,
+            p_hat_bps=signal.p_hat_calibrated_bps,
+            reason=signal.fallback_reason,
+        )
+    return record_decision(
+        bound=bound,
+        ts_ms=record.ts_ms,
+        kind=record.kind,
+        row=record.row,
+        proxy=ProxyAnswer(p_hat_bps=signal.proxy_p_hat_bps, reason=signal.proxy_reason),
+        model=model,
+        point=point,
+    )

@@ -1,0 +1,78 @@
+"""Compose the policy: one bar of one symbol in, one outcome and the new state out."""
+
+from detent.contracts.decision import PolicyOutcome
+from detent.contracts.plan import OrderStyle, PolicyState, TriggerState
+from detent.contracts.reasons import Reason
+from detent.core.policy.inputs import PolicyInputs
+from detent.core.policy.overrides import override_weight
+from detent.core.policy.rebalance import rebalance
+from detent.core.policy.weight import DIRECTION, held_weight, smoothed_weight, wanted_weight
+
+
+def decide_weight(inputs: PolicyInputs) -> tuple[PolicyOutcome, PolicyState]:
+    """Decide the target weight of one bar.
+
+    Pure and in integers: the same inputs give the same outcome on every machine.
+
+    Returns:
+        The outcome, in which the final weight never opposes the trigger and never exceeds
+        a limit, and what policy remembers from here on.
+
+    Source: FORMULAS 2.1; decisions D8, D9 and D22.
+    """
+    # (1) to (5) What the signal asks for.
+    wanted = wanted_weight(inputs)
+    # (6) Smoothing, or a monotone exit. An emergency between bars moves nothing else.
+    if inputs.emergency_only:
+        policy_ppm = _position_within_permission(inputs)
+        moved: tuple[Reason, ...] = ()
+    else:
+        policy_ppm, smoothing_reasons = smoothed_weight(inputs, wanted)
+        moved = (*wanted.reasons, *smoothing_reasons)
+    # (7), (8) What outranks it.
+    overridden = override_weight(inputs, policy_ppm)
+    # (9) Whether it is traded.
+    style, withheld = rebalance(inputs, overridden)
+    outcome = PolicyOutcome(
+        signal_deadbanded_ppm=wanted.signal_deadbanded_ppm,
+        vol_scale_ppm=wanted.vol_scale_ppm,
+        target_weight_raw_ppm=wanted.target_weight_raw_ppm,
+        target_weight_policy_ppm=policy_ppm,
+        target_weight_capped_ppm=overridden.capped_ppm,
+        target_weight_final_ppm=overridden.final_ppm,
+        delta_weight_ppm=overridden.final_ppm - inputs.current_weight_ppm,
+        order_style=style,
+        reasons=tuple(dict.fromkeys((*moved, *overridden.reasons, *withheld))),
+        precedence_tier=overridden.tier,
+        cooldown_recommendation_bars=overridden.cooldown_recommendation_bars,
+    )
+    return outcome, _state_after(inputs, outcome)
+
+
+def _position_within_permission(inputs: PolicyInputs) -> int:
+    """Give the position that a vetoed emergency leaves in place."""
+    if inputs.trigger_state is TriggerState.EXIT_ONLY:
+        return inputs.current_weight_ppm
+    return held_weight(inputs, DIRECTION[inputs.trigger_state])
+
+
+def _state_after(inputs: PolicyInputs, outcome: PolicyOutcome) -> PolicyState:
+    """Fold one outcome into the state; only data time enters."""
+    before = inputs.state
+    trades = outcome.order_style is not OrderStyle.NONE
+    current_ppm = inputs.current_weight_ppm
+    held_ppm = outcome.target_weight_final_ppm if trades else current_ppm
+    entry_ts_ms = before.entry_ts_ms if current_ppm != 0 else None
+    trade_set_count = before.trade_set_count
+    if held_ppm != 0 and current_ppm == 0:
+        entry_ts_ms = inputs.ts_ms
+        trade_set_count += 1
+    elif current_ppm != 0 and trade_set_count == 0:
+        # The position was there before the plan: it is the plan's first set.
+        trade_set_count = 1
+    return PolicyState(
+        last_target_weight_ppm=outcome.target_weight_final_ppm,
+        last_rebalance_ts_ms=inputs.ts_ms if trades else before.last_rebalance_ts_ms,
+        entry_ts_ms=entry_ts_ms if held_ppm != 0 else None,
+        trade_set_count=trade_set_count,
+    )

@@ -1,0 +1,57 @@
+"""Hold everything that policy sees of one bar; what is not here cannot influence a weight."""
+
+import dataclasses
+from decimal import Decimal
+
+from detent.contracts.plan import (
+    ExitIntent,
+    PolicyConfig,
+    PolicyState,
+    RiskLimits,
+    RiskOverrides,
+    TriggerState,
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyInputs:
+    """Holds one bar of one symbol as policy sees it.
+
+    Attributes:
+        symbol: Instrument.
+        ts_ms: Close time of the bar.
+        bar_interval_ms: Length of the bar.
+        trigger_state: Permission and direction.
+        triggers_known: Whether every active trigger is one of the plan's, and at least one
+            is active where a direction is allowed.
+        signal_strength_bps: Magnitude, [0, 10000]; None when nobody had a usable answer.
+        vol_hat_ppm: Volatility in the plan's unit; None or not positive means unknown.
+        current_weight_ppm: What is held, signed.
+        equity: Account currency, above 0.
+        exit_intent: An exit that is asked for, or None.
+        emergency_only: Whether this decision may do nothing but an emergency exit.
+        overrides: Tighter limits for this bar, or None.
+        config: How a signal becomes a weight.
+        limits: What bounds every weight.
+        state: What policy remembers.
+    """
+
+    symbol: str
+    ts_ms: int
+    bar_interval_ms: int
+    trigger_state: TriggerState
+    triggers_known: bool
+    signal_strength_bps: int | None
+    vol_hat_ppm: int | None
+    current_weight_ppm: int
+    equity: Decimal
+    exit_intent: ExitIntent | None
+    emergency_only: bool
+    overrides: RiskOverrides | None
+    config: PolicyConfig
+    limits: RiskLimits
+    state: PolicyState
+
+    def bars_since(self, ts_ms: int) -> int:
+        """Count the bars from an earlier instant to this bar, on data time."""
+        return (self.ts_ms - ts_ms) // self.bar_interval_ms
