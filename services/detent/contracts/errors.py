@@ -2,6 +2,7 @@
 
     DetentError
     ├── InvalidField            a field is malformed or out of range
+    │   └── InvalidResponse     the other side's answer is, not our question
     ├── BindingMismatch         the binding hash is not the one bound here
     ├── FeatureVersionMismatch  the feature version is not the binding's
     ├── SnapshotStale           the data do not reach the instant asked for
@@ -86,6 +87,10 @@ class InvalidField(DetentError):
         """Give the same error as seen from an enclosing message."""
         joint = "" if self.field.startswith("[") or not self.field else "."
         return InvalidField(f"{prefix}{joint}{self.field}", self.found, self.expected)
+
+
+class InvalidResponse(InvalidField):
+    """The other side's answer is malformed; raised where it arrives, never sent."""
 
 
 class BindingMismatch(DetentError):

@@ -1,0 +1,244 @@
+"""Keep plans, records, refusals and late answers in one SQLite file."""
+
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from detent.adapters.sqlite_file import Durability, Row, SqliteFile, Statement
+from detent.adapters.sqlite_schema import SCHEMA
+from detent.contracts.binding import ModelBinding
+from detent.contracts.calls.ledger import ListDecisionsRequest
+from detent.contracts.canonical import canonical_bytes, parse_json
+from detent.contracts.decision import DecisionKind, DecisionRecord, LocalAnswer
+from detent.contracts.errors import DetentError
+from detent.contracts.json_codec import from_json, to_json
+from detent.contracts.plan import Plan, PlanStatus
+from detent.core.ledger.chain import StoredRecord, Verification, verify_chains
+from detent.core.ledger.record import BoundPlan, bind_plan
+
+_STORED = "plan_id, symbol, sequence, record_hash, canonical"
+_OPENED = "SELECT plan, binding FROM plan_log AS opened WHERE event = 'opened'"
+_IS_CLOSED = (
+    "EXISTS (SELECT 1 FROM plan_log AS closed"
+    " WHERE closed.plan_id = opened.plan_id AND closed.event = 'closed')"
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """Pairs a record with the bytes and the hash that were computed from it once."""
+
+    record: DecisionRecord
+    canonical: bytes
+    record_hash: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BlockEvent:
+    """Holds one refusal: which call, when, why."""
+
+    at_ms: int
+    method: str
+    plan_id: str
+    binding_hash: str
+    ts_ms: int | None
+    error: DetentError
+
+
+class SqliteLedger:
+    """Owns one ledger file; every write is durable when it returns."""
+
+    def __init__(self, path: Path, durability: Durability = Durability.FULL) -> None:
+        """Open or create the file; raises `LedgerUnavailable`."""
+        self._file = SqliteFile(path, SCHEMA, durability)
+
+    async def close(self) -> None:
+        """Write what is pending and close the file."""
+        await self._file.close()
+
+    # Plans
+
+    async def add_plan_event(self, bound: BoundPlan, status: PlanStatus) -> None:
+        """Note that a plan was opened or closed."""
+        event = "opened" if status is PlanStatus.OPEN else "closed"
+        values = (
+            bound.plan.plan_id,
+            event,
+            bound.plan.book,
+            bound.binding_hash,
+            _text(Plan.SCHEMA, bound.plan),
+            _text(ModelBinding.SCHEMA, bound.binding),
+        )
+        sql = "INSERT INTO plan_log (plan_id, event, book, binding_hash, plan, binding)"
+        await self._file.write([(f"{sql} VALUES (?, ?, ?, ?, ?, ?)", values)])
+
+    async def open_plans(self) -> list[BoundPlan]:
+        """Give the plans that still decide, in the order in which they were opened."""
+        rows = await self._file.read(f"{_OPENED} AND NOT {_IS_CLOSED} ORDER BY id")
+        return [_bound(row) for row in rows]
+
+    async def find_plan(self, plan_id: str) -> tuple[BoundPlan, PlanStatus] | None:
+        """Give a plan by its name, open or closed."""
+        sql = _OPENED.replace("plan, binding", f"plan, binding, {_IS_CLOSED}")
+        rows = await self._file.read(f"{sql} AND plan_id = ?", (plan_id,))
+        if not rows:
+            return None
+        status = PlanStatus.CLOSED if rows[0][2] else PlanStatus.OPEN
+        return _bound(rows[0]), status
+
+    # Records
+
+    async def add_records(self, written: Sequence[Written]) -> None:
+        """Make records durable, all or none."""
+        sql = "INSERT INTO bar_decisions (record_hash, canonical) VALUES (?, ?)"
+        await self._file.write(
+            [(sql, (item.record_hash, item.canonical.decode("ascii"))) for item in written]
+        )
+
+    async def find_record(
+        self, *, plan_id: str, symbol: str, ts_ms: int, kind: DecisionKind
+    ) -> Written | None:
+        """Give the record of one bar, if there is one."""
+        sql = "SELECT canonical, record_hash FROM bar_decisions"
+        rows = await self._file.read(
+            f"{sql} WHERE plan_id = ? AND symbol = ? AND ts_ms = ? AND kind = ?",
+            (plan_id, symbol, ts_ms, kind.value),
+        )
+        return _written(rows[0]) if rows else None
+
+    async def find_record_by_hash(self, record_hash: str) -> Written | None:
+        """Give a record by its hash, if there is one."""
+        sql = "SELECT canonical, record_hash FROM bar_decisions WHERE record_hash = ?"
+        rows = await self._file.read(sql, (record_hash,))
+        return _written(rows[0]) if rows else None
+
+    async def last_records(self, plan_id: str) -> list[Written]:
+        """Give the last record of every symbol of a plan."""
+        sql = "SELECT canonical, record_hash, MAX(sequence) FROM bar_decisions"
+        rows = await self._file.read(f"{sql} WHERE plan_id = ? GROUP BY symbol", (plan_id,))
+        return [_written(row) for row in rows]
+
+    async def recent_closes(self, *, book: str, symbol: str, count: int) -> list[float]:
+        """Give the newest closes that a book's plans saw of a symbol, oldest first."""
+        sql = "SELECT bar_close FROM bar_decisions"
+        rows = await self._file.read(
+            f"{sql} WHERE book = ? AND symbol = ? AND kind = ? ORDER BY ts_ms DESC LIMIT ?",
+            (book, symbol, DecisionKind.BAR.value, count),
+        )
+        return [float(row[0]) for row in reversed(rows)]
+
+    async def list_records(self, query: ListDecisionsRequest, after_id: int) -> list[Row]:
+        """Give (id, canonical) of a page of records in the order of writing."""
+        return await self._file.read(
+            "SELECT id, canonical FROM bar_decisions WHERE id > ?"
+            " AND (? = '' OR plan_id = ?) AND (? = '' OR symbol = ?) ORDER BY id LIMIT ?",
+            (
+                after_id,
+                query.plan_id,
+                query.plan_id,
+                query.symbol,
+                query.symbol,
+                query.page_size,
+            ),
+        )
+
+    async def verify(self, plan_id: str) -> Verification:
+        """Walk over the chains of one plan, or of all when the name is empty."""
+        where = "WHERE ? = '' OR plan_id = ? ORDER BY plan_id, symbol, sequence"
+
+        def walk(db: sqlite3.Connection) -> Verification:
+            rows = db.execute(f"SELECT {_STORED} FROM bar_decisions {where}", (plan_id, plan_id))
+            return verify_chains(_stored(row) for row in rows)
+
+        return await self._file.use(walk)
+
+    # What is not a record
+
+    async def add_block_event(self, event: BlockEvent) -> None:
+        """Note a refusal."""
+        sql = (
+            "INSERT INTO block_events (at_ms, method, reason, plan_id, binding_hash, ts_ms,"
+            " message, metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        )
+        values = (
+            event.at_ms,
+            event.method,
+            event.error.reason.value,
+            event.plan_id,
+            event.binding_hash,
+            event.ts_ms,
+            event.error.message,
+            json.dumps(event.error.metadata, sort_keys=True),
+        )
+        await self._file.write([(sql, values)])
+
+    async def add_late_answers(self, written: Sequence[Written], *, at_ms: int) -> None:
+        """Note that recorded answers came too late to be used."""
+        sql = (
+            "INSERT INTO late_answers (at_ms, plan_id, symbol, ts_ms, kind, record_hash)"
+            " VALUES (?, ?, ?, ?, ?, ?)"
+        )
+        await self._file.write(
+            [
+                (
+                    sql,
+                    (
+                        at_ms,
+                        item.record.plan_id,
+                        item.record.row.symbol,
+                        item.record.ts_ms,
+                        item.record.kind.value,
+                        item.record_hash,
+                    ),
+                )
+                for item in written
+            ]
+        )
+
+    async def add_local_answers(self, plan_id: str, answers: Sequence[LocalAnswer]) -> int:
+        """Keep answers that a client gave by itself; gives how many were new."""
+        statements: list[Statement] = []
+        for answer in answers:
+            key = (plan_id, answer.row.symbol, answer.ts_ms, answer.kind.value)
+            known = await self._file.read(
+                "SELECT 1 FROM local_answers"
+                " WHERE plan_id = ? AND symbol = ? AND ts_ms = ? AND kind = ?",
+                key,
+            )
+            if not known:
+                sql = (
+                    "INSERT OR IGNORE INTO local_answers"
+                    " (plan_id, symbol, ts_ms, kind, canonical) VALUES (?, ?, ?, ?, ?)"
+                )
+                statements.append((sql, (*key, _text("detent.local_answer.v1", answer))))
+        if statements:
+            await self._file.write(statements)
+        return len(statements)
+
+
+def _text(schema: str, value: object) -> str:
+    return canonical_bytes(schema, to_json(value)).decode("ascii")
+
+
+def _bound(row: Row) -> BoundPlan:
+    plan = from_json(Plan, parse_json("plan", row[0].encode()))
+    return bind_plan(plan, from_json(ModelBinding, parse_json("binding", row[1].encode())))
+
+
+def _written(row: Row) -> Written:
+    canonical = str(row[0]).encode("ascii")
+    record = from_json(DecisionRecord, parse_json("record", canonical))
+    return Written(record=record, canonical=canonical, record_hash=str(row[1]))
+
+
+def _stored(row: Row) -> StoredRecord:
+    plan_id, symbol, sequence, record_hash, canonical = row
+    return StoredRecord(
+        plan_id=plan_id,
+        symbol=symbol,
+        sequence=sequence,
+        record_hash=record_hash,
+        canonical=canonical.encode(),
+    )

@@ -1,0 +1,92 @@
+"""Set up logging and tracing for one process."""
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    SimpleSpanProcessor,
+    SpanExporter,
+    SpanExportResult,
+)
+from opentelemetry.trace import Tracer
+
+from detent.rpc.tracing import no_tracer
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonLines(logging.Formatter):
+    """Writes one JSON object per record: event name, level, and the facts as fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the line."""
+        facts = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        line = {
+            "event": record.getMessage(),
+            "level": record.levelname,
+            "logger": record.name,
+            "at_ms": round(record.created * 1000),
+            **facts,
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def set_up_logging(level: str, stream: TextIO = sys.stderr) -> None:
+    """Send every record of this process to one stream as JSON lines."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class SpanFile(SpanExporter):
+    """Appends finished spans to a file, one JSON object a line; for a look without a collector."""
+
+    def __init__(self, path: Path) -> None:
+        """Append to the file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Write the spans."""
+        for span in spans:
+            self._file.write(span.to_json(indent=None) + "\n")
+        self._file.flush()
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Telemetry:
+    """Owns the tracer of one process and what it exports to."""
+
+    def __init__(
+        self, service_name: str, *, otlp_endpoint: str | None, trace_file: Path | None
+    ) -> None:
+        """Export to a collector, to a file, to both, or not at all."""
+        self._provider = TracerProvider(
+            resource=Resource({SERVICE_NAME: service_name}), shutdown_on_exit=False
+        )
+        self.tracer: Tracer = no_tracer()
+        if otlp_endpoint is not None:
+            exporter = OTLPSpanExporter(endpoint=otlp_endpoint, insecure=True)
+            self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        if trace_file is not None:
+            self._provider.add_span_processor(SimpleSpanProcessor(SpanFile(trace_file)))
+        if otlp_endpoint is not None or trace_file is not None:
+            self.tracer = self._provider.get_tracer("detent")
+
+    def close(self) -> None:
+        """Export what is left."""
+        self._provider.shutdown()

@@ -1,0 +1,248 @@
+"""Holds the recent bars and quotes of one symbol and reads them as of any instant.
+
+As of T means: bars that close at or before T, quotes with an event time before T. What was
+once readable as of T never changes afterwards, because data that come too late are refused.
+"""
+
+import dataclasses
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from decimal import Decimal
+
+from detent.contracts.checks import check_ts_ms
+from detent.contracts.decimals import check_decimal
+from detent.contracts.errors import BarOutOfOrder, InvalidField
+from detent.contracts.market import Bar, Quote
+from detent.core.features.engine import BarSource, EngineConfig
+from detent.core.features.snapshot import mid_price
+
+# Bridges the time between the close of a bar and its arrival; older quotes are kept per bar.
+QUOTES_HELD_MAX = 1_024
+NO_VOLUME = Decimal(0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryWindow:
+    """Shows what was known of one symbol as of one instant.
+
+    Attributes:
+        as_of_ts_ms: The instant.
+        bars: The newest finished bars, oldest first, as many as asked for where held.
+        bar_count: Finished bars up to the instant, saturating at the engine's `max_bars`.
+        quote: Last quote before the instant, if there is one.
+        complete: Whether everything asked for is still held.
+    """
+
+    as_of_ts_ms: int
+    bars: tuple[Bar, ...]
+    bar_count: int
+    quote: Quote | None
+    complete: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Closed:
+    """Keeps a finished bar with what was known at its close."""
+
+    bar: Bar
+    ordinal: int
+    quote: Quote | None
+    quote_held: bool
+
+
+@dataclasses.dataclass(slots=True)
+class _Unfinished:
+    """Grows from quotes until its interval is over."""
+
+    end_ts_ms: int
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+
+
+class SymbolHistory:
+    """Holds the recent bars and quotes of one symbol.
+
+    Attributes:
+        symbol: Instrument.
+        engine: Interval, memory and source of the bars.
+        late_quote_count: Quotes that were refused because they came too late.
+    """
+
+    def __init__(self, symbol: str, engine: EngineConfig) -> None:
+        """Start without data."""
+        self.symbol = symbol
+        self.engine = engine
+        self.late_quote_count = 0
+        self._closed: deque[_Closed] = deque(maxlen=engine.max_bars)
+        self._unfinished: _Unfinished | None = None
+        self._quotes: deque[Quote] = deque()
+        self._quote_dropped: Quote | None = None
+
+    @property
+    def watermark_ts_ms(self) -> int:
+        """Give the close time of the last finished bar; 0 before the first."""
+        return self._closed[-1].bar.ts_ms if self._closed else 0
+
+    @property
+    def reach_ts_ms(self) -> int:
+        """Give the last instant as of which the data are known to be whole; 0 before any.
+
+        Finished bars prove it up to their close. Where bars are built from quotes, the newest
+        quote proves it up to itself: quotes come in order, so nothing older can follow.
+        """
+        if self.engine.bar_source is BarSource.READY_MADE:
+            return self.watermark_ts_ms
+        return self._quotes[-1].ts_ms if self._quotes else 0
+
+    @property
+    def bar_count(self) -> int:
+        """Count the finished bars held."""
+        return len(self._closed)
+
+    def add_bar(self, bar: Bar) -> bool:
+        """Take a finished bar.
+
+        Returns:
+            True when it is new, False when the very same bar is already held.
+
+        Raises:
+            InvalidField: Not this symbol's or this interval's bar, or other content than held.
+            BarOutOfOrder: The bar closes before the last one held.
+        """
+        self._check_mine("symbol", bar.symbol)
+        if self.engine.bar_source is not BarSource.READY_MADE:
+            raise InvalidField("bar", f"a finished bar of {bar.symbol}", "quotes to build it from")
+        if bar.interval_ms != self.engine.bar_interval_ms:
+            expected = f"{self.engine.bar_interval_ms}, the interval of the feature set"
+            raise InvalidField("interval_ms", bar.interval_ms, expected)
+        if bar.ts_ms <= self.watermark_ts_ms:
+            self._check_known(bar)
+            return False
+        self._close(bar)
+        return True
+
+    def add_quote(self, quote: Quote) -> bool:
+        """Take a quote; where bars are built from quotes, it may finish one.
+
+        Returns:
+            True when it is new, False when it repeats the last one.
+
+        Raises:
+            InvalidField: Not this symbol's, older than what is known, or not representable.
+        """
+        self._check_mine("symbol", quote.symbol)
+        newest_ts_ms = self._quotes[-1].ts_ms if self._quotes else 0
+        known_ts_ms = max(newest_ts_ms, self.watermark_ts_ms)
+        if quote.ts_ms < known_ts_ms:
+            self.late_quote_count += 1
+            raise InvalidField("ts_ms", quote.ts_ms, f"at least {known_ts_ms}: the quote is late")
+        if self._quotes and quote == self._quotes[-1]:
+            return False
+        mid = mid_price(quote)
+        check_decimal("mid_price", mid, above_zero=True)
+        if self.engine.bar_source is BarSource.FROM_QUOTES:
+            self._fold(quote.ts_ms, mid)
+        self._quotes.append(quote)
+        if len(self._quotes) > QUOTES_HELD_MAX:
+            self._quote_dropped = self._quotes.popleft()
+        return True
+
+    def window(self, as_of_ts_ms: int, *, bars_wanted: int) -> HistoryWindow:
+        """Read the newest bars and the quote as of an instant.
+
+        A bar that is being built and ends at or before the instant is finished there; it does
+        not wait for the next quote.
+        """
+        closed = self._closed_as_of(as_of_ts_ms)
+        newest = list(itertools.islice(closed, bars_wanted))
+        ordinal = newest[0].ordinal if newest else 0
+        # What is not held any more must not pass for what has not happened yet.
+        first_ordinal = self._closed[0].ordinal if self._closed else 1
+        complete = first_ordinal == 1 or len(newest) == bars_wanted
+        if newest and newest[0].bar.ts_ms == as_of_ts_ms:
+            quote, quote_held = newest[0].quote, newest[0].quote_held
+        else:
+            quote, quote_held = self._quote_before(as_of_ts_ms)
+        return HistoryWindow(
+            as_of_ts_ms=as_of_ts_ms,
+            bars=tuple(entry.bar for entry in reversed(newest)),
+            bar_count=min(ordinal, self.engine.max_bars),
+            quote=quote,
+            complete=complete and quote_held,
+        )
+
+    def _closed_as_of(self, as_of_ts_ms: int) -> Iterator[_Closed]:
+        """Yield the finished bars as of an instant, newest first."""
+        growing = self._unfinished
+        if growing is not None and growing.end_ts_ms <= as_of_ts_ms:
+            yield self._entry(self._finished(growing))
+        for entry in reversed(self._closed):
+            if entry.bar.ts_ms <= as_of_ts_ms:
+                yield entry
+
+    def _quote_before(self, ts_ms: int) -> tuple[Quote | None, bool]:
+        """Give the last quote before an instant, and whether that is certain."""
+        for quote in reversed(self._quotes):
+            if quote.ts_ms < ts_ms:
+                return quote, True
+        dropped = self._quote_dropped
+        if dropped is None:
+            return None, True
+        return (dropped, True) if dropped.ts_ms < ts_ms else (None, False)
+
+    def _fold(self, ts_ms: int, mid: Decimal) -> None:
+        """Let a midpoint grow the current bar, or finish it and begin the next."""
+        interval_ms = self.engine.bar_interval_ms
+        end_ts_ms = ts_ms - ts_ms % interval_ms + interval_ms
+        check_ts_ms("ts_ms", end_ts_ms)
+        growing = self._unfinished
+        if growing is not None and end_ts_ms > growing.end_ts_ms:
+            self._close(self._finished(growing))
+            growing = None
+        if growing is None:
+            self._unfinished = _Unfinished(end_ts_ms, open=mid, high=mid, low=mid, close=mid)
+            return
+        growing.high = max(growing.high, mid)
+        growing.low = min(growing.low, mid)
+        growing.close = mid
+
+    def _finished(self, growing: _Unfinished) -> Bar:
+        return Bar(
+            symbol=self.symbol,
+            ts_ms=growing.end_ts_ms,
+            interval_ms=self.engine.bar_interval_ms,
+            open=growing.open,
+            high=growing.high,
+            low=growing.low,
+            close=growing.close,
+            volume=NO_VOLUME,
+        )
+
+    def _close(self, bar: Bar) -> None:
+        self._closed.append(self._entry(bar))
+
+    def _entry(self, bar: Bar) -> _Closed:
+        quote, quote_held = self._quote_before(bar.ts_ms)
+        ordinal = self._closed[-1].ordinal + 1 if self._closed else 1
+        return _Closed(bar, ordinal=ordinal, quote=quote, quote_held=quote_held)
+
+    def _check_known(self, bar: Bar) -> None:
+        held = next((entry.bar for entry in self._closed if entry.bar.ts_ms == bar.ts_ms), None)
+        if held is None:
+            raise BarOutOfOrder(
+                f"bar of {bar.symbol}: found close time {bar.ts_ms}, "
+                f"expected after {self.watermark_ts_ms}",
+                found=bar.ts_ms,
+                expected=f"after {self.watermark_ts_ms}",
+            )
+        for field in dataclasses.fields(Bar):
+            found, expected = getattr(bar, field.name), getattr(held, field.name)
+            if found != expected:
+                raise InvalidField(field.name, found, f"{expected}, as held for {bar.ts_ms}")
+
+    def _check_mine(self, field: str, symbol: str) -> None:
+        if symbol != self.symbol:
+            raise InvalidField(field, symbol, self.symbol)

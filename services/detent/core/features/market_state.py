@@ -1,0 +1,152 @@
+"""Holds the histories of all symbols and the model input of each newest bar, ready to be read.
+
+Feature sets with one engine share histories, and bindings with one feature set share inputs:
+whatever several models have in common is held and computed once.
+"""
+
+from collections.abc import Iterable
+
+from detent.contracts.calls.feature import MarketEvent, ModelInput, SnapshotView
+from detent.contracts.errors import DetentError, InvalidField, Overloaded
+from detent.contracts.market import Bar, Quote
+from detent.contracts.reasons import Reason
+from detent.core.features.engine import BarSource, EngineConfig
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.history import SymbolHistory
+from detent.core.features.model_input import build_model_input
+
+SYMBOLS_MAX = 10_000
+
+
+class MarketState:
+    """Takes market data of many symbols and reads model inputs as of an instant."""
+
+    def __init__(
+        self, feature_sets: Iterable[FeatureSet], *, symbols_max: int = SYMBOLS_MAX
+    ) -> None:
+        """Start without data.
+
+        Args:
+            feature_sets: What models will be given; repeats are held once.
+            symbols_max: Symbols beyond which a new one is refused.
+        """
+        by_version = {held.feature_version: held for held in feature_sets}
+        self._feature_sets = tuple(by_version.values())
+        self._symbols_max = symbols_max
+        self._histories: dict[EngineConfig, dict[str, SymbolHistory]] = {
+            held.engine: {} for held in self._feature_sets
+        }
+        self._symbols: set[str] = set()
+        self._touched: set[str] = set()
+        self._newest: dict[tuple[str, str], tuple[int, ModelInput | Reason]] = {}
+
+    def take(self, event: MarketEvent) -> bool:
+        """Take one item of market data into every engine that it concerns.
+
+        Returns:
+            True when it changed anything, False when it was known already.
+
+        Raises:
+            Overloaded: The symbol is new and there are as many as may be held.
+            DetentError: No engine takes the item; the first engine's reason.
+        """
+        item = event.bar or event.quote
+        assert item is not None, "an event is valid by construction"
+        if item.symbol not in self._symbols and len(self._symbols) >= self._symbols_max:
+            raise Overloaded(
+                f"symbol: found {item.symbol}, expected one of the {self._symbols_max} held",
+                symbol=item.symbol,
+                symbols_max=self._symbols_max,
+            )
+        is_new, refusal = None, None
+        for engine in self._engines_of(item):
+            try:
+                is_new = self._take_into(engine, item) or bool(is_new)
+            except DetentError as error:
+                refusal = refusal or error
+        if is_new is None:
+            assert refusal is not None, "there is an engine, and it takes or refuses"
+            raise refusal
+        self._symbols.add(item.symbol)
+        self._touched.add(item.symbol)
+        return is_new
+
+    def refresh(self) -> None:
+        """Compute the inputs of the newest bars, so that a decision only has to look them up."""
+        for symbol in self._touched:
+            for held in self._feature_sets:
+                history = self._histories[held.engine].get(symbol)
+                if history is not None and history.bar_count > 0:
+                    self._renew(held, history)
+        self._touched.clear()
+
+    def knows(self, feature_set: FeatureSet, symbol: str) -> bool:
+        """Say whether data of the symbol were ever taken for the feature set."""
+        return symbol in self._histories[feature_set.engine]
+
+    def reaches(self, feature_set: FeatureSet, symbol: str, as_of_ts_ms: int) -> bool:
+        """Say whether the data of a known symbol are whole up to an instant."""
+        return self._histories[feature_set.engine][symbol].reach_ts_ms >= as_of_ts_ms
+
+    def watermark_ts_ms(self, symbol: str) -> int:
+        """Give the close of the last bar of a symbol, of its slowest engine; 0 before any."""
+        histories = (held.get(symbol) for held in self._histories.values())
+        closes = [history.watermark_ts_ms for history in histories if history is not None]
+        return min((close for close in closes if close > 0), default=0)
+
+    def late_quote_count(self) -> int:
+        """Count the quotes that came too late for an engine."""
+        engines = self._histories.values()
+        return sum(history.late_quote_count for held in engines for history in held.values())
+
+    def model_input(
+        self, feature_set: FeatureSet, symbol: str, *, as_of_ts_ms: int, view: SnapshotView
+    ) -> ModelInput | Reason:
+        """Give the model input of a symbol as of an instant, or say why there is none."""
+        history = self._histories[feature_set.engine].get(symbol)
+        if history is None:
+            return Reason.SYMBOL_UNKNOWN
+        ready = self._newest.get((feature_set.feature_version, symbol))
+        if view is SnapshotView.INPUT and ready is not None and ready[0] == as_of_ts_ms:
+            return ready[1]
+        if history.reach_ts_ms < as_of_ts_ms:
+            is_warm = history.bar_count >= feature_set.warmup_bars_min
+            return Reason.FEATURES_STALE if is_warm else Reason.FEATURES_WARMING_UP
+        return build_model_input(feature_set, history, as_of_ts_ms=as_of_ts_ms, view=view)
+
+    def _engines_of(self, item: Bar | Quote) -> list[EngineConfig]:
+        if isinstance(item, Quote):
+            engines = list(self._histories)
+            if not engines:
+                raise InvalidField("quote", item.symbol, "no quotes: no feature set is held")
+            return engines
+        ready_made = [
+            engine for engine in self._histories if engine.bar_source is BarSource.READY_MADE
+        ]
+        engines = [engine for engine in ready_made if engine.bar_interval_ms == item.interval_ms]
+        if not engines:
+            intervals = sorted({engine.bar_interval_ms for engine in ready_made})
+            expected = f"one that a feature set held here takes bars of: {intervals or 'none'}"
+            raise InvalidField("interval_ms", item.interval_ms, expected)
+        return engines
+
+    def _take_into(self, engine: EngineConfig, item: Bar | Quote) -> bool:
+        held = self._histories[engine]
+        history = held.get(item.symbol)
+        if history is None:
+            history = SymbolHistory(item.symbol, engine)
+        is_new = history.add_bar(item) if isinstance(item, Bar) else history.add_quote(item)
+        # Kept only once something was taken: what is refused must not use up a symbol.
+        held[item.symbol] = history
+        return is_new
+
+    def _renew(self, feature_set: FeatureSet, history: SymbolHistory) -> None:
+        key = feature_set.feature_version, history.symbol
+        close_ts_ms = history.watermark_ts_ms
+        ready = self._newest.get(key)
+        if ready is not None and ready[0] == close_ts_ms:
+            return
+        fresh = build_model_input(
+            feature_set, history, as_of_ts_ms=close_ts_ms, view=SnapshotView.INPUT
+        )
+        self._newest[key] = close_ts_ms, fresh

@@ -1,0 +1,133 @@
+"""Builds what a model is given for one symbol and instant, and hashes it before inference.
+
+`features_hash` covers the feature version, the symbol, the instant, the snapshots and the bytes
+of the input (D4), so that a record says what a model saw even when the model then failed.
+"""
+
+import math
+import struct
+from collections.abc import Sequence
+
+from detent.contracts.calls.feature import ModelInput, SnapshotView
+from detent.contracts.canonical import canonical_hash, sha256_hex
+from detent.contracts.errors import InvalidField
+from detent.contracts.json_codec import to_json
+from detent.contracts.reasons import Reason
+from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.feature_values import feature_value
+from detent.core.features.history import HistoryWindow, SymbolHistory
+from detent.core.features.snapshot import build_feature_snapshot
+
+FEATURES_SCHEMA = "detent.features.v1"
+
+
+def snapshot_hash(snapshot: FeatureSnapshot | L2FeatureSnapshot) -> str:
+    """Hash a snapshot, in canonical form, to 64 hex."""
+    return canonical_hash(snapshot.SCHEMA, to_json(snapshot))
+
+
+def features_hash(
+    feature_version: str,
+    *,
+    symbol: str,
+    ts_ms: int,
+    snapshot_hashes: Sequence[str],
+    values: bytes,
+) -> str:
+    """Hash what a model is given, in canonical form, to 64 hex.
+
+    Args:
+        feature_version: Hash of the feature set.
+        symbol: Instrument.
+        ts_ms: The instant, Unix milliseconds UTC.
+        snapshot_hashes: Hashes of the snapshots used, L1 before L2.
+        values: The input as little-endian float32.
+    """
+    return canonical_hash(
+        FEATURES_SCHEMA,
+        {
+            "feature_version": feature_version,
+            "symbol": symbol,
+            "ts_ms": ts_ms,
+            "snapshot_hashes": list(snapshot_hashes),
+            "input_sha256": sha256_hex(values),
+        },
+    )
+
+
+def build_model_input(
+    feature_set: FeatureSet, history: SymbolHistory, *, as_of_ts_ms: int, view: SnapshotView
+) -> ModelInput | Reason:
+    """Build the model input of one symbol as of an instant, or say why there is none.
+
+    A pure reading of the history: live serving, backfill and training all come through here.
+
+    Args:
+        feature_set: What the model is given.
+        history: Data of the symbol, under the engine of the feature set.
+        as_of_ts_ms: The instant, as a rule the close of a bar.
+        view: Whether the snapshot comes along.
+
+    Returns:
+        The input; `FEATURES_WARMING_UP` while too few bars have closed; `FEATURES_STALE` when
+        the last bar closed a whole interval or more before the instant; `FEATURES_MISSING`
+        when a value cannot be had, or what it needs is no longer held.
+    """
+    engine = feature_set.engine
+    assert history.engine == engine, "a history serves the feature sets of its own engine"
+
+    bars_wanted = max(feature_set.warmup_bars_min, engine.snapshot_bars)
+    window = history.window(as_of_ts_ms, bars_wanted=bars_wanted)
+    if not window.complete:
+        return Reason.FEATURES_MISSING
+    if window.bar_count < feature_set.warmup_bars_min:
+        return Reason.FEATURES_WARMING_UP
+    if as_of_ts_ms - window.bars[-1].ts_ms >= engine.bar_interval_ms:
+        return Reason.FEATURES_STALE
+    try:
+        snapshot = build_feature_snapshot(
+            engine,
+            symbol=history.symbol,
+            ts_ms=as_of_ts_ms,
+            bars=window.bars,
+            warmup_bars=window.bar_count,
+            quote=window.quote,
+        )
+    except InvalidField:
+        # Prices so far apart that an indicator leaves its range.
+        return Reason.FEATURES_MISSING
+    values = _values(feature_set, window, snapshot)
+    if values is None:
+        return Reason.FEATURES_MISSING
+    hashes = (snapshot_hash(snapshot),)
+    return ModelInput(
+        ts_ms=as_of_ts_ms,
+        values=values,
+        snapshot_hashes=hashes,
+        features_hash=features_hash(
+            feature_set.feature_version,
+            symbol=history.symbol,
+            ts_ms=as_of_ts_ms,
+            snapshot_hashes=hashes,
+            values=values,
+        ),
+        snapshot=snapshot if view is SnapshotView.FULL else None,
+    )
+
+
+def _values(
+    feature_set: FeatureSet, window: HistoryWindow, snapshot: FeatureSnapshot
+) -> bytes | None:
+    """Compute the row as little-endian float32, or None when a value is not a number."""
+    closes = [float(bar.close) for bar in window.bars]
+    row = []
+    for spec in feature_set.features:
+        value = feature_value(spec, closes, snapshot)
+        if value is None or not math.isfinite(value):
+            return None
+        row.append(value)
+    try:
+        return struct.pack(f"<{len(row)}f", *row)
+    except OverflowError:
+        return None

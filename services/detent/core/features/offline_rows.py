@@ -1,0 +1,38 @@
+"""Gives training the rows that live serving would have given, by the same code.
+
+There is no second implementation to drift from: a bar goes into the same history, and the
+row is read as of its close before the next one is known.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from detent.contracts.calls.feature import ModelInput, SnapshotView
+from detent.contracts.errors import InvalidField
+from detent.contracts.market import Bar
+from detent.contracts.reasons import Reason
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.history import SymbolHistory
+from detent.core.features.model_input import build_model_input
+
+
+def iter_model_inputs(
+    feature_set: FeatureSet, bars: Iterable[Bar], *, view: SnapshotView = SnapshotView.INPUT
+) -> Iterator[ModelInput | Reason]:
+    """Yield one model input, or the reason why there is none, per bar of one symbol.
+
+    Args:
+        feature_set: What the model is given; its engine takes ready-made bars.
+        bars: Bars of one symbol, oldest first.
+        view: Whether the snapshots come along.
+
+    Raises:
+        InvalidField: A bar is another symbol's or interval's, or repeated.
+        BarOutOfOrder: A bar closes before the one in front of it.
+    """
+    history: SymbolHistory | None = None
+    for bar in bars:
+        if history is None:
+            history = SymbolHistory(bar.symbol, feature_set.engine)
+        if not history.add_bar(bar):
+            raise InvalidField("ts_ms", bar.ts_ms, "each bar once")
+        yield build_model_input(feature_set, history, as_of_ts_ms=bar.ts_ms, view=view)

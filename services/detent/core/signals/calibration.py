@@ -1,0 +1,206 @@
+"""Fit and apply the map from a model's probability to a calibrated one.
+
+The fit is our own, because its result is hashed and bound: no library's optimiser may
+change it from one release to the next. It is applied one row at a time with scalar
+arithmetic, so that a row gives the same integer alone and in any batch.
+
+Source: Platt 1999; Lin, Lin and Weng 2007; decisions D6 and D17.
+"""
+
+import dataclasses
+import math
+from decimal import Decimal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detent.contracts.calibration import CalibrationMethod, CalibrationSpec
+from detent.contracts.errors import ArtifactInvalid
+from detent.contracts.reasons import Reason
+from detent.contracts.signals import DirectionSignal
+from detent.contracts.units import BPS_ONE
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.bool_]
+
+# A float32 model can say exactly 0 or 1; half of its last place keeps the logit finite.
+PROBABILITY_MIN = 2.0**-25
+PROBABILITY_MAX = 1.0 - PROBABILITY_MIN
+# Parameters are rounded to this before they are used, hashed or stored.
+PARAMETER_STEP = Decimal("1E-12")
+STEPS_MAX = 100
+HALVINGS_MAX = 40
+# Both relative to the number of rows; the loss itself is of the order of one per row.
+GRADIENT_MAX = 1e-12
+RIDGE = 1e-12
+SUFFICIENT_DECREASE = 1e-4
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PlattFit:
+    """Holds the optimum: q = 1 / (1 + exp(a * score + b))."""
+
+    a: float
+    b: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrator:
+    """Applies one calibration; built once per artifact."""
+
+    a: float
+    b: float
+
+    @classmethod
+    def of(cls, spec: CalibrationSpec) -> "Calibrator":
+        """Build the map that a specification describes.
+
+        Raises:
+            ArtifactInvalid: The specification is the identity: what was never calibrated
+                is not served.
+        """
+        if spec.method is not CalibrationMethod.PLATT or spec.a is None or spec.b is None:
+            raise ArtifactInvalid(
+                f"calibration: found {spec.method}, expected a calibrator that may serve",
+                gate_reason=Reason.CALIBRATION_MISSING,
+                found=spec.method,
+                expected=CalibrationMethod.PLATT,
+            )
+        return cls(a=float(spec.a), b=float(spec.b))
+
+    def probability(self, p_hat_raw: float) -> float:
+        """Map a probability in [0, 1] to a calibrated one in [0, 1]."""
+        return _sigmoid(-(self.a * logit(p_hat_raw) + self.b))
+
+    def direction(self, p_hat_raw: float) -> DirectionSignal | Reason:
+        """Answer the direction head for one row.
+
+        Args:
+            p_hat_raw: What the model said, whatever that is.
+
+        Returns:
+            Both probabilities, each rounded once, half to even; or the reason why the
+            model's answer is none.
+        """
+        # Written so that a NaN, which is on no side of anything, is refused too.
+        if not 0.0 <= p_hat_raw <= 1.0:
+            return Reason.OUTPUT_INVALID
+        p_hat = self.probability(p_hat_raw)
+        if not 0.0 <= p_hat <= 1.0:
+            return Reason.CALIBRATION_FAILED
+        return DirectionSignal(
+            p_hat_raw_bps=round(p_hat_raw * BPS_ONE), p_hat_bps=round(p_hat * BPS_ONE)
+        )
+
+
+def logit(probability: float) -> float:
+    """Give ln(p / (1 - p)), finite for every p in [0, 1]."""
+    clipped = min(max(probability, PROBABILITY_MIN), PROBABILITY_MAX)
+    return math.log(clipped) - math.log1p(-clipped)
+
+
+def fit_calibration(p_hat_raw: Floats, labels: Labels) -> CalibrationSpec:
+    """Fit the Platt map on the logits of a model's probabilities.
+
+    Args:
+        p_hat_raw: Shape (n,), float64, each in [0, 1], of rows that training did not see.
+        labels: Shape (n,), bool, up or not.
+
+    Raises:
+        ArtifactInvalid: The rows cannot calibrate anything; see `fit_platt`.
+    """
+    scores = np.array([logit(float(probability)) for probability in p_hat_raw])
+    fit = fit_platt(scores, labels)
+    spec_a = Decimal(fit.a).quantize(PARAMETER_STEP)
+    if spec_a >= 0:
+        raise _failed(f"slope {fit.a}", "a slope below 0: this score points the wrong way")
+    return CalibrationSpec(
+        method=CalibrationMethod.PLATT, a=spec_a, b=Decimal(fit.b).quantize(PARAMETER_STEP)
+    )
+
+
+def fit_platt(scores: Floats, labels: Labels) -> PlattFit:
+    """Minimise the cross-entropy to smoothed targets by Newton's method with backtracking.
+
+    Smoothing keeps the optimum finite on separable rows. The loss is convex, so the
+    optimum is the only one and does not depend on the start.
+
+    Args:
+        scores: Shape (n,), float64, finite; larger means more likely up.
+        labels: Shape (n,), bool, up or not.
+
+    Raises:
+        ArtifactInvalid: No rows, one class only, a score that is not finite, or no
+            convergence.
+    """
+    count_up = int(np.count_nonzero(labels))
+    count_down = len(labels) - count_up
+    if len(scores) != len(labels) or not np.all(np.isfinite(scores)):
+        raise _failed(f"{len(scores)} scores for {len(labels)} labels", "a finite score each")
+    if count_up == 0 or count_down == 0:
+        raise _failed(f"{count_up} up and {count_down} down", "rows of both classes")
+    targets = np.where(labels, (count_up + 1) / (count_up + 2), 1 / (count_down + 2))
+    a, b = 0.0, math.log((count_down + 1) / (count_up + 1))
+    loss = _loss(scores, targets, a, b)
+    for _ in range(STEPS_MAX):
+        gradient_a, gradient_b, step_a, step_b = _newton_step(scores, targets, a, b)
+        if max(abs(gradient_a), abs(gradient_b)) <= GRADIENT_MAX * len(scores):
+            return PlattFit(a=a, b=b)
+        slope = gradient_a * step_a + gradient_b * step_b
+        share = 1.0
+        for _ in range(HALVINGS_MAX):
+            trial = _loss(scores, targets, a + share * step_a, b + share * step_b)
+            if trial <= loss + SUFFICIENT_DECREASE * share * slope:
+                break
+            share /= 2
+        else:
+            # No shorter step lowers the loss either: this is the optimum, as far as
+            # float64 can tell it from its neighbours.
+            return PlattFit(a=a, b=b)
+        a, b, loss = a + share * step_a, b + share * step_b, trial
+    raise _failed(f"no optimum in {STEPS_MAX} steps", "convergence")
+
+
+def _newton_step(
+    scores: Floats, targets: Floats, a: float, b: float
+) -> tuple[float, float, float, float]:
+    """Give the gradient in a and b, and the Newton step in a and b."""
+    # With f = a s + b: d loss / d f = t - p, and its derivative is p (1 - p).
+    p = _probabilities(scores, a, b)
+    residual = targets - p
+    curvature = p * (1.0 - p)
+    gradient_a, gradient_b = float(residual @ scores), float(residual.sum())
+    ridge = RIDGE * len(scores)
+    h_aa = float(curvature @ (scores * scores)) + ridge
+    h_bb = float(curvature.sum()) + ridge
+    h_ab = float(curvature @ scores)
+    determinant = h_aa * h_bb - h_ab * h_ab
+    step_a = -(h_bb * gradient_a - h_ab * gradient_b) / determinant
+    step_b = -(h_aa * gradient_b - h_ab * gradient_a) / determinant
+    return gradient_a, gradient_b, step_a, step_b
+
+
+def _loss(scores: Floats, targets: Floats, a: float, b: float) -> float:
+    f = a * scores + b
+    return float(np.sum(np.logaddexp(0.0, f) - (1.0 - targets) * f))
+
+
+def _probabilities(scores: Floats, a: float, b: float) -> Floats:
+    f = a * scores + b
+    # exp of minus the absolute value never overflows.
+    decay = np.exp(-np.abs(f))
+    return np.where(f >= 0.0, decay, 1.0) / (1.0 + decay)
+
+
+def _sigmoid(value: float) -> float:
+    decay = math.exp(-abs(value))
+    return (1.0 if value >= 0.0 else decay) / (1.0 + decay)
+
+
+def _failed(found: str, expected: str) -> ArtifactInvalid:
+    return ArtifactInvalid(
+        f"calibration: found {found}, expected {expected}",
+        gate_reason=Reason.CALIBRATION_FAILED,
+        found=found,
+        expected=expected,
+    )

@@ -1,0 +1,1 @@
+"""The feature process: takes market data, serves model inputs as of an instant."""

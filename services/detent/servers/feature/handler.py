@@ -1,0 +1,229 @@
+"""Serves `FeatureService`: takes market data, and gives model inputs once the data reach.
+
+The state is core's; what stands here is waiting, counting and the check of the binding.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from detent.contracts.calls.feature import (
+    DescribeFeatureSetRequest,
+    DescribeFeatureSetResponse,
+    FeatureRow,
+    GetFeatureSnapshotsRequest,
+    GetFeatureSnapshotsResponse,
+    IngestMarketDataRequest,
+    IngestMarketDataResponse,
+    MarketEvent,
+    MarketRefusal,
+    Watermark,
+)
+from detent.contracts.checks import check_hash64
+from detent.contracts.errors import BarFromFuture, BindingMismatch, DetentError
+from detent.contracts.reasons import Reason
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.market_state import SYMBOLS_MAX, MarketState
+from detent.rpc.call import Call
+
+T = TypeVar("T")
+REFUSALS_LISTED_MAX = 100
+# As many as are worked on before other calls get their turn: some milliseconds.
+ITEMS_PER_TURN = 32
+# What two machines' clocks may differ by.
+FUTURE_MS_MAX = 5_000
+
+
+class FeatureHandler:
+    """Answers for the feature sets of the bindings that are held here, and for no others."""
+
+    def __init__(
+        self,
+        feature_sets: Mapping[str, FeatureSet],
+        *,
+        symbols_max: int = SYMBOLS_MAX,
+        now_ms: Callable[[], int] | None = None,
+    ) -> None:
+        """Start without market data.
+
+        Args:
+            feature_sets: The feature set of each binding, by `binding_hash`.
+            symbols_max: Symbols beyond which a new one is refused.
+            now_ms: Wall clock, Unix milliseconds; live, it refuses data from the future,
+                which would otherwise push the watermark past everything that follows.
+        """
+        for binding_hash in feature_sets:
+            check_hash64("binding_hash", binding_hash)
+        self._feature_sets = dict(feature_sets)
+        self._state = MarketState(feature_sets.values(), symbols_max=symbols_max)
+        self._now_ms = now_ms
+        self._moved = asyncio.Condition()
+
+    async def ingest_market_data(
+        self, batches: AsyncIterator[IngestMarketDataRequest], call: Call
+    ) -> IngestMarketDataResponse:
+        """Take market data item by item and say how far the data reach.
+
+        A refused item is reported and stops nothing. Inputs of new bars are computed here, so
+        that a decision only looks them up.
+        """
+        del call  # A feed may last as long as the process; there is no deadline to divide.
+        tally = _Tally()
+        async for batch in batches:
+            for events in _turns(batch.events):
+                for event in events:
+                    self._take(event, tally)
+                self._state.refresh()
+                async with self._moved:
+                    self._moved.notify_all()
+                await asyncio.sleep(0)
+        watermarks = tuple(
+            Watermark(symbol=symbol, ts_ms=self._state.watermark_ts_ms(symbol))
+            for symbol in sorted(tally.symbols)
+        )
+        return tally.response(watermarks)
+
+    async def get_feature_snapshots(
+        self, query: GetFeatureSnapshotsRequest, call: Call
+    ) -> GetFeatureSnapshotsResponse:
+        """Give the model inputs of many symbols as of one instant.
+
+        Waits within the deadline until the data of every symbol that was ever seen reach the
+        instant; a symbol whose data do not is answered with its reason.
+
+        Raises:
+            BindingMismatch: The binding is not held here.
+            DeadlineExceeded: Data are missing and too little time is left to wait for them.
+        """
+        feature_set = self._bound(query.binding_hash)
+        await self._wait(feature_set, query, call)
+        rows: list[FeatureRow] = []
+        for symbols in _turns(query.symbols):
+            rows.extend(self._row(feature_set, symbol, query) for symbol in symbols)
+            await asyncio.sleep(0)
+        return GetFeatureSnapshotsResponse(
+            binding_hash=query.binding_hash,
+            feature_version=feature_set.feature_version,
+            rows=tuple(rows),
+        )
+
+    async def describe_feature_set(
+        self, query: DescribeFeatureSetRequest, call: Call
+    ) -> DescribeFeatureSetResponse:
+        """Describe the feature set that a binding names.
+
+        Raises:
+            BindingMismatch: The binding is not held here.
+        """
+        del call  # Nothing is waited for.
+        feature_set = self._bound(query.binding_hash)
+        return DescribeFeatureSetResponse(
+            binding_hash=query.binding_hash,
+            feature_version=feature_set.feature_version,
+            feature_names=feature_set.feature_names,
+            warmup_bars_min=feature_set.warmup_bars_min,
+            feature_set_json=feature_set.canonical_json.decode("ascii"),
+        )
+
+    def _bound(self, binding_hash: str) -> FeatureSet:
+        feature_set = self._feature_sets.get(binding_hash)
+        if feature_set is None:
+            held = ", ".join(sorted(self._feature_sets)[:2]) or "none"
+            expected = f"64 lowercase hex of one of {len(self._feature_sets)} held here: {held}"
+            raise BindingMismatch(binding_hash, expected)
+        return feature_set
+
+    def _take(self, event: MarketEvent, tally: "_Tally") -> None:
+        item = event.bar or event.quote
+        assert item is not None, "an event is valid by construction"
+        try:
+            self._check_not_from_future(item.symbol, item.ts_ms)
+            is_new = self._state.take(event)
+        except DetentError as error:
+            tally.refuse(item.symbol, item.ts_ms, error)
+        else:
+            tally.take(item.symbol, is_new=is_new)
+
+    def _check_not_from_future(self, symbol: str, ts_ms: int) -> None:
+        if self._now_ms is None:
+            return
+        limit_ms = self._now_ms() + FUTURE_MS_MAX
+        if ts_ms > limit_ms:
+            raise BarFromFuture(
+                f"ts_ms of {symbol}: found {ts_ms}, expected at most {limit_ms}",
+                found=ts_ms,
+                expected=f"at most {limit_ms}",
+            )
+
+    async def _wait(
+        self, feature_set: FeatureSet, query: GetFeatureSnapshotsRequest, call: Call
+    ) -> None:
+        pending = self._behind(feature_set, query.symbols, query.as_of_ts_ms)
+        if not pending:
+            return
+        try:
+            async with asyncio.timeout(call.budget_s()), self._moved:
+                # Asked again under the lock: the data may have come while it was taken.
+                while pending := self._behind(feature_set, pending, query.as_of_ts_ms):
+                    await self._moved.wait()
+        except TimeoutError:
+            # Whoever is still behind says so in its own row.
+            return
+
+    def _behind(
+        self, feature_set: FeatureSet, symbols: Sequence[str], as_of_ts_ms: int
+    ) -> list[str]:
+        return [
+            symbol
+            for symbol in symbols
+            if self._state.knows(feature_set, symbol)
+            and not self._state.reaches(feature_set, symbol, as_of_ts_ms)
+        ]
+
+    def _row(
+        self, feature_set: FeatureSet, symbol: str, query: GetFeatureSnapshotsRequest
+    ) -> FeatureRow:
+        outcome = self._state.model_input(
+            feature_set, symbol, as_of_ts_ms=query.as_of_ts_ms, view=query.view
+        )
+        if isinstance(outcome, Reason):
+            return FeatureRow(symbol=symbol, refusal=outcome)
+        return FeatureRow(symbol=symbol, model_input=outcome)
+
+
+class _Tally:
+    """Counts what became of the items of one stream."""
+
+    def __init__(self) -> None:
+        self.symbols: set[str] = set()
+        self._accepted_count = 0
+        self._known_count = 0
+        self._refused_count = 0
+        self._refusals: list[MarketRefusal] = []
+
+    def take(self, symbol: str, *, is_new: bool) -> None:
+        self.symbols.add(symbol)
+        self._accepted_count += is_new
+        self._known_count += not is_new
+
+    def refuse(self, symbol: str, ts_ms: int, error: DetentError) -> None:
+        self._refused_count += 1
+        if len(self._refusals) < REFUSALS_LISTED_MAX:
+            refusal = MarketRefusal(
+                symbol=symbol, ts_ms=ts_ms, reason=error.reason, message=error.message
+            )
+            self._refusals.append(refusal)
+
+    def response(self, watermarks: tuple[Watermark, ...]) -> IngestMarketDataResponse:
+        return IngestMarketDataResponse(
+            accepted_count=self._accepted_count,
+            known_count=self._known_count,
+            refused_count=self._refused_count,
+            refusals=tuple(self._refusals),
+            watermarks=watermarks,
+        )
+
+
+def _turns(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), ITEMS_PER_TURN):
+        yield items[start : start + ITEMS_PER_TURN]

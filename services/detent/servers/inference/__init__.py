@@ -1,0 +1,1 @@
+"""The inference process: one pinned artifact, verified, answering in batches."""

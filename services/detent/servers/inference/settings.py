@@ -1,0 +1,40 @@
+"""Read the settings of the inference process from its environment."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class InferenceSettings(BaseSettings):
+    """Says where to listen, what to serve and on what.
+
+    Attributes:
+        listen: `host:port`.
+        artifact_dir: Directory of the one artifact that is served.
+        model_version_hash: The only manifest hash that may be served, 64 hex; without it
+            the directory's own manifest is believed, and bindings still refuse another.
+        execution_provider: What runs the graph; there is no quiet step down.
+        max_inference_latency_ms: Longer answers are dropped, milliseconds.
+        log_level: Level of the log.
+        reflection: Whether the contract can be read from the server.
+        otlp_endpoint: Where spans go, or nowhere.
+        trace_file: File for spans as JSON lines, or none.
+        drain_grace_s: How long calls in flight may finish after a stop, seconds.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="DETENT_INFERENCE_", env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    listen: str = "127.0.0.1:7302"
+    artifact_dir: Path
+    model_version_hash: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = None
+    execution_provider: Literal["cpu", "cuda"] = "cpu"
+    max_inference_latency_ms: Annotated[int, Field(ge=1, le=10_000)] = 10
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    reflection: bool = True
+    otlp_endpoint: str | None = None
+    trace_file: Path | None = None
+    drain_grace_s: Annotated[float, Field(ge=0, le=600)] = 5.0

@@ -1,0 +1,1 @@
+"""Decide every bar: gates, signal, policy, record."""

@@ -1,0 +1,381 @@
+"""Serve plans and decide bars: decode is done, so ask, decide, record, answer."""
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from opentelemetry.trace import Tracer
+
+from detent.adapters.sqlite_ledger import BlockEvent, SqliteLedger, Written
+from detent.contracts import events
+from detent.contracts.binding import PROXY_BINDING_HASH, ModelBinding, SignalSource
+from detent.contracts.calls.policy import (
+    ClosePlanRequest,
+    ClosePlanResponse,
+    DecideTargetWeightsRequest,
+    DecideTargetWeightsResponse,
+    DecisionResult,
+    GetPlanRequest,
+    GetPlanResponse,
+    OpenPlanRequest,
+    OpenPlanResponse,
+    PlanArm,
+    ReportLocalAnswersRequest,
+    ReportLocalAnswersResponse,
+    RowRefusal,
+)
+from detent.contracts.canonical import sha256_hex
+from detent.contracts.decision import DecisionKind, DecisionRow, decision_of
+from detent.contracts.errors import (
+    BarFromFuture,
+    BarOutOfOrder,
+    BindingMismatch,
+    DeadlineExceeded,
+    DecisionConflict,
+    DetentError,
+    InvalidField,
+    LedgerUnavailable,
+    SymbolNotInPlan,
+)
+from detent.contracts.plan import Plan, PlanStatus
+from detent.contracts.proxy import PROXY_DEFAULT
+from detent.core.ledger.record import bind_plan, record_decision
+from detent.core.signals.choice import ModelOutcome
+from detent.core.signals.proxy import proxy_answer
+from detent.rpc.call import Call
+from detent.rpc.tracing import span
+from detent.servers.policy.model_path import ModelPath
+from detent.servers.policy.plans import OpenPlan, Plans
+
+log = logging.getLogger(__name__)
+
+Bindings = Mapping[str, ModelBinding]
+
+
+@dataclasses.dataclass(slots=True)
+class _Sorted:
+    """Holds what became of the rows of one call so far."""
+
+    fresh: list[DecisionRow]
+    written: dict[str, Written]
+    refusals: dict[str, DetentError]
+
+
+class PolicyHandler:
+    """Answers every bar: with the model if it proves itself in time, else with the proxy."""
+
+    def __init__(
+        self,
+        *,
+        ledger: SqliteLedger,
+        plans: Plans,
+        bindings: Bindings,
+        model_path: ModelPath,
+        now_ms: Callable[[], int],
+        future_skew_ms: int,
+        tracer: Tracer,
+    ) -> None:
+        """Take everything that it touches.
+
+        Args:
+            ledger: Where records become durable.
+            plans: The open plans, restored.
+            bindings: The model bindings that the held manifests allow, by hash.
+            model_path: How the model is asked.
+            now_ms: Wall clock, Unix milliseconds; bounds how new a bar may be.
+            future_skew_ms: How far ahead of the clock a bar may close.
+            tracer: Opens a span around each step.
+        """
+        self._ledger = ledger
+        self._plans = plans
+        self._bindings = bindings
+        self._model_path = model_path
+        self._now_ms = now_ms
+        self._future_skew_ms = future_skew_ms
+        self._tracer = tracer
+        self._at_work: set[asyncio.Task[DecideTargetWeightsResponse]] = set()
+
+    # Plans
+
+    async def open_plan(self, query: OpenPlanRequest, call: Call) -> OpenPlanResponse:
+        """Open a plan under one binding and freeze both."""
+        binding = query.model_binding.effective
+        self._check_binding(query.binding_hash, query.plan, binding)
+        bound = bind_plan(query.plan, binding)
+        await self._plans.open(bound)
+        facts = {"plan_id": query.plan.plan_id, "binding_hash": bound.binding_hash}
+        log.info(events.PLAN_OPENED, extra=facts)
+        return OpenPlanResponse(
+            binding_hash=bound.binding_hash,
+            arms=(
+                PlanArm(
+                    plan_id=query.plan.plan_id,
+                    binding_hash=bound.binding_hash,
+                    symbols=query.plan.symbols,
+                ),
+            ),
+            policy_config_hash=bound.policy_config_hash,
+        )
+
+    def _check_binding(self, found: str, plan: Plan, binding: ModelBinding) -> None:
+        """Refuse a binding that is not the one named, held here, or of the plan's horizon."""
+        if found != binding.binding_hash:
+            raise BindingMismatch(found, binding.binding_hash)
+        if binding.signal_source is SignalSource.PROXY:
+            return
+        if found not in self._bindings:
+            held = ", ".join(sorted(self._bindings)) or "none: no artifact is held here"
+            raise BindingMismatch(found, f"one that a held manifest gives ({held})")
+        horizon_id = plan.policy_config.horizon_id
+        if binding.horizon_id != horizon_id:
+            raise InvalidField(
+                "plan.policy_config.horizon_id", horizon_id, f"the binding's {binding.horizon_id}"
+            )
+
+    async def close_plan(self, query: ClosePlanRequest, call: Call) -> ClosePlanResponse:
+        """Close a plan; closing it again changes nothing."""
+        bound, status = await self._plans.find(query.plan_id)
+        if query.binding_hash != bound.binding_hash:
+            raise BindingMismatch(query.binding_hash, bound.binding_hash)
+        if status is PlanStatus.OPEN:
+            await self._plans.close(await self._plans.get_open(query.plan_id))
+            log.info(events.PLAN_CLOSED, extra={"plan_id": query.plan_id})
+        return ClosePlanResponse(
+            binding_hash=bound.binding_hash, plan_id=query.plan_id, status=PlanStatus.CLOSED
+        )
+
+    async def get_plan(self, query: GetPlanRequest, call: Call) -> GetPlanResponse:
+        """Give a plan as it was opened."""
+        bound, status = await self._plans.find(query.plan_id)
+        return GetPlanResponse(
+            binding_hash=bound.binding_hash,
+            plan=bound.plan,
+            model_binding=bound.binding,
+            status=status,
+            policy_config_hash=bound.policy_config_hash,
+        )
+
+    # Bars
+
+    async def decide_target_weights(
+        self, query: DecideTargetWeightsRequest, call: Call
+    ) -> DecideTargetWeightsResponse:
+        """Decide every row of one bar.
+
+        What was begun is finished and recorded even when the caller leaves: a bar has a
+        record, and an answer that came too late is noted as such.
+        """
+        opened = await self._plans.get_open(query.plan_id)
+        if query.binding_hash != opened.bound.binding_hash:
+            raise BindingMismatch(query.binding_hash, opened.bound.binding_hash)
+        now_ms = self._now_ms()
+        if query.ts_ms > now_ms + self._future_skew_ms:
+            raise BarFromFuture(
+                f"the bar closes at {query.ts_ms}, the clock says {now_ms}",
+                ts_ms=query.ts_ms,
+                now_ms=now_ms,
+            )
+        call.budget_s()
+        work = asyncio.create_task(self._decide(opened, query, call))
+        self._at_work.add(work)
+        work.add_done_callback(self._finished)
+        return await asyncio.shield(work)
+
+    def _finished(self, work: asyncio.Task[Any]) -> None:
+        self._at_work.discard(work)
+        if not work.cancelled() and work.exception() is not None:
+            log.info(events.CALL_REFUSED, extra={"error": str(work.exception())})
+
+    async def _decide(
+        self, opened: OpenPlan, query: DecideTargetWeightsRequest, call: Call
+    ) -> DecideTargetWeightsResponse:
+        known = [row.symbol for row in query.rows if row.symbol in opened.chains]
+        async with opened.locked(known):
+            # (1) Idempotency: a bar that has a record gets the recorded answer.
+            rows = await self._sorted(opened, query)
+            # (2), (3), (4) Gates, features, inference, output gate.
+            outcomes = await self._asked(opened, query, rows.fresh, call)
+            # (5), (6) The proxy on every bar, the choice, the weight.
+            with span(self._tracer, "decide", call.trace):
+                fresh = [self._record(opened, query, row, outcomes) for row in rows.fresh]
+            # (7) Durable, then the answer may leave.
+            with span(self._tracer, "record", call.trace):
+                if fresh:
+                    await self._ledger.add_records(fresh)
+            opened.advance(fresh)
+        rows.written |= {item.record.row.symbol: item for item in fresh}
+        if call.remaining_s() <= 0:
+            await self._note_late(fresh)
+        return DecideTargetWeightsResponse(
+            binding_hash=opened.bound.binding_hash,
+            results=tuple(_result(row.symbol, rows) for row in query.rows),
+        )
+
+    async def _sorted(self, opened: OpenPlan, query: DecideTargetWeightsRequest) -> _Sorted:
+        """Tell rows to decide from rows that have a record and rows to refuse."""
+        rows = _Sorted(fresh=[], written={}, refusals={})
+        for row in query.rows:
+            try:
+                written = await self._recorded(opened, query, row)
+            except DetentError as error:
+                if isinstance(error, LedgerUnavailable):
+                    raise
+                rows.refusals[row.symbol] = error
+                continue
+            if written is None:
+                rows.fresh.append(row)
+            else:
+                rows.written[row.symbol] = written
+        return rows
+
+    async def _recorded(
+        self, opened: OpenPlan, query: DecideTargetWeightsRequest, row: DecisionRow
+    ) -> Written | None:
+        """Give the record that the row already has, or None when it may be decided."""
+        plan = opened.bound.plan
+        chain = opened.chains.get(row.symbol)
+        if chain is None:
+            raise SymbolNotInPlan(
+                f"plan {plan.plan_id!r} does not name {row.symbol}",
+                symbol=row.symbol,
+                plan_id=plan.plan_id,
+            )
+        if row.vol_unit is not plan.policy_config.vol_unit:
+            raise InvalidField("vol_unit", row.vol_unit, f"the plan's {plan.policy_config.vol_unit}")
+        if query.kind is DecisionKind.EMERGENCY and row.exit_intent is None:
+            raise InvalidField("exit_intent", "(missing)", "the intent of the emergency")
+        if query.ts_ms > chain.last_ts_ms:
+            return None
+        written = await self._ledger.find_record(
+            plan_id=plan.plan_id, symbol=row.symbol, ts_ms=query.ts_ms, kind=query.kind
+        )
+        if written is not None:
+            _check_same_question(written.record.row, row, ts_ms=query.ts_ms)
+        elif query.ts_ms < chain.last_ts_ms:
+            raise BarOutOfOrder(
+                f"{row.symbol}: the bar {query.ts_ms} is older than the last decided"
+                f" {chain.last_ts_ms}",
+                symbol=row.symbol,
+                ts_ms=query.ts_ms,
+                last_ts_ms=chain.last_ts_ms,
+            )
+        return written
+
+    async def _asked(
+        self,
+        opened: OpenPlan,
+        query: DecideTargetWeightsRequest,
+        fresh: Sequence[DecisionRow],
+        call: Call,
+    ) -> Mapping[str, ModelOutcome] | None:
+        """Ask the model about the regular rows; an emergency exit asks nobody."""
+        if not fresh or query.kind is DecisionKind.EMERGENCY:
+            return None
+        symbols = [row.symbol for row in fresh]
+        outcomes = await self._model_path.ask(
+            opened.bound, symbols, ts_ms=query.ts_ms, call=call
+        )
+        for symbol, outcome in (outcomes or {}).items():
+            if outcome.reason is not None:
+                facts = {"symbol": symbol, "ts_ms": query.ts_ms, "reason": outcome.reason.value}
+                log.warning(events.ML_ACTIVE_BLOCKED, extra=facts)
+        return outcomes
+
+    def _record(
+        self,
+        opened: OpenPlan,
+        query: DecideTargetWeightsRequest,
+        row: DecisionRow,
+        outcomes: Mapping[str, ModelOutcome] | None,
+    ) -> Written:
+        closes = opened.closes[row.symbol]
+        seen = [*closes, float(row.bar_close)] if query.kind is DecisionKind.BAR else [*closes]
+        record = record_decision(
+            bound=opened.bound,
+            ts_ms=query.ts_ms,
+            kind=query.kind,
+            row=row,
+            proxy=proxy_answer(seen, PROXY_DEFAULT),
+            model=outcomes[row.symbol] if outcomes is not None else None,
+            point=opened.chains[row.symbol].point,
+        )
+        canonical = record.canonical
+        return Written(record=record, canonical=canonical, record_hash=sha256_hex(canonical))
+
+    async def _note_late(self, fresh: Sequence[Written]) -> None:
+        if fresh:
+            await self._ledger.add_late_answers(fresh, at_ms=self._now_ms())
+            log.warning(events.ANSWER_LATE, extra={"rows": len(fresh)})
+        raise DeadlineExceeded(
+            "the decision is recorded, but its answer came too late", remaining_ms=0
+        )
+
+    # What was answered elsewhere, or not at all
+
+    async def report_local_answers(
+        self, query: ReportLocalAnswersRequest, call: Call
+    ) -> ReportLocalAnswersResponse:
+        """Keep the answers that a client gave while no service was reachable."""
+        bound, _ = await self._plans.find(query.plan_id)
+        if query.binding_hash != bound.binding_hash:
+            raise BindingMismatch(query.binding_hash, bound.binding_hash)
+        accepted_count = await self._ledger.add_local_answers(query.plan_id, query.answers)
+        return ReportLocalAnswersResponse(
+            binding_hash=bound.binding_hash,
+            accepted_count=accepted_count,
+            known_count=len(query.answers) - accepted_count,
+        )
+
+    async def note_refusal(self, method: str, message: Any, error: DetentError) -> None:
+        """Note a refused call in a table of its own; it does not use up any key."""
+        if isinstance(error, LedgerUnavailable):
+            return
+        event = BlockEvent(
+            at_ms=self._now_ms(),
+            method=method,
+            plan_id=str(getattr(message, "plan_id", "")),
+            binding_hash=str(getattr(message, "binding_hash", "")),
+            ts_ms=getattr(message, "ts_ms", None),
+            error=error,
+        )
+        await self._ledger.add_block_event(event)
+
+    async def settle(self) -> None:
+        """Wait until every decision under way is recorded."""
+        while self._at_work:
+            await asyncio.wait(self._at_work)
+
+
+def accepted_bindings(bindings: Bindings) -> Bindings:
+    """Give the bindings by hash, less any that claims the proxy's published hash."""
+    return {key: value for key, value in bindings.items() if key != PROXY_BINDING_HASH}
+
+
+def _check_same_question(recorded: DecisionRow, asked: DecisionRow, *, ts_ms: int) -> None:
+    """Refuse another question under the same key; position and volatility may differ."""
+    for field in ("trigger_state", "active_trigger_ids", "exit_intent", "bar_close"):
+        found, expected = getattr(asked, field), getattr(recorded, field)
+        if found != expected:
+            raise DecisionConflict(
+                f"{asked.symbol} at {ts_ms} was decided with {field} {expected}, not {found}",
+                symbol=asked.symbol,
+                ts_ms=ts_ms,
+                field=field,
+                found=found,
+                expected=expected,
+            )
+
+
+def _result(symbol: str, rows: _Sorted) -> DecisionResult:
+    written = rows.written.get(symbol)
+    if written is not None:
+        return DecisionResult(
+            symbol=symbol, decision=decision_of(written.record, written.record_hash)
+        )
+    error = rows.refusals[symbol]
+    return DecisionResult(
+        symbol=symbol,
+        refusal=RowRefusal(reason=error.reason, message=error.message, metadata=error.metadata),
+    )

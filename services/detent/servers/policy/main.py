@@ -1,0 +1,133 @@
+"""Start the policy process: settings, adapters, handlers, server."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+
+from opentelemetry.trace import Tracer
+
+from detent.adapters.artifact_store import ManifestFolder, read_manifest_folder
+from detent.adapters.grpc_dependencies import GrpcFeatures, GrpcInference
+from detent.adapters.sqlite_file import Durability
+from detent.adapters.sqlite_ledger import SqliteLedger
+from detent.adapters.telemetry import Telemetry, set_up_logging
+from detent.contracts import events
+from detent.rpc.channel import open_channel
+from detent.rpc.serve import Server, ServerOptions, Service, serve_until_stopped
+from detent.servers.policy.handler import PolicyHandler, accepted_bindings
+from detent.servers.policy.ledger_handler import LedgerHandler
+from detent.servers.policy.model_path import ModelPath
+from detent.servers.policy.plans import Plans
+from detent.servers.policy.ports import Features, Inference
+from detent.servers.policy.settings import PolicySettings
+
+log = logging.getLogger(__name__)
+HEALTHY = {"": True, "detent.api.v1.PolicyService": True, "detent.api.v1.LedgerService": True}
+
+
+class Policy:
+    """Owns the policy side of a process: ledger, plans and the two handlers."""
+
+    def __init__(
+        self,
+        settings: PolicySettings,
+        *,
+        features: Features,
+        inference: Inference,
+        tracer: Tracer,
+        now_ms: Callable[[], int],
+    ) -> None:
+        """Open the ledger and read the manifests."""
+        durability = Durability(settings.ledger_durability.upper())
+        folder = read_manifest_folder(settings.artifacts_dir)
+        _log_folder(folder)
+        self.ledger = SqliteLedger(settings.ledger_file, durability)
+        self.plans = Plans(self.ledger)
+        self.handler = PolicyHandler(
+            ledger=self.ledger,
+            plans=self.plans,
+            bindings=accepted_bindings(
+                {key: pinned.binding for key, pinned in folder.accepted.items()}
+            ),
+            model_path=ModelPath(
+                features=features,
+                inference=inference,
+                enablement=settings.enablement,
+                kill_switch_env=kill_switch_env,
+                tracer=tracer,
+            ),
+            now_ms=now_ms,
+            future_skew_ms=settings.future_skew_ms,
+            tracer=tracer,
+        )
+        ledger_handler = LedgerHandler(ledger=self.ledger, plans=self.plans)
+        self.services = [
+            Service(
+                name="PolicyService",
+                handler=self.handler,
+                on_refusal=self.handler.note_refusal,
+            ),
+            Service(name="LedgerService", handler=ledger_handler),
+        ]
+
+    async def close(self) -> None:
+        """Record what is under way and close the ledger."""
+        await self.handler.settle()
+        await self.ledger.close()
+
+
+def kill_switch_env() -> bool:
+    """Say whether the environment forbids the model at this instant."""
+    return os.environ.get("ML_KILL_SWITCH") == "1"
+
+
+def wall_clock_ms() -> int:
+    """Read the wall clock in Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def _log_folder(folder: ManifestFolder) -> None:
+    for name, error in folder.refused.items():
+        facts = {"artifact": name, "reason": error.gate_reason.value, "error": error.message}
+        log.error(events.ARTIFACT_REFUSED, extra=facts)
+
+
+async def run(settings: PolicySettings) -> None:
+    """Serve until the process is asked to stop."""
+    telemetry = Telemetry(
+        "detent-policy", otlp_endpoint=settings.otlp_endpoint, trace_file=settings.trace_file
+    )
+    features_channel = open_channel(settings.feature_target)
+    inference_channel = open_channel(settings.inference_target)
+    policy = Policy(
+        settings,
+        features=GrpcFeatures(features_channel, telemetry.tracer),
+        inference=GrpcInference(inference_channel, telemetry.tracer),
+        tracer=telemetry.tracer,
+        now_ms=wall_clock_ms,
+    )
+    await policy.plans.restore()
+    options = ServerOptions(
+        listen=settings.listen,
+        reflection=settings.reflection,
+        drain_grace_s=settings.drain_grace_s,
+    )
+    server = Server(options, policy.services, telemetry.tracer)
+    await serve_until_stopped(server, HEALTHY)
+    await policy.close()
+    await features_channel.close()
+    await inference_channel.close()
+    telemetry.close()
+
+
+def main() -> None:
+    """Read the environment and serve."""
+    settings = PolicySettings()
+    set_up_logging(settings.log_level)
+    asyncio.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()

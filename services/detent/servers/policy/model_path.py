@@ -1,0 +1,183 @@
+"""Ask the model for one bar and turn every way it can fail into a reason."""
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+from opentelemetry.trace import Tracer
+
+from detent.contracts import errors, events
+from detent.contracts.binding import SignalSource
+from detent.contracts.calls.feature import (
+    GetFeatureSnapshotsRequest,
+    ModelInput,
+    SnapshotView,
+)
+from detent.contracts.calls.inference import InferenceRow, InferSignalsRequest
+from detent.contracts.reasons import Reason
+from detent.core.ledger.record import BoundPlan
+from detent.core.rollout.gates import Enablement, enablement_reason
+from detent.core.signals.choice import ModelOutcome, refused
+from detent.core.signals.output_gate import gate_response, gate_row
+from detent.rpc.call import Call
+from detent.rpc.tracing import span
+from detent.servers.policy.ports import Features, Inference
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+FEATURE_REASONS: dict[type[errors.DetentError], Reason] = {
+    errors.BindingMismatch: Reason.BINDING_MISMATCH,
+    errors.FeatureVersionMismatch: Reason.FEATURE_VERSION_MISMATCH,
+    errors.SnapshotStale: Reason.FEATURES_STALE,
+    errors.SnapshotNotFound: Reason.SYMBOL_UNKNOWN,
+    errors.InvalidResponse: Reason.FEATURES_MISSING,
+}
+INFERENCE_REASONS: dict[type[errors.DetentError], Reason] = {
+    errors.BindingMismatch: Reason.BINDING_MISMATCH,
+    errors.FeatureVersionMismatch: Reason.FEATURE_VERSION_MISMATCH,
+    errors.DeadlineExceeded: Reason.INFERENCE_DEADLINE,
+    errors.Overloaded: Reason.INFERENCE_OVERLOADED,
+    errors.ServiceUnavailable: Reason.INFERENCE_UNAVAILABLE,
+    errors.InvalidResponse: Reason.OUTPUT_INVALID,
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPath:
+    """Asks features, then inference, each within what is left of the deadline.
+
+    Attributes:
+        features: Gives model inputs.
+        inference: Gives signals.
+        enablement: The switches of this process.
+        kill_switch_env: Reads `ML_KILL_SWITCH`, again for every bar.
+        tracer: Opens a span around each step.
+    """
+
+    features: Features
+    inference: Inference
+    enablement: Enablement
+    kill_switch_env: Callable[[], bool]
+    tracer: Tracer
+
+    async def ask(
+        self, bound: BoundPlan, symbols: Sequence[str], *, ts_ms: int, call: Call
+    ) -> Mapping[str, ModelOutcome] | None:
+        """Give one outcome per symbol; None when the plan binds the proxy."""
+        if bound.binding.signal_source is SignalSource.PROXY:
+            return None
+        # (1) Gates that need nobody's answer.
+        closed = enablement_reason(self.enablement, kill_switch_env=self.kill_switch_env())
+        if closed is not None:
+            return dict.fromkeys(symbols, refused(closed))
+        # (2) Features for all rows in one call.
+        inputs = await self._features(bound, symbols, ts_ms=ts_ms, call=call)
+        outcomes = {
+            symbol: refused(given) for symbol, given in inputs.items() if isinstance(given, Reason)
+        }
+        ready = {
+            symbol: given for symbol, given in inputs.items() if isinstance(given, ModelInput)
+        }
+        # (3) Signals for what has features, in one call, and the output gate.
+        if ready:
+            outcomes |= await self._signals(bound, ready, ts_ms=ts_ms, call=call)
+        return outcomes
+
+    async def _features(
+        self, bound: BoundPlan, symbols: Sequence[str], *, ts_ms: int, call: Call
+    ) -> dict[str, ModelInput | Reason]:
+        query = GetFeatureSnapshotsRequest(
+            binding_hash=bound.binding_hash,
+            as_of_ts_ms=ts_ms,
+            symbols=tuple(symbols),
+            view=SnapshotView.INPUT,
+        )
+        answer = await self._asked(
+            "features",
+            lambda inner: self.features.get_feature_snapshots(query, inner),
+            call,
+            reasons=FEATURE_REASONS,
+            otherwise=Reason.FEATURES_UNAVAILABLE,
+            late=Reason.FEATURES_UNAVAILABLE,
+        )
+        if isinstance(answer, Reason):
+            return dict.fromkeys(symbols, answer)
+        if answer.binding_hash != bound.binding_hash:
+            return dict.fromkeys(symbols, Reason.BINDING_MISMATCH)
+        if answer.feature_version != bound.binding.feature_version:
+            return dict.fromkeys(symbols, Reason.FEATURE_VERSION_MISMATCH)
+        if [row.symbol for row in answer.rows] != list(symbols):
+            return dict.fromkeys(symbols, Reason.FEATURES_MISSING)
+        return {row.symbol: _given(row.model_input, row.refusal, ts_ms) for row in answer.rows}
+
+    async def _signals(
+        self, bound: BoundPlan, ready: Mapping[str, ModelInput], *, ts_ms: int, call: Call
+    ) -> dict[str, ModelOutcome]:
+        query = InferSignalsRequest(
+            binding_hash=bound.binding_hash,
+            rows=tuple(
+                InferenceRow(symbol=symbol, model_input=given) for symbol, given in ready.items()
+            ),
+        )
+        answer = await self._asked(
+            "inference",
+            lambda inner: self.inference.infer_signals(query, inner),
+            call,
+            reasons=INFERENCE_REASONS,
+            otherwise=Reason.INFERENCE_ERROR,
+            late=Reason.INFERENCE_DEADLINE,
+        )
+        binding = bound.binding
+        if not isinstance(answer, Reason):
+            wrong = gate_response(
+                answer,
+                binding_hash=bound.binding_hash,
+                model_version_hash=binding.model_version_hash,
+                calibration_version=binding.calibration_version,
+            )
+            if wrong is None and len(answer.rows) == len(ready):
+                return {
+                    symbol: gate_row(
+                        row, symbol=symbol, ts_ms=ts_ms, features_hash=given.features_hash
+                    )
+                    for (symbol, given), row in zip(ready.items(), answer.rows, strict=True)
+                }
+            answer = wrong or Reason.OUTPUT_INVALID
+        return {symbol: refused(answer, given.features_hash) for symbol, given in ready.items()}
+
+    async def _asked(
+        self,
+        step: str,
+        ask: Callable[[Call], Awaitable[T]],
+        call: Call,
+        *,
+        reasons: Mapping[type[errors.DetentError], Reason],
+        otherwise: Reason,
+        late: Reason,
+    ) -> T | Reason:
+        """Ask a dependency and give its answer or the reason why there is none."""
+        with span(self.tracer, step, call.trace) as trace:
+            try:
+                budget_s = call.budget_s()
+                async with asyncio.timeout(budget_s):
+                    return await ask(call.narrowed(budget_s=budget_s, trace=trace))
+            except (TimeoutError, errors.DeadlineExceeded):
+                return late
+            except errors.ModelNotReady as error:
+                return error.gate_reason
+            except errors.DetentError as error:
+                return reasons.get(type(error), otherwise)
+            except Exception:
+                # Broad on purpose: the proxy must outlive defects, not only known failures.
+                # Cancellation is not an `Exception`, so a caller that left still ends the call.
+                log.exception(events.ML_INFER_ERROR, extra={"step": step})
+                return otherwise
+
+
+def _given(model_input: ModelInput | None, refusal: Reason | None, ts_ms: int) -> ModelInput | Reason:
+    if model_input is None:
+        return refusal or Reason.FEATURES_MISSING
+    return model_input if model_input.ts_ms == ts_ms else Reason.FEATURES_STALE

@@ -1,0 +1,179 @@
+"""Keep the open plans of this process and where each of their chains stands."""
+
+import asyncio
+import collections
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+from detent.adapters.sqlite_ledger import SqliteLedger, Written
+from detent.contracts.decision import DecisionKind
+from detent.contracts.errors import PlanClosed, PlanConflict, PlanNotFound
+from detent.contracts.plan import PlanStatus
+from detent.contracts.proxy import PROXY_DEFAULT
+from detent.core.ledger.record import CHAIN_START, BoundPlan, ChainPoint
+
+
+class SymbolChain:
+    """Holds where the chain of one symbol of one plan stands."""
+
+    __slots__ = ("last_ts_ms", "lock", "point")
+
+    def __init__(self) -> None:
+        """Start at the beginning."""
+        self.point: ChainPoint = CHAIN_START
+        self.last_ts_ms = 0
+        self.lock = asyncio.Lock()
+
+    def advance(self, written: Written) -> None:
+        """Move past a record that is durable."""
+        self.point = ChainPoint(
+            sequence=written.record.sequence + 1,
+            previous_hash=written.record_hash,
+            state=written.record.state_after,
+        )
+        self.last_ts_ms = written.record.ts_ms
+
+
+class OpenPlan:
+    """Holds one open plan with the chains of its symbols and their closes."""
+
+    def __init__(self, bound: BoundPlan, closes: dict[str, collections.deque[float]]) -> None:
+        """Start every chain at its beginning."""
+        self.bound = bound
+        self.closes = closes
+        self.chains = {symbol: SymbolChain() for symbol in bound.plan.symbols}
+
+    @contextlib.asynccontextmanager
+    async def locked(self, symbols: Iterable[str]) -> AsyncIterator[None]:
+        """Hold the chains of some symbols, in one order for all, so that none deadlock."""
+        async with contextlib.AsyncExitStack() as stack:
+            for symbol in sorted(symbols):
+                await stack.enter_async_context(self.chains[symbol].lock)
+            yield
+
+    def advance(self, written: Sequence[Written]) -> None:
+        """Move past records that are durable; a regular bar adds its close."""
+        for item in written:
+            symbol = item.record.row.symbol
+            self.chains[symbol].advance(item)
+            if item.record.kind is DecisionKind.BAR:
+                self.closes[symbol].append(float(item.record.row.bar_close))
+
+
+class Plans:
+    """Keeps the open plans; what it holds is always what the ledger says."""
+
+    def __init__(self, ledger: SqliteLedger) -> None:
+        """Start empty; `restore` reads the ledger."""
+        self._ledger = ledger
+        self._open: dict[str, OpenPlan] = {}
+        self._owners: dict[tuple[str, str], str] = {}
+        self._opening = asyncio.Lock()
+
+    async def restore(self) -> None:
+        """Take up every open plan where its last durable record left it."""
+        for bound in await self._ledger.open_plans():
+            opened = await self._loaded(bound)
+            opened_chains = await self._ledger.last_records(bound.plan.plan_id)
+            for written in opened_chains:
+                opened.chains[written.record.row.symbol].advance(written)
+            self._keep(opened)
+
+    async def open(self, bound: BoundPlan) -> None:
+        """Open a plan, once.
+
+        Raises:
+            PlanConflict: The name, or a symbol of the book, is taken by another plan.
+        """
+        plan_id = bound.plan.plan_id
+        async with self._opening:
+            known = await self._ledger.find_plan(plan_id)
+            if known is not None:
+                _check_same(known[0], bound, known[1])
+                return
+            for symbol in bound.plan.symbols:
+                owner = self._owners.get((bound.plan.book, symbol))
+                if owner is not None:
+                    raise PlanConflict(
+                        f"book {bound.plan.book!r} has an open plan {owner!r} on {symbol}",
+                        plan_id=plan_id,
+                        found=owner,
+                        expected="no open plan on the same book and symbol",
+                    )
+            opened = await self._loaded(bound)
+            await self._ledger.add_plan_event(bound, PlanStatus.OPEN)
+            self._keep(opened)
+
+    async def close(self, opened: OpenPlan) -> None:
+        """Close a plan after the decisions under way."""
+        plan = opened.bound.plan
+        async with self._opening, opened.locked(plan.symbols):
+            if self._open.pop(plan.plan_id, None) is None:
+                return
+            await self._ledger.add_plan_event(opened.bound, PlanStatus.CLOSED)
+            for symbol in plan.symbols:
+                self._owners.pop((plan.book, symbol), None)
+
+    async def find(self, plan_id: str) -> tuple[BoundPlan, PlanStatus]:
+        """Give a plan, open or closed; raises `PlanNotFound`."""
+        opened = self._open.get(plan_id)
+        if opened is not None:
+            return opened.bound, PlanStatus.OPEN
+        known = await self._ledger.find_plan(plan_id)
+        if known is None:
+            raise PlanNotFound(f"no plan is named {plan_id!r}", plan_id=plan_id)
+        return known
+
+    async def get_open(self, plan_id: str) -> OpenPlan:
+        """Give an open plan; raises `PlanNotFound` or `PlanClosed`."""
+        opened = self._open.get(plan_id)
+        if opened is None:
+            await self.find(plan_id)
+            raise PlanClosed(f"plan {plan_id!r} is closed", plan_id=plan_id)
+        return opened
+
+    async def _loaded(self, bound: BoundPlan) -> OpenPlan:
+        plan = bound.plan
+        count = PROXY_DEFAULT.closes_needed
+        closes = {
+            symbol: collections.deque(
+                await self._ledger.recent_closes(
+                    book=plan.book, symbol=symbol, count=count
+                ),
+                maxlen=count,
+            )
+            for symbol in plan.symbols
+        }
+        return OpenPlan(bound, closes)
+
+    def _keep(self, opened: OpenPlan) -> None:
+        plan = opened.bound.plan
+        self._open[plan.plan_id] = opened
+        for symbol in plan.symbols:
+            self._owners[plan.book, symbol] = plan.plan_id
+
+
+def _check_same(known: BoundPlan, bound: BoundPlan, status: PlanStatus) -> None:
+    """Refuse a name that was used for something else, or up."""
+    plan_id = bound.plan.plan_id
+    if status is PlanStatus.CLOSED:
+        raise PlanConflict(
+            f"plan {plan_id!r} was closed; a change needs a new plan id",
+            plan_id=plan_id,
+            found="closed",
+            expected="a plan id that was never used",
+        )
+    if known.binding_hash != bound.binding_hash:
+        raise PlanConflict(
+            f"plan {plan_id!r} is open under another binding; a change needs a new plan id",
+            plan_id=plan_id,
+            found=bound.binding_hash,
+            expected=known.binding_hash,
+        )
+    if known.plan != bound.plan:
+        raise PlanConflict(
+            f"plan {plan_id!r} is open with other content; a change needs a new plan id",
+            plan_id=plan_id,
+            found="other content",
+            expected="the content it was opened with",
+        )

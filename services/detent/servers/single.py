@@ -1,0 +1,70 @@
+"""Compose all three services in one process: `detent up --single`.
+
+The same handlers, without a wire between them: policy's ports are the feature and inference
+handlers themselves. One address serves every service.
+"""
+
+import asyncio
+import time
+
+from detent.adapters.telemetry import Telemetry, set_up_logging
+from detent.rpc.serve import Server, ServerOptions, Service, serve_until_stopped
+from detent.servers.feature.main import build_handler
+from detent.servers.feature.settings import FeatureSettings
+from detent.servers.inference.handler import InferenceHandler
+from detent.servers.inference.main import health_of, load
+from detent.servers.inference.settings import InferenceSettings
+from detent.servers.policy.main import HEALTHY, Policy, wall_clock_ms
+from detent.servers.policy.settings import PolicySettings
+
+
+async def run(
+    feature: FeatureSettings, inference: InferenceSettings, policy: PolicySettings
+) -> None:
+    """Serve all on policy's address until the process is asked to stop."""
+    telemetry = Telemetry(
+        "detent-single", otlp_endpoint=policy.otlp_endpoint, trace_file=policy.trace_file
+    )
+    features = build_handler(feature)
+    serving = load(inference)
+    signals = InferenceHandler(
+        serving,
+        max_inference_latency_ms=inference.max_inference_latency_ms,
+        clock=time.monotonic,
+    )
+    decisions = Policy(
+        policy,
+        features=features,
+        inference=signals,
+        tracer=telemetry.tracer,
+        now_ms=wall_clock_ms,
+    )
+    await decisions.plans.restore()
+    options = ServerOptions(
+        listen=policy.listen, reflection=policy.reflection, drain_grace_s=policy.drain_grace_s
+    )
+    services = [
+        Service(name="FeatureService", handler=features),
+        Service(name="InferenceService", handler=signals),
+        *decisions.services,
+    ]
+    server = Server(options, services, telemetry.tracer)
+    # Policy serves whatever becomes of the artifact: the whole process is healthy with it.
+    await serve_until_stopped(
+        server,
+        {**health_of(serving), **HEALTHY, "detent.api.v1.FeatureService": True},
+    )
+    await decisions.close()
+    signals.close()
+    telemetry.close()
+
+
+def main() -> None:
+    """Read the environment and serve."""
+    policy = PolicySettings()
+    set_up_logging(policy.log_level)
+    asyncio.run(run(FeatureSettings(), InferenceSettings(), policy))
+
+
+if __name__ == "__main__":
+    main()
