@@ -356,13 +356,16 @@ def _read_file(directory: int, name: str) -> bytes:
         descriptor = os.open(name, _FILE_FLAGS, dir_fd=directory)
     except OSError as error:
         raise _invalid(name, error.strerror, "a plain file that can be read") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise _invalid(name, "not a plain file", "a plain file")
         if status.st_nlink != 1:
             raise _invalid(name, f"{status.st_nlink} hard links", "a file of its own (copy it)")
-        content = file.read(BYTES_MAX[name] + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(BYTES_MAX[name] + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > BYTES_MAX[name]:
         raise _invalid(name, f"more than {BYTES_MAX[name]} bytes", "at most that")
     return content

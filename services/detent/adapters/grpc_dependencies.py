@@ -38,9 +38,7 @@ class GrpcInference:
         """Use an open channel."""
         self._service = RemoteService(channel, "InferenceService", tracer)
 
-    async def infer_signals(
-        self, query: InferSignalsRequest, call: Call
-    ) -> InferSignalsResponse:
+    async def infer_signals(self, query: InferSignalsRequest, call: Call) -> InferSignalsResponse:
         """Ask for signals within what is left of the call."""
         return await self._service.call(
             query, InferSignalsResponse, timeout_s=call.remaining_s(), trace=call.trace

@@ -28,22 +28,45 @@ DTYPE = "tensor(float)"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class OnnxSession:
-    """Holds a loaded graph whose inputs and outputs are those of its manifest.
+class GraphContract:
+    """States the one input and the one output that a graph must have.
 
     Attributes:
-        execution_provider: The provider that runs the graph, as the runtime names it.
-        input_name: Name of the input, shape (n, features), float32.
-        output_name: Name of the output, shape (n, classes), float32.
+        input_name: Name of the input, shape (n, width), float32.
         width: Number of features.
+        output_name: Name of the output, shape (n, classes), float32.
         classes: Number of classes.
     """
 
-    execution_provider: str
     input_name: str
-    output_name: str
     width: int
+    output_name: str
     classes: int
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "GraphContract":
+        """Read it off a manifest."""
+        return cls(
+            input_name=manifest.input_name,
+            width=len(manifest.input_features),
+            output_name=manifest.output_name,
+            classes=len(manifest.output_classes),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxSession:
+    """Holds a loaded graph whose input and output are those it was said to have.
+
+    Attributes:
+        execution_provider: The provider that runs the graph, as the runtime names it.
+        graph: Its input and output.
+        session: The runtime's session.
+        errors: What the runtime raises.
+    """
+
+    execution_provider: str
+    graph: GraphContract
     session: Any
     errors: tuple[type[Exception], ...]
 
@@ -51,7 +74,7 @@ class OnnxSession:
         """Run the graph once.
 
         Args:
-            rows: Model inputs, little-endian float32, each of `4 * width` bytes.
+            rows: Model inputs, little-endian float32, each of 4 bytes per feature.
 
         Returns:
             Shape (n, classes), float32. A row's values do not depend on the others.
@@ -62,17 +85,19 @@ class OnnxSession:
         count = len(rows)
         padding = -count % ROWS_BLOCK
         inputs = np.frombuffer(b"".join([*rows, *[rows[-1]] * padding]), dtype="<f4")
-        feed = {self.input_name: inputs.reshape(count + padding, self.width)}
+        graph, shape = self.graph, (count + padding, self.graph.classes)
         try:
-            outputs = self.session.run([self.output_name], feed)
+            outputs = self.session.run(
+                [graph.output_name], {graph.input_name: inputs.reshape(-1, graph.width)}
+            )
         except self.errors as error:
             raise InternalError("the ONNX session failed", error=error) from error
         found: NDArray[np.float32] = outputs[0]
-        if found.shape != (count + padding, self.classes) or found.dtype != np.float32:
+        if found.shape != shape or found.dtype != np.float32:
             raise InternalError(
                 "the ONNX session gave another shape",
                 found=f"{found.shape} {found.dtype}",
-                expected=f"{(count + padding, self.classes)} float32",
+                expected=f"{shape} float32",
             )
         return found[:count]
 
@@ -118,7 +143,9 @@ def open_serving(artifact: Artifact, *, execution_provider: str = "cpu") -> Serv
     serving = Serving(
         artifact=artifact,
         session=open_session(
-            artifact.model, artifact.manifest, execution_provider=execution_provider
+            artifact.model,
+            GraphContract.of(artifact.manifest),
+            execution_provider=execution_provider,
         ),
         calibrator=Calibrator.of(artifact.calibration),
     )
@@ -136,15 +163,15 @@ def open_serving(artifact: Artifact, *, execution_provider: str = "cpu") -> Serv
     return serving
 
 
-def open_session(model: bytes, manifest: Manifest, *, execution_provider: str) -> OnnxSession:
-    """Load a graph and check that it is what its manifest says.
+def open_session(model: bytes, graph: GraphContract, *, execution_provider: str) -> OnnxSession:
+    """Load a graph and check that it is what it was said to be.
 
     One thread and sequential execution: the order of additions, and so the last bit of a
     sum, must not depend on scheduling.
 
     Args:
         model: The bytes that were hashed.
-        manifest: Names of the input, its features, the output and its classes.
+        graph: The input and output that it must have.
         execution_provider: `cpu` or `cuda`. There is no quiet step down from one to
             the other: another provider gives other bits.
 
@@ -168,24 +195,18 @@ def open_session(model: bytes, manifest: Manifest, *, execution_provider: str) -
     options.log_severity_level = 3
     errors = _runtime_errors()
     try:
-        session = runtime.InferenceSession(model, sess_options=options, providers=[wanted])
+        # Without this the runtime would print, and go on with another provider by itself.
+        session = runtime.InferenceSession(
+            model, sess_options=options, providers=[wanted], enable_fallback=0
+        )
     except errors as error:
         raise _refused(str(error), "a graph that loads", Reason.MODEL_NOT_LOADED) from error
     provider = session.get_providers()[0]
     if provider != wanted:
         raise _refused(provider, wanted, Reason.ONNX_UNAVAILABLE)
-    width, classes = len(manifest.input_features), len(manifest.output_classes)
-    _check_tensor("input", session.get_inputs(), manifest.input_name, width)
-    _check_tensor("output", session.get_outputs(), manifest.output_name, classes)
-    return OnnxSession(
-        execution_provider=provider,
-        input_name=manifest.input_name,
-        output_name=manifest.output_name,
-        width=width,
-        classes=classes,
-        session=session,
-        errors=errors,
-    )
+    _check_tensor("input", session.get_inputs(), graph.input_name, graph.width)
+    _check_tensor("output", session.get_outputs(), graph.output_name, graph.classes)
+    return OnnxSession(execution_provider=provider, graph=graph, session=session, errors=errors)
 
 
 def _import_runtime() -> ModuleType:

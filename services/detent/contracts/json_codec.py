@@ -62,7 +62,7 @@ def from_json(kind: type[T], fields: Mapping[str, JsonValue]) -> T:
                 raise InvalidField(json_name, None, "a value")
             arguments[name] = None if item is None else decode(json_name, item)
     if unread:
-        raise InvalidField(sorted(unread)[0], "(unknown field)", f"a field of {kind.__name__}")
+        raise InvalidField(min(unread), "(unknown field)", f"a field of {kind.__name__}")
     return kind(**arguments)
 
 

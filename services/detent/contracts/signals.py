@@ -155,9 +155,7 @@ class BracketsSignal:
         check_count("brackets", self.brackets, 2, BRACKETS_MAX)
         check_unique("brackets", [bracket.bracket_key for bracket in self.brackets])
         coupled = [
-            bracket.p_unified_bps
-            for bracket in self.brackets
-            if bracket.p_unified_bps is not None
+            bracket.p_unified_bps for bracket in self.brackets if bracket.p_unified_bps is not None
         ]
         if coupled and (len(coupled) != len(self.brackets) or sum(coupled) != BPS_ONE):
             raise InvalidField("p_unified_bps", coupled, f"all or none, summing to {BPS_ONE}")

@@ -138,7 +138,7 @@ def _reader(hint: Any, field: Any, *, optional: bool) -> FromWire:
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         numbers = _enum_numbers(hint, field.enum_type)
         members = {number: member for member, number in numbers.items()}
-        return functools.partial(_read_enum, hint, members, optional)
+        return functools.partial(_read_enum, hint, members, 0 if optional else None)
     if dataclasses.is_dataclass(hint):
         return functools.partial(_read_message, hint)
     return lambda _name, value: value
@@ -150,9 +150,9 @@ def _enum_numbers(hint: type[StrEnum], enum: Any) -> dict[StrEnum, int]:
 
 
 def _read_enum(
-    hint: type[StrEnum], members: dict[int, StrEnum], optional: bool, name: str, number: int
+    hint: type[StrEnum], members: dict[int, StrEnum], absent: int | None, name: str, number: int
 ) -> StrEnum | None:
-    if number == 0 and optional:
+    if number == absent:
         return None
     if number not in members:
         raise InvalidField(name, number or "(unspecified)", f"one of {', '.join(hint)}")

@@ -7,6 +7,7 @@ import collections
 import csv
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -81,6 +82,21 @@ class BarTable:
     def bar_count(self) -> int:
         """Count the bars of all symbols."""
         return sum(len(bars) for bars in self.bars.values())
+
+    def first(self, symbol: str, count: int) -> "BarTable":
+        """Give the table that would have been read before the rest was known."""
+        bars = {symbol: self.bars[symbol][:count]}
+        last_ts_ms = bars[symbol][-1].ts_ms
+        return BarTable(
+            bars=bars,
+            interval_ms=self.interval_ms,
+            gaps=tuple(
+                gap
+                for gap in self.gaps
+                if gap.symbol == symbol and gap.before_ts_ms <= last_ts_ms
+            ),
+            data_hash=_data_hash(bars),
+        )
 
 
 def load_bars(path: Path) -> BarTable:
@@ -221,7 +237,7 @@ def _interval_ms(file: str, by_symbol: Mapping[str, list[RawBar]]) -> int:
     distances = collections.Counter(
         later.open_ts_ms - earlier.open_ts_ms
         for raws in by_symbol.values()
-        for earlier, later in zip(raws, raws[1:], strict=False)
+        for earlier, later in itertools.pairwise(raws)
     )
     if not distances:
         count = sum(len(raws) for raws in by_symbol.values())
@@ -233,7 +249,7 @@ def _interval_ms(file: str, by_symbol: Mapping[str, list[RawBar]]) -> int:
 
 
 def _check_grid(file: str, raws: list[RawBar], interval_ms: int) -> None:
-    for earlier, later in zip(raws, raws[1:], strict=False):
+    for earlier, later in itertools.pairwise(raws):
         distance = later.open_ts_ms - earlier.open_ts_ms
         if distance % interval_ms != 0:
             found = f"{distance} ms after the row before"
@@ -258,7 +274,7 @@ def _at(file: str, row: int, error: InvalidField) -> DataInvalid:
 
 
 def _gaps(bars: tuple[Bar, ...], interval_ms: int) -> Iterator[Gap]:
-    for earlier, later in zip(bars, bars[1:], strict=False):
+    for earlier, later in itertools.pairwise(bars):
         missing_bars = (later.ts_ms - earlier.ts_ms) // interval_ms - 1
         if missing_bars:
             yield Gap(

@@ -5,7 +5,7 @@ data file has to be kept in this repository.
 """
 
 import csv
-import datetime
+import datetime as dt
 import io
 import zipfile
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def _rows(name: str, text: str) -> Iterator[RawBar]:
 
 def _open_ts_ms(name: str, row: int, text: str) -> int:
     try:
-        opened = datetime.datetime.strptime(text, TIME_FORM).replace(tzinfo=datetime.UTC)
+        opened = dt.datetime.strptime(text, TIME_FORM).replace(tzinfo=dt.UTC)
     except (ValueError, TypeError) as error:
         raise invalid(name, text, "DD.MM.YYYY HH:MM:SS.mmm", row=row, column="Time") from error
     return round(opened.timestamp() * 1000)

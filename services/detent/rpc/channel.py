@@ -16,8 +16,8 @@ from detent.rpc.tracing import inject, span
 T = TypeVar("T")
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 # A server that comes back is found again within a bar, not after grpcio's two minutes.
-RECONNECT_MS_MIN = 50
-RECONNECT_MS_MAX = 500
+RECONNECT_MS_MIN = 20
+RECONNECT_MS_MAX = 200
 
 
 def open_channel(target: str) -> grpc.aio.Channel:

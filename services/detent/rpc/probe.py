@@ -26,11 +26,14 @@ def is_serving(target: str, service: str) -> bool:
 
 def main(arguments: list[str]) -> int:
     """Probe the address in the arguments and give the exit code."""
-    if not 1 <= len(arguments) <= 2:
-        sys.stderr.write("usage: python -m detent.rpc.probe HOST:PORT [SERVICE]\n")
-        return 2
-    service = arguments[1] if len(arguments) == 2 else ""
-    return 0 if is_serving(arguments[0], service) else 1
+    match arguments:
+        case [target]:
+            return 0 if is_serving(target, "") else 1
+        case [target, service]:
+            return 0 if is_serving(target, service) else 1
+        case _:
+            sys.stderr.write("usage: python -m detent.rpc.probe HOST:PORT [SERVICE]\n")
+            return 2
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from opentelemetry.trace import SpanKind, Tracer
 
 from detent.contracts import events
-from detent.contracts.errors import DetentError, InvalidField, ServiceUnavailable
+from detent.contracts.errors import DetentError, ServiceUnavailable
 from detent.contracts.wire import from_wire, message_class, to_wire
 from detent.rpc import registry
 from detent.rpc.call import Call
@@ -133,9 +133,7 @@ class Server:
             methods[method.name] = make(
                 serve.streamed if method.client_streaming else serve.unary,
                 request_deserializer=message_class(method.input_type.name).FromString,
-                response_serializer=message_class(
-                    method.output_type.name
-                ).SerializeToString,
+                response_serializer=message_class(method.output_type.name).SerializeToString,
             )
         return grpc.method_handlers_generic_handler(descriptor.full_name, methods)
 
@@ -176,8 +174,7 @@ class _Method:
         code = "OK"
         with span(self._tracer, self._name, parent, kind=SpanKind.SERVER) as trace:
             call = Call(
-                deadline_s=started_s
-                + (DEADLINE_S_DEFAULT if remaining_s is None else remaining_s),
+                deadline_s=started_s + (DEADLINE_S_DEFAULT if remaining_s is None else remaining_s),
                 clock=time.monotonic,
                 identity=context.peer(),
                 trace=trace,
@@ -209,9 +206,7 @@ class _Method:
 def _ids(message: Any) -> dict[str, str | int]:
     """Give the ids that a request message carries, for span and log."""
     return {
-        name: value
-        for name in TRACED_FIELDS
-        if (value := getattr(message, name, None)) is not None
+        name: value for name in TRACED_FIELDS if (value := getattr(message, name, None)) is not None
     }
 
 
@@ -231,15 +226,3 @@ async def wait_for_stop() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await stop.wait()
-
-
-def split_address(field: str, address: str) -> tuple[str, int]:
-    """Split `host:port`.
-
-    Raises:
-        InvalidField: There is no port in [0, 65535].
-    """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65_535:
-        raise InvalidField(field, address, "host:port")
-    return host, int(port)

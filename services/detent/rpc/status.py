@@ -65,7 +65,7 @@ async def outcome_of(pending: Awaitable[T]) -> T | DetentError:
     """
     try:
         return await pending
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  The boundary: nothing leaves untranslated.
         return as_detent_error(error)
 
 

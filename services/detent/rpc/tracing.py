@@ -20,9 +20,7 @@ def no_tracer() -> Tracer:
 
 def extract(metadata: Iterable[tuple[str, str | bytes]]) -> Context:
     """Read the caller's trace context from request metadata."""
-    carrier = {
-        key: value for key, value in metadata if key in _KEYS and isinstance(value, str)
-    }
+    carrier = {key: value for key, value in metadata if key in _KEYS and isinstance(value, str)}
     return _PROPAGATOR.extract(carrier, context=Context())
 
 

@@ -137,9 +137,7 @@ def triggers_known(plan: Plan, row: DecisionRow) -> bool:
     """Say whether a trigger of the plan stands behind the permission that the row claims."""
     known = {trigger.trigger_id for trigger in plan.triggers}
     needed = row.trigger_state in (TriggerState.LONG_ALLOWED, TriggerState.SHORT_ALLOWED)
-    return known.issuperset(row.active_trigger_ids) and bool(
-        row.active_trigger_ids or not needed
-    )
+    return known.issuperset(row.active_trigger_ids) and bool(row.active_trigger_ids or not needed)
 
 
 def replay_decision(

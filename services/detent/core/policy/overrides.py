@@ -11,6 +11,7 @@ TIER_STAND_DOWN = 2
 TIER_RISK_CAP = 3
 TIER_POLICY = 4
 
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Overridden:
     """Holds a weight after every override, which rules fired, and the tier that decided."""
@@ -96,9 +97,7 @@ def _capped(inputs: PolicyInputs, weight_ppm: int) -> tuple[int, list[Reason]]:
     magnitude_ppm = abs(weight_ppm)
     for reason, cap_ppm in caps:
         # A forbidden symbol is told so even while it is flat.
-        if cap_ppm is not None and (
-            magnitude_ppm > cap_ppm or reason is Reason.SYMBOL_NOT_ALLOWED
-        ):
+        if cap_ppm is not None and (magnitude_ppm > cap_ppm or reason is Reason.SYMBOL_NOT_ALLOWED):
             magnitude_ppm = cap_ppm
             reasons.append(reason)
     return (magnitude_ppm if weight_ppm > 0 else -magnitude_ppm), reasons

@@ -243,7 +243,8 @@ class PolicyHandler:
                 plan_id=plan.plan_id,
             )
         if row.vol_unit is not plan.policy_config.vol_unit:
-            raise InvalidField("vol_unit", row.vol_unit, f"the plan's {plan.policy_config.vol_unit}")
+            expected = f"the plan's {plan.policy_config.vol_unit}"
+            raise InvalidField("vol_unit", row.vol_unit, expected)
         if query.kind is DecisionKind.EMERGENCY and row.exit_intent is None:
             raise InvalidField("exit_intent", "(missing)", "the intent of the emergency")
         if query.ts_ms > chain.last_ts_ms:
@@ -274,9 +275,7 @@ class PolicyHandler:
         if not fresh or query.kind is DecisionKind.EMERGENCY:
             return None
         symbols = [row.symbol for row in fresh]
-        outcomes = await self._model_path.ask(
-            opened.bound, symbols, ts_ms=query.ts_ms, call=call
-        )
+        outcomes = await self._model_path.ask(opened.bound, symbols, ts_ms=query.ts_ms, call=call)
         for symbol, outcome in (outcomes or {}).items():
             if outcome.reason is not None:
                 facts = {"symbol": symbol, "ts_ms": query.ts_ms, "reason": outcome.reason.value}

@@ -54,9 +54,7 @@ class LedgerHandler:
             records=records, next_page_token=str(rows[-1][0]) if more else ""
         )
 
-    async def verify_ledger(
-        self, query: VerifyLedgerRequest, call: Call
-    ) -> VerifyLedgerResponse:
+    async def verify_ledger(self, query: VerifyLedgerRequest, call: Call) -> VerifyLedgerResponse:
         """Recompute every hash and link."""
         verified = await self._ledger.verify(query.plan_id)
         return VerifyLedgerResponse(

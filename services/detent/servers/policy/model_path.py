@@ -78,9 +78,7 @@ class ModelPath:
         outcomes = {
             symbol: refused(given) for symbol, given in inputs.items() if isinstance(given, Reason)
         }
-        ready = {
-            symbol: given for symbol, given in inputs.items() if isinstance(given, ModelInput)
-        }
+        ready = {symbol: given for symbol, given in inputs.items() if isinstance(given, ModelInput)}
         # (3) Signals for what has features, in one call, and the output gate.
         if ready:
             outcomes |= await self._signals(bound, ready, ts_ms=ts_ms, call=call)
@@ -177,7 +175,9 @@ class ModelPath:
                 return otherwise
 
 
-def _given(model_input: ModelInput | None, refusal: Reason | None, ts_ms: int) -> ModelInput | Reason:
+def _given(
+    model_input: ModelInput | None, refusal: Reason | None, ts_ms: int
+) -> ModelInput | Reason:
     if model_input is None:
         return refusal or Reason.FEATURES_MISSING
     return model_input if model_input.ts_ms == ts_ms else Reason.FEATURES_STALE

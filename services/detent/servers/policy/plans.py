@@ -137,9 +137,7 @@ class Plans:
         count = PROXY_DEFAULT.closes_needed
         closes = {
             symbol: collections.deque(
-                await self._ledger.recent_closes(
-                    book=plan.book, symbol=symbol, count=count
-                ),
+                await self._ledger.recent_closes(book=plan.book, symbol=symbol, count=count),
                 maxlen=count,
             )
             for symbol in plan.symbols

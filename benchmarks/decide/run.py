@@ -1,0 +1,158 @@
+"""Measure one composition of the services, with or without spans."""
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from benchmarks.decide.echo import Echo
+from benchmarks.decide.hops import read_hops
+from benchmarks.decide.workload import DEADLINE_S, BatchResult, Strategist
+from detent.adapters.telemetry import Telemetry
+from detent.contracts.binding import ModelBinding
+from detent_cli.stack import Stack, StackOptions
+from detent_client import ClientOptions, DetentClient, read_binding
+
+# Calls in one round, by batch size: the small ones need many for their 99th percentile.
+CALLS_PER_ROUND = {1: 40, 64: 4, 1_000: 1}
+# The proxy looks back sixty closes of decided bars; before that it is cheaper than it is live.
+WARM_BARS = 64
+ECHO_WARM_CALLS = 50
+VERIFY_DEADLINE_S = 300.0
+Step = Callable[[], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Composition:
+    """Says what is measured: one process or three, spans kept or not."""
+
+    single: bool
+    traced: bool
+
+    @property
+    def name(self) -> str:
+        """Give the name under which it is reported."""
+        processes = "single" if self.single else "wire"
+        return f"{processes}, traced" if self.traced else processes
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """Holds one composition's results and what its ledger says afterwards."""
+
+    name: str
+    batches: tuple[BatchResult, ...]
+    record_count: int
+    chain_count: int
+    break_count: int
+
+    def batch(self, rows: int) -> BatchResult:
+        """Give the result of one batch size."""
+        return next(batch for batch in self.batches if batch.rows == rows)
+
+
+class UntracedStack(Stack):
+    """Starts the services as production does without a collector: no span is kept."""
+
+    def _environment(self, name: str) -> dict[str, str]:
+        variables = super()._environment(name)
+        return {key: text for key, text in variables.items() if not key.endswith("_TRACE_FILE")}
+
+
+async def measure(
+    composition: Composition,
+    *,
+    artifact_dir: Path,
+    state_dir: Path,
+    rounds: int,
+    echo: Echo,
+    step: Step,
+) -> RunResult:
+    """Start a composition, warm it, measure it, verify its ledger, stop it.
+
+    Args:
+        composition: What to start.
+        artifact_dir: The artifact to serve.
+        state_dir: Folder of this run; new.
+        rounds: How often the batch sizes and the echo take turns, so that a machine that
+            slows down for a while slows all of them.
+        echo: The bare echo, in its own process.
+        step: Called after each warm-up bar and each round.
+    """
+    options = StackOptions(
+        artifact_dir=artifact_dir, state_dir=state_dir, single=composition.single
+    )
+    stack = Stack(options) if composition.traced else UntracedStack(options)
+    with stack:
+        async with _client(stack, traced=composition.traced) as client:
+            strategists = await _opened(client, read_binding(artifact_dir), rounds)
+            await _warmed(strategists, echo, step)
+            await _rounds(strategists, echo, rounds, step)
+            verified = await client.verify_ledger(deadline_s=VERIFY_DEADLINE_S)
+    return RunResult(
+        name=composition.name,
+        batches=tuple(
+            strategist.result(
+                echo=echo.timing(*strategist.sizes),
+                hops=read_hops(
+                    state_dir,
+                    plan_id=strategist.plan_id,
+                    from_ts_ms=strategist.measured_from_ts_ms,
+                ),
+            )
+            for strategist in strategists
+        ),
+        record_count=verified.record_count,
+        chain_count=verified.chain_count,
+        break_count=len(verified.breaks),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _client(stack: Stack, *, traced: bool) -> AsyncIterator[DetentClient]:
+    spans = stack.state_dir / "client.spans.jsonl" if traced else None
+    telemetry = Telemetry("bench-client", otlp_endpoint=None, trace_file=spans)
+    options = ClientOptions(
+        journal_file=stack.state_dir / "journal.jsonl",
+        policy_target=stack.targets["policy"],
+        feature_target=stack.targets["feature"],
+        deadline_s=DEADLINE_S,
+    )
+    async with DetentClient(options, tracer=telemetry.tracer) as client:
+        yield client
+    telemetry.close()
+
+
+async def _opened(
+    client: DetentClient, binding: ModelBinding, rounds: int
+) -> list[Strategist]:
+    strategists = [
+        Strategist(client, rows, bar_count=WARM_BARS + rounds * calls)
+        for rows, calls in CALLS_PER_ROUND.items()
+    ]
+    for strategist in strategists:
+        await strategist.open(binding)
+    return strategists
+
+
+async def _warmed(strategists: list[Strategist], echo: Echo, step: Step) -> None:
+    for _ in range(WARM_BARS):
+        for strategist in strategists:
+            await strategist.bar()
+        step()
+    for strategist in strategists:
+        await echo.measure(*strategist.sizes, count=ECHO_WARM_CALLS)
+        strategist.forget()
+    echo.forget()
+
+
+async def _rounds(
+    strategists: list[Strategist], echo: Echo, rounds: int, step: Step
+) -> None:
+    for _ in range(rounds):
+        for strategist in strategists:
+            calls = CALLS_PER_ROUND[strategist.rows]
+            for _ in range(calls):
+                await strategist.bar()
+            await echo.measure(*strategist.sizes, count=calls)
+        step()

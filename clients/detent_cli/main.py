@@ -1,0 +1,22 @@
+"""Gather the commands under `detent`."""
+
+import typer
+
+from detent_cli.artifact import app as artifact_app
+from detent_cli.decide import decide
+from detent_cli.demo import demo
+from detent_cli.ledger import app as ledger_app
+from detent_cli.up import up
+
+app = typer.Typer(
+    name="detent",
+    help="Serve machine-learned trading signals that scale what a trigger has permitted.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+app.command()(demo)
+app.command()(up)
+app.command()(decide)
+app.add_typer(artifact_app, name="artifact")
+app.add_typer(ledger_app, name="ledger")

@@ -1,0 +1,64 @@
+"""Print results for a person or for a program, and errors for both."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from detent.contracts.errors import DetentError
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+
+EXIT_NEGATIVE = 1
+EXIT_ERROR = 2
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    typer.echo(json.dumps(value, indent=2, sort_keys=True))
+
+
+def print_facts(title: str, facts: Sequence[tuple[str, object]]) -> None:
+    """Print names and values as a table of two columns."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, str(value))
+    console.print(table)
+
+
+def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under named columns."""
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row))
+    console.print(table)
+
+
+@contextlib.contextmanager
+def reported(*, as_json: bool) -> Iterator[None]:
+    """Print a refusal as what it is and end with code 2; other errors pass."""
+    try:
+        yield
+    except DetentError as error:
+        if as_json:
+            facts = {"reason": error.reason.value, "message": error.message}
+            print_json({"error": facts | {"metadata": error.metadata}})
+        else:
+            errors.print(f"[bold red]{error.reason.value}[/]", error.message)
+        raise typer.Exit(EXIT_ERROR) from error
+
+
+def weight_text(weight_ppm: int) -> str:
+    """Write a weight as a percentage of equity."""
+    return f"{weight_ppm / 10_000:+.4f} %"

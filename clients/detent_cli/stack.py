@@ -1,0 +1,205 @@
+"""Start, kill and stop the processes of Detent on one machine."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from detent.contracts.errors import ServiceUnavailable
+from detent.core.rollout.gates import ACTIVE_ACK
+
+HOST = "127.0.0.1"
+READY_S_MAX = 30.0
+STOP_S_MAX = 15.0
+POLL_S = 0.05
+HEALTH_NAMES = {
+    "feature": "detent.api.v1.FeatureService",
+    "inference": "detent.api.v1.InferenceService",
+    "policy": "detent.api.v1.PolicyService",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StackOptions:
+    """Says what to start and where it keeps its files.
+
+    Attributes:
+        artifact_dir: The one artifact that is served; its folder is searched for manifests.
+        state_dir: Ledger, logs and spans go here.
+        single: One process instead of three.
+        active: Whether the model may act: both keys and the acknowledgement.
+        ports: Port per process; a process that is not named gets a free one.
+        environment: More variables for every process.
+    """
+
+    artifact_dir: Path
+    state_dir: Path
+    single: bool = False
+    active: bool = True
+    ports: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+class Stack:
+    """Owns the processes of one machine, from `start` to `stop`."""
+
+    def __init__(self, options: StackOptions) -> None:
+        """Choose the addresses; nothing runs yet."""
+        self._options = options
+        ports = {name: options.ports.get(name) or free_port() for name in HEALTH_NAMES}
+        if options.single:
+            ports = dict.fromkeys(HEALTH_NAMES, ports["policy"])
+        self.targets = {name: f"{HOST}:{port}" for name, port in ports.items()}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name the processes in the order in which they start."""
+        return ("single",) if self._options.single else ("feature", "inference", "policy")
+
+    @property
+    def state_dir(self) -> Path:
+        """Give the folder of ledger, logs and spans."""
+        return self._options.state_dir
+
+    @property
+    def ledger_file(self) -> Path:
+        """Give the ledger's file."""
+        return self._options.state_dir / "ledger.sqlite"
+
+    def pid(self, name: str) -> int:
+        """Give the process id of a running process."""
+        return self._processes[name].pid
+
+    def is_running(self, name: str) -> bool:
+        """Say whether a process was started and has not ended."""
+        return name in self._processes and self._processes[name].poll() is None
+
+    def __enter__(self) -> Self:
+        """Start everything."""
+        try:
+            self.start_all()
+        except BaseException:
+            self.stop_all()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop everything."""
+        self.stop_all()
+
+    def start_all(self) -> None:
+        """Start every process and wait until each serves."""
+        for name in self.names:
+            self.start(name, wait=False)
+        for name in self.names:
+            self.wait_ready(name)
+
+    def start(self, name: str, *, wait: bool = True) -> None:
+        """Start one process; raises `ServiceUnavailable` when it does not come up."""
+        self._options.state_dir.mkdir(parents=True, exist_ok=True)
+        module = "detent.servers.single" if name == "single" else f"detent.servers.{name}.main"
+        with (self._options.state_dir / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(  # noqa: S603  Our own module.
+                [sys.executable, "-m", module],
+                env=os.environ | self._environment(name),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        if wait:
+            self.wait_ready(name)
+
+    def wait_ready(self, name: str) -> None:
+        """Wait until a process reports that it serves.
+
+        Raises:
+            ServiceUnavailable: It ended, or did not serve in time; names its log.
+        """
+        # Imported here: the probe needs the health package, which a bare client has not.
+        from detent.rpc.probe import is_serving  # noqa: PLC0415
+
+        target = self.targets["policy" if name == "single" else name]
+        health = HEALTH_NAMES["policy" if name == "single" else name]
+        ends_s = time.monotonic() + READY_S_MAX
+        while time.monotonic() < ends_s:
+            if self._processes[name].poll() is not None:
+                break
+            if is_serving(target, health):
+                return
+            time.sleep(POLL_S)
+        raise ServiceUnavailable(
+            f"{name} does not serve at {target}; its log is {name}.log in the state folder:"
+            f" {self._last_line(name)}",
+            service=name,
+        )
+
+    def kill(self, name: str) -> None:
+        """Kill one process at once, without a chance to say goodbye."""
+        self._processes[name].send_signal(signal.SIGKILL)
+        self._processes[name].wait()
+
+    def stop_all(self) -> None:
+        """Ask every process to drain, policy first, and wait for it."""
+        for name in reversed(self.names):
+            process = self._processes.get(name)
+            if process is None:
+                continue
+            if process.poll() is None:
+                process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_S_MAX)
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def _environment(self, name: str) -> dict[str, str]:
+        options = self._options
+        variables = {
+            "DETENT_FEATURE_LISTEN": self.targets["feature"],
+            "DETENT_FEATURE_ARTIFACTS_DIR": str(options.artifact_dir.parent),
+            "DETENT_INFERENCE_LISTEN": self.targets["inference"],
+            "DETENT_INFERENCE_ARTIFACT_DIR": str(options.artifact_dir),
+            "DETENT_POLICY_LISTEN": self.targets["policy"],
+            "DETENT_POLICY_ARTIFACTS_DIR": str(options.artifact_dir.parent),
+            "DETENT_POLICY_FEATURE_TARGET": self.targets["feature"],
+            "DETENT_POLICY_INFERENCE_TARGET": self.targets["inference"],
+            "DETENT_POLICY_LEDGER_FILE": str(self.ledger_file),
+            "DETENT_POLICY_INFER_ENABLED": str(options.active).lower(),
+            "DETENT_POLICY_ACTIVE_ENABLED": str(options.active).lower(),
+            "DETENT_POLICY_ACTIVE_ACK": ACTIVE_ACK if options.active else "",
+        }
+        prefix = "policy" if name == "single" else name
+        spans = options.state_dir / f"{name}.spans.jsonl"
+        variables[f"DETENT_{prefix.upper()}_TRACE_FILE"] = str(spans)
+        return variables | dict(options.environment)
+
+    def _last_line(self, name: str) -> str:
+        lines = self.log_lines(name)
+        return lines[-1] if lines else "(empty)"
+
+    def log_lines(self, name: str) -> list[str]:
+        """Give the log of a process so far."""
+        path = self._options.state_dir / f"{name}.log"
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        return text.splitlines()
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        return int(listener.getsockname()[1])

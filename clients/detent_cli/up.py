@@ -1,0 +1,83 @@
+"""Start everything on one machine: `detent up`."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detent.core.rollout.gates import ACTIVE_ACK
+from detent_cli.output import (
+    EXIT_ERROR,
+    JsonFlag,
+    console,
+    errors,
+    print_json,
+    print_rows,
+    reported,
+)
+from detent_cli.stack import Stack, StackOptions
+
+WATCH_S = 1.0
+
+
+def up(
+    *,
+    artifact: Annotated[Path, typer.Option(help="The artifact to serve.")],
+    state: Annotated[Path, typer.Option(help="Ledger, logs and spans go here.")] = Path(
+        "var/detent"
+    ),
+    single: Annotated[bool, typer.Option("--single", help="One process instead of three.")] = False,
+    ack: Annotated[
+        str, typer.Option(help=f"Type {ACTIVE_ACK} to let the model act; else proxy only.")
+    ] = "",
+    feature_port: Annotated[int, typer.Option(help="Port of the feature service.")] = 7301,
+    inference_port: Annotated[int, typer.Option(help="Port of the inference service.")] = 7302,
+    policy_port: Annotated[int, typer.Option(help="Port of the policy service.")] = 7303,
+    as_json: JsonFlag = False,
+) -> None:
+    """Start the services, print their addresses, and stop them on Ctrl-C or SIGTERM."""
+    if ack not in ("", ACTIVE_ACK):
+        errors.print(f"[bold red]BAD_ACK[/] found {ack!r}, expected {ACTIVE_ACK} or nothing")
+        raise typer.Exit(EXIT_ERROR)
+    stack = Stack(
+        StackOptions(
+            artifact_dir=artifact.resolve(),
+            state_dir=state.resolve(),
+            single=single,
+            active=ack == ACTIVE_ACK,
+            ports={
+                "feature": feature_port,
+                "inference": inference_port,
+                "policy": policy_port,
+            },
+        )
+    )
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    with reported(as_json=as_json), stack:
+        _say(stack, active=ack == ACTIVE_ACK, as_json=as_json)
+        while not stopping.wait(WATCH_S):
+            ended = [name for name in stack.names if not stack.is_running(name)]
+            if ended:
+                errors.print(f"[bold red]{', '.join(ended)} ended[/]; see the log in {state}")
+                raise typer.Exit(EXIT_ERROR)
+
+
+def _say(stack: Stack, *, active: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({"active": active, "targets": stack.targets, "pids": _pids(stack)})
+        return
+    rows = [
+        (name, stack.targets[name if name != "single" else "policy"], stack.pid(name))
+        for name in stack.names
+    ]
+    print_rows("Detent is up", ("process", "address", "pid"), rows)
+    mode = "the model may act" if active else "proxy only (no acknowledgement given)"
+    console.print(f"{mode}; Ctrl-C stops everything")
+
+
+def _pids(stack: Stack) -> dict[str, int]:
+    return {name: stack.pid(name) for name in stack.names}

@@ -1,0 +1,391 @@
+"""Open plans, decide bars, feed data, and read the ledger, with deadlines and typed errors."""
+
+import asyncio
+import dataclasses
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from opentelemetry.context import Context
+from opentelemetry.trace import Tracer
+
+from detent.contracts.binding import ModelBinding
+from detent.contracts.calls.feature import (
+    IngestMarketDataRequest,
+    IngestMarketDataResponse,
+    MarketEvent,
+)
+from detent.contracts.calls.ledger import (
+    GetDecisionRequest,
+    GetDecisionResponse,
+    ListDecisionsRequest,
+    ListDecisionsResponse,
+    ReplayDecisionRequest,
+    ReplayDecisionResponse,
+    VerifyLedgerRequest,
+    VerifyLedgerResponse,
+)
+from detent.contracts.calls.policy import (
+    ClosePlanRequest,
+    ClosePlanResponse,
+    DecideTargetWeightsRequest,
+    DecideTargetWeightsResponse,
+    DecisionResult,
+    GetPlanRequest,
+    GetPlanResponse,
+    OpenPlanRequest,
+    OpenPlanResponse,
+    ReportLocalAnswersRequest,
+    ReportLocalAnswersResponse,
+)
+from detent.contracts.decision import Decision, DecisionKind, DecisionRow
+from detent.contracts.errors import (
+    BindingMismatch,
+    DeadlineExceeded,
+    DetentError,
+    InternalError,
+    InvalidField,
+    InvalidResponse,
+    LedgerUnavailable,
+    Overloaded,
+    ServiceUnavailable,
+)
+from detent.contracts.plan import Plan
+from detent.rpc.channel import RemoteService, open_channel
+from detent.rpc.tracing import no_tracer, span
+from detent_client.breaker import CircuitBreaker
+from detent_client.journal import Journal, JournalEntry
+from detent_client.local_answer import answer_locally
+from detent_client.options import ClientOptions
+from detent_client.refusals import raise_refusal
+
+T = TypeVar("T")
+
+# Nobody answered the question: the strategist still needs an answer, and gets a local one.
+UNANSWERED = (
+    ServiceUnavailable,
+    DeadlineExceeded,
+    LedgerUnavailable,
+    Overloaded,
+    InternalError,
+    InvalidResponse,
+)
+# The one class of failure after which the same call may be made again at once.
+RETRIED = (ServiceUnavailable, LedgerUnavailable)
+REPORT_ROWS_MAX = 1_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedPlan:
+    """Holds an open plan with the binding hash that every call on it carries."""
+
+    plan: Plan
+    binding_hash: str
+
+
+class DetentClient:
+    """Is the strategist's side of Detent."""
+
+    def __init__(
+        self,
+        options: ClientOptions,
+        *,
+        tracer: Tracer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Open channels; they connect on first use.
+
+        Raises:
+            LedgerUnavailable: The journal cannot be read.
+        """
+        self._options = options
+        self._tracer = tracer or no_tracer()
+        self._clock = clock
+        self._journal = Journal(options.journal_file)
+        self._breaker = CircuitBreaker(
+            failures_max=options.breaker_failures, open_s=options.breaker_open_s, clock=clock
+        )
+        self._channels: list[grpc.aio.Channel] = [open_channel(options.policy_target)]
+        self._policy = RemoteService(self._channels[0], "PolicyService", self._tracer)
+        self._ledger = RemoteService(self._channels[0], "LedgerService", self._tracer)
+        self._features: RemoteService | None = None
+        if options.feature_target is not None:
+            self._channels.append(open_channel(options.feature_target))
+            self._features = RemoteService(self._channels[1], "FeatureService", self._tracer)
+        self._report: asyncio.Task[int] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Give the client itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the channels."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Wait for a report under way and close the channels."""
+        if self._report is not None:
+            await asyncio.gather(self._report, return_exceptions=True)
+        for channel in self._channels:
+            await channel.close()
+
+    # Plans
+
+    async def open_plan(self, plan: Plan, binding: ModelBinding) -> OpenedPlan:
+        """Open a plan under a binding; the same content may be opened again.
+
+        Raises:
+            PlanConflict: The plan id, or the book and symbol, is taken.
+            BindingMismatch: No artifact held by the service gives this binding.
+        """
+        request = OpenPlanRequest(
+            binding_hash=binding.binding_hash, plan=plan, model_binding=binding
+        )
+        response = await self._call(self._policy, request, OpenPlanResponse)
+        _check_echo(response.binding_hash, request.binding_hash)
+        return OpenedPlan(plan=plan, binding_hash=response.binding_hash)
+
+    async def close_plan(self, opened: OpenedPlan) -> ClosePlanResponse:
+        """Close a plan; it decides nothing more."""
+        request = ClosePlanRequest(binding_hash=opened.binding_hash, plan_id=opened.plan.plan_id)
+        return await self._call(self._policy, request, ClosePlanResponse)
+
+    async def get_plan(self, plan_id: str) -> GetPlanResponse:
+        """Give a plan as it was opened."""
+        return await self._call(self._policy, GetPlanRequest(plan_id=plan_id), GetPlanResponse)
+
+    # Bars
+
+    async def decide(
+        self,
+        opened: OpenedPlan,
+        *,
+        ts_ms: int,
+        row: DecisionRow,
+        kind: DecisionKind = DecisionKind.BAR,
+        deadline_s: float | None = None,
+    ) -> Decision:
+        """Decide one symbol's bar; always answers, within the deadline.
+
+        Raises:
+            DetentError: The question itself is at fault (`InvalidField`, `BindingMismatch`,
+                `BarOutOfOrder`, ...); it must not be asked again unchanged.
+        """
+        results = await self.decide_many(
+            opened, ts_ms=ts_ms, rows=(row,), kind=kind, deadline_s=deadline_s
+        )
+        decision = results[0].decision
+        if decision is None:
+            raise_refusal(results[0])
+        return decision
+
+    async def decide_many(
+        self,
+        opened: OpenedPlan,
+        *,
+        ts_ms: int,
+        rows: Sequence[DecisionRow],
+        kind: DecisionKind = DecisionKind.BAR,
+        deadline_s: float | None = None,
+    ) -> tuple[DecisionResult, ...]:
+        """Decide many symbols on one bar, in the order of the rows.
+
+        A row at fault carries its own refusal; the others are decided. When no service
+        answers, every row gets the client's own hold-or-reduce answer, journalled first.
+
+        Raises:
+            DetentError: The call as a whole is at fault.
+            LedgerUnavailable: No service answered and the journal cannot be written.
+        """
+        request = DecideTargetWeightsRequest(
+            binding_hash=opened.binding_hash,
+            plan_id=opened.plan.plan_id,
+            ts_ms=ts_ms,
+            kind=kind,
+            rows=tuple(rows),
+        )
+        try:
+            response = await self._call(
+                self._policy, request, DecideTargetWeightsResponse, deadline_s=deadline_s
+            )
+        except UNANSWERED:
+            return await self._decide_locally(opened, request)
+        _check_echo(response.binding_hash, opened.binding_hash)
+        if [result.symbol for result in response.results] != [row.symbol for row in rows]:
+            return await self._decide_locally(opened, request)
+        self._report_soon()
+        return response.results
+
+    async def _decide_locally(
+        self, opened: OpenedPlan, request: DecideTargetWeightsRequest
+    ) -> tuple[DecisionResult, ...]:
+        results = []
+        for row in request.rows:
+            decision, local = answer_locally(
+                plan=opened.plan, ts_ms=request.ts_ms, kind=request.kind, row=row
+            )
+            entry = JournalEntry(
+                plan_id=opened.plan.plan_id, binding_hash=opened.binding_hash, answer=local
+            )
+            await asyncio.to_thread(self._journal.add, entry)
+            results.append(DecisionResult(symbol=row.symbol, decision=decision))
+        return tuple(results)
+
+    @property
+    def unreported_count(self) -> int:
+        """Count the client's own answers that no service has yet."""
+        return len(self._journal.pending)
+
+    async def report_local_answers(self) -> int:
+        """Hand the client's own answers to the service and give how many it took.
+
+        Raises:
+            DetentError: The service refused or did not answer; what it has not confirmed
+                stays in the journal.
+        """
+        reported = 0
+        while pending := self._journal.pending:
+            first = pending[0]
+            same = tuple(
+                entry
+                for entry in pending[:REPORT_ROWS_MAX]
+                if (entry.plan_id, entry.binding_hash) == (first.plan_id, first.binding_hash)
+            )
+            request = ReportLocalAnswersRequest(
+                binding_hash=first.binding_hash,
+                plan_id=first.plan_id,
+                answers=tuple(entry.answer for entry in same),
+            )
+            response = await self._call(self._policy, request, ReportLocalAnswersResponse)
+            _check_echo(response.binding_hash, first.binding_hash)
+            await asyncio.to_thread(self._journal.drop, same)
+            reported += len(same)
+        return reported
+
+    def _report_soon(self) -> None:
+        if self._journal.pending and (self._report is None or self._report.done()):
+            self._report = asyncio.create_task(self._report_quietly())
+
+    async def _report_quietly(self) -> int:
+        try:
+            return await self.report_local_answers()
+        except DetentError:
+            # The entries stay in the journal; the next answered bar tries again.
+            return 0
+
+    # Data
+
+    async def ingest(
+        self, events: Sequence[MarketEvent], *, deadline_s: float | None = None
+    ) -> IngestMarketDataResponse:
+        """Feed market data and give the acknowledgement; a repeated bar is recognised.
+
+        Raises:
+            InvalidField: The client was not told where the feature service is.
+            DetentError: The service refused or did not answer.
+        """
+        features = self._features
+        if features is None:
+            raise InvalidField("feature_target", None, "the address of the feature service")
+
+        async def requests() -> AsyncIterator[IngestMarketDataRequest]:
+            for start in range(0, len(events), REPORT_ROWS_MAX):
+                yield IngestMarketDataRequest(events=tuple(events[start:][:REPORT_ROWS_MAX]))
+
+        async def attempt(timeout_s: float, trace: Context) -> IngestMarketDataResponse:
+            return await features.stream(
+                requests(),
+                IngestMarketDataRequest,
+                IngestMarketDataResponse,
+                timeout_s=timeout_s,
+                trace=trace,
+            )
+
+        return await self._attempts("ingest", attempt, deadline_s)
+
+    # Ledger
+
+    async def get_decision(self, record_hash: str) -> GetDecisionResponse:
+        """Give one record of the ledger."""
+        request = GetDecisionRequest(record_hash=record_hash)
+        return await self._call(self._ledger, request, GetDecisionResponse)
+
+    async def list_decisions(self, request: ListDecisionsRequest) -> ListDecisionsResponse:
+        """Give a page of records."""
+        return await self._call(self._ledger, request, ListDecisionsResponse)
+
+    async def verify_ledger(
+        self, plan_id: str = "", *, deadline_s: float | None = None
+    ) -> VerifyLedgerResponse:
+        """Have every hash and link recomputed, of one plan or of all."""
+        request = VerifyLedgerRequest(plan_id=plan_id)
+        return await self._call(self._ledger, request, VerifyLedgerResponse, deadline_s=deadline_s)
+
+    async def replay_decision(self, record_hash: str) -> ReplayDecisionResponse:
+        """Have one recorded bar decided again."""
+        request = ReplayDecisionRequest(record_hash=record_hash)
+        return await self._call(self._ledger, request, ReplayDecisionResponse)
+
+    # Calls
+
+    async def _call(
+        self,
+        service: RemoteService,
+        request: Any,
+        response_type: type[T],
+        *,
+        deadline_s: float | None = None,
+    ) -> T:
+        """Make a call; every call here is idempotent, by key or by nature."""
+
+        async def attempt(timeout_s: float, trace: Context) -> T:
+            return await service.call(request, response_type, timeout_s=timeout_s, trace=trace)
+
+        return await self._attempts(type(request).__name__, attempt, deadline_s)
+
+    async def _attempts(
+        self,
+        name: str,
+        attempt: Callable[[float, Context], Awaitable[T]],
+        deadline_s: float | None,
+    ) -> T:
+        """Try within one deadline; again only after UNAVAILABLE, with growing jitter."""
+        if not self._breaker.allows():
+            raise ServiceUnavailable("the circuit breaker is open", service=name)
+        ends_s = self._clock() + (deadline_s or self._options.deadline_s)
+        with span(self._tracer, f"client/{name.removesuffix('Request')}", Context()) as trace:
+            number = 0
+            while True:
+                number += 1
+                try:
+                    answer = await attempt(max(0.001, ends_s - self._clock()), trace)
+                except RETRIED:
+                    pause_s = random.uniform(0, self._options.backoff_s * 2**number)  # noqa: S311  Jitter is no secret.
+                    last = number >= self._options.attempts_max
+                    if last or self._clock() + pause_s >= ends_s:
+                        self._breaker.failed()
+                        raise
+                    await asyncio.sleep(pause_s)
+                except DeadlineExceeded:
+                    self._breaker.failed()
+                    raise
+                except DetentError:
+                    self._breaker.succeeded()
+                    raise
+                else:
+                    self._breaker.succeeded()
+                    return answer
+
+
+def _check_echo(found: str, expected: str) -> None:
+    """Refuse an answer that was given under another binding."""
+    if found != expected:
+        raise BindingMismatch(found, expected)

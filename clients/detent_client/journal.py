@@ -1,0 +1,103 @@
+"""Keep the client's own answers on disk until a service has them."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from detent.contracts.canonical import JsonValue, canonical_bytes, parse_json
+from detent.contracts.decision import LocalAnswer
+from detent.contracts.errors import InvalidField, LedgerUnavailable
+from detent.contracts.json_codec import from_json, to_json
+
+SCHEMA = "detent.journal_entry.v1"
+ENTRIES_MAX = 100_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class JournalEntry:
+    """Holds one answer with the plan that it was given under."""
+
+    plan_id: str
+    binding_hash: str
+    answer: LocalAnswer
+
+
+class Journal:
+    """Owns one file of JSON lines; an entry is on disk when `add` returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Take up what an earlier run left unreported.
+
+        Raises:
+            LedgerUnavailable: The file cannot be read.
+        """
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = path.read_bytes().splitlines() if path.exists() else []
+        except OSError as error:
+            raise _unavailable(error) from error
+        self._entries = [entry for line in lines if (entry := _parsed(line)) is not None]
+
+    @property
+    def pending(self) -> tuple[JournalEntry, ...]:
+        """Give the entries that no service has yet, oldest first."""
+        return tuple(self._entries)
+
+    def add(self, entry: JournalEntry) -> None:
+        """Keep an answer; durable when this returns.
+
+        Raises:
+            LedgerUnavailable: The file is full or cannot be written: there is no answer.
+        """
+        if len(self._entries) >= ENTRIES_MAX:
+            raise LedgerUnavailable(
+                f"the journal holds {ENTRIES_MAX} unreported answers", cause="journal full"
+            )
+        try:
+            with self._path.open("ab") as file:
+                file.write(_line(entry))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _unavailable(error) from error
+        self._entries.append(entry)
+
+    def drop(self, reported: tuple[JournalEntry, ...]) -> None:
+        """Forget entries that a service has; the file is replaced in one step.
+
+        Raises:
+            LedgerUnavailable: The file cannot be written; the entries stay and will be
+                reported again, which the service recognises.
+        """
+        gone = {id(entry) for entry in reported}
+        kept = [entry for entry in self._entries if id(entry) not in gone]
+        staged = self._path.with_suffix(".staged")
+        try:
+            with staged.open("wb") as file:
+                file.writelines(_line(entry) for entry in kept)
+                file.flush()
+                os.fsync(file.fileno())
+            staged.replace(self._path)
+        except OSError as error:
+            raise _unavailable(error) from error
+        self._entries = kept
+
+
+def _line(entry: JournalEntry) -> bytes:
+    return canonical_bytes(SCHEMA, to_json(entry)) + b"\n"
+
+
+def _parsed(line: bytes) -> JournalEntry | None:
+    """Read a line; None for the torn last one of a crash, whose answer never left."""
+    try:
+        fields: dict[str, JsonValue] = parse_json("journal", line)
+        return from_json(JournalEntry, fields)
+    except (InvalidField, json.JSONDecodeError):
+        return None
+
+
+def _unavailable(error: OSError) -> LedgerUnavailable:
+    cause = type(error).__name__
+    return LedgerUnavailable(f"the client's journal cannot be used: {cause}", cause=cause)

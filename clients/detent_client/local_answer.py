@@ -1,0 +1,51 @@
+"""Answer a bar without any service: hold, or reduce as the plan itself demands."""
+
+from detent.contracts.binding import SignalSource
+from detent.contracts.decision import Decision, DecisionKind, DecisionRow, LocalAnswer
+from detent.contracts.plan import STATE_INITIAL, OrderStyle, Plan
+from detent.contracts.reasons import Reason
+from detent.core.ledger.record import policy_inputs
+from detent.core.policy.decide import decide_weight
+
+
+def answer_locally(
+    *, plan: Plan, ts_ms: int, kind: DecisionKind, row: DecisionRow
+) -> tuple[Decision, LocalAnswer]:
+    """Decide with the live policy and no signal: nothing can be raised that way.
+
+    A forbidden or inactive symbol is flattened, an exit decays, an emergency or stand-down
+    is obeyed; everything else keeps what is held, within the limits.
+
+    Returns:
+        The decision for the strategist and the answer for the journal.
+    """
+    inputs = policy_inputs(
+        plan=plan, ts_ms=ts_ms, kind=kind, row=row, signal=None, state=STATE_INITIAL
+    )
+    outcome, _ = decide_weight(inputs)
+    final_ppm = outcome.target_weight_final_ppm
+    decision = Decision(
+        symbol=row.symbol,
+        ts_ms=ts_ms,
+        kind=kind,
+        target_weight_final_ppm=final_ppm,
+        target_weight_raw_ppm=outcome.target_weight_raw_ppm,
+        delta_weight_ppm=outcome.delta_weight_ppm,
+        order_style=outcome.order_style if outcome.delta_weight_ppm else OrderStyle.NONE,
+        signal_source=SignalSource.PROXY,
+        fallback_reason=Reason.CLIENT_NO_SERVICE,
+        reasons=outcome.reasons,
+        signal_strength_bps=0,
+        p_hat_bps=5_000,
+        valid_until_ts_ms=ts_ms + plan.bar_interval_ms,
+        trade_set_id="",
+        record_hash="",
+    )
+    local = LocalAnswer(
+        ts_ms=ts_ms,
+        kind=kind,
+        row=row,
+        target_weight_final_ppm=final_ppm,
+        reason=Reason.CLIENT_NO_SERVICE,
+    )
+    return decision, local

@@ -1,0 +1,81 @@
+"""Offer what the command line does offline: load, build, verify."""
+
+from pathlib import Path
+
+from detent.adapters.artifact_store import read_artifact
+from detent.adapters.onnx_session import Serving, open_serving
+from detent.core.features.feature_set import FeatureSet, direction_bars_v1
+from detent.offline.bars import BarTable, load_bars
+from detent.offline.building import Recipe, build_direction_artifact
+from detent.offline.eurusd import load_eurusd_bars
+from detent.offline.samples import Progress
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Ignore progress."""
+    del stage, done, total
+
+
+def load_table(path: Path) -> BarTable:
+    """Read bars from a `.parquet` or `.csv` file, or from the wheel that carries EURUSD.
+
+    Raises:
+        DataInvalid: The file is not usable as it is.
+    """
+    return load_eurusd_bars(path) if path.suffix == ".whl" else load_bars(path)
+
+
+def build_artifact(
+    table: BarTable,
+    *,
+    model_name: str,
+    version: str,
+    horizon_bars: int,
+    horizon_id: str,
+    created_at: str,
+    out_dir: Path,
+    feature_set: FeatureSet | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Build, write and verify a direction artifact.
+
+    Args:
+        table: Bars of one or many symbols.
+        model_name: Name of the model's line, `a-z 0-9 _`.
+        version: `v<major>.<minor>.<patch>`.
+        horizon_bars: How far ahead the label looks.
+        horizon_id: Name of the horizon.
+        created_at: UTC, `2024-01-15T10:30:00Z`; an input, so that a rebuild is identical.
+        out_dir: Folder of artifacts; it is created.
+        feature_set: What the model is given; by default bars only.
+        progress: Told of (stage, done, in all).
+
+    Returns:
+        The artifact's directory.
+
+    Raises:
+        DataInvalid: The bars do not give enough rows.
+        InvalidField: A name, version or time is malformed.
+        ArtifactInvalid: The model cannot be calibrated, or the directory exists.
+    """
+    recipe = Recipe(
+        model_name=model_name,
+        model_version=version,
+        horizon_bars=horizon_bars,
+        horizon_id=horizon_id,
+        created_at=created_at,
+        feature_set=feature_set or direction_bars_v1(table.interval_ms),
+    )
+    return build_direction_artifact(table, recipe, out_dir=out_dir, progress=progress)
+
+
+def verify_artifact(
+    path: Path, *, model_version_hash: str | None = None, execution_provider: str = "cpu"
+) -> Serving:
+    """Read an artifact and let it prove itself, as the inference service would.
+
+    Raises:
+        ArtifactInvalid: It is not what it says, or not what is pinned.
+    """
+    artifact = read_artifact(path, model_version_hash=model_version_hash)
+    return open_serving(artifact, execution_provider=execution_provider)

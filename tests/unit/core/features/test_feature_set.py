@@ -1,0 +1,202 @@
+"""Proves what a feature set pins, and that nothing unprovided can be named."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from detent.contracts.errors import InvalidField
+from detent.core.features.engine import BarSource, EngineConfig
+from detent.core.features.feature_set import (
+    DIRECTION_BARS_V1,
+    FeatureSet,
+    FeatureSpec,
+    FeatureTransform,
+    direction_bars_v1,
+    feature,
+    parse_feature_set,
+)
+
+RETURN = feature(FeatureTransform.RETURN_PCT, 3)
+NATR = feature(FeatureTransform.NATR_PCT)
+SET = FeatureSet(name="two", features=(RETURN, NATR), engine=EngineConfig())
+
+
+def edited(change: Callable[[dict[str, Any]], object]) -> bytes:
+    fields = json.loads(DIRECTION_BARS_V1.canonical_json)
+    change(fields)
+    return json.dumps(fields).encode()
+
+
+@pytest.mark.proves("R161")
+def test_shipped_set_has_the_published_version() -> None:
+    """Another hash here makes every artifact that was trained before unservable."""
+    assert DIRECTION_BARS_V1.feature_version == (
+        "cdb98d87573a730c0635521f1a9b3b97e8d79074c322995371561a36c8bf2684"
+    )
+
+
+@pytest.mark.proves("R83")
+def test_shipped_set_names_its_features_in_order() -> None:
+    assert DIRECTION_BARS_V1.feature_names == (
+        "return_pct_1",
+        "return_pct_3",
+        "return_pct_6",
+        "return_pct_12",
+        "return_pct_24",
+        "deviation_pct_12",
+        "deviation_pct_24",
+        "close_zscore_24",
+        "natr_pct",
+        "sum_abs_returns_pct",
+        "range_score_capped",
+    )
+    assert DIRECTION_BARS_V1.warmup_bars_min == 25
+    assert DIRECTION_BARS_V1.engine.bar_source is BarSource.READY_MADE
+
+
+@pytest.mark.proves("R161")
+def test_json_round_trip_keeps_set_and_version() -> None:
+    read = parse_feature_set(DIRECTION_BARS_V1.canonical_json)
+
+    assert read == DIRECTION_BARS_V1
+    assert read.feature_version == DIRECTION_BARS_V1.feature_version
+    assert parse_feature_set(json.dumps(json.loads(SET.canonical_json), indent=2).encode()) == SET
+
+
+@pytest.mark.proves("R3", "R161", "R326")
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param(dataclasses.replace(SET, name="other"), id="name"),
+        pytest.param(dataclasses.replace(SET, features=(NATR, RETURN)), id="order"),
+        pytest.param(dataclasses.replace(SET, features=(RETURN,)), id="one fewer"),
+        pytest.param(
+            dataclasses.replace(SET, features=(feature(FeatureTransform.RETURN_PCT, 4), NATR)),
+            id="window",
+        ),
+        *(
+            pytest.param(
+                dataclasses.replace(SET, engine=engine),
+                id=f"engine {number}",
+            )
+            for number, engine in enumerate(
+                [
+                    EngineConfig(bar_interval_ms=1),
+                    EngineConfig(atr_period=15),
+                    EngineConfig(range_horizon=15),
+                    EngineConfig(max_bars=999),
+                    EngineConfig(bar_source=BarSource.FROM_QUOTES),
+                ]
+            )
+        ),
+    ],
+)
+def test_any_change_is_another_version(changed: FeatureSet) -> None:
+    assert changed.feature_version != SET.feature_version
+
+
+@pytest.mark.proves("R3", "R161")
+def test_rounding_and_missing_data_rules_are_in_the_hashed_bytes() -> None:
+    fields = json.loads(SET.canonical_json)
+
+    assert (fields["spread_rounding"], fields["bps_rounding"]) == ("truncate", "half_even")
+    assert fields["missing_data"] == "refuse"
+
+
+def test_interval_is_part_of_the_shipped_set() -> None:
+    quarter_hour = direction_bars_v1(900_000)
+
+    assert quarter_hour.feature_names == DIRECTION_BARS_V1.feature_names
+    assert quarter_hour.feature_version != DIRECTION_BARS_V1.feature_version
+
+
+@pytest.mark.proves("R83")
+@pytest.mark.parametrize(
+    ("name", "transform", "window_bars", "field"),
+    [
+        pytest.param("volume_24h", FeatureTransform.RETURN_PCT, 24, "name", id="another name"),
+        pytest.param("return_pct_5", FeatureTransform.RETURN_PCT, 6, "name", id="another window"),
+        pytest.param("volume_24h", "volume_24h", None, "transform", id="no such transform"),
+        pytest.param("return_pct", FeatureTransform.RETURN_PCT, None, "window_bars", id="none"),
+        pytest.param("return_pct_0", FeatureTransform.RETURN_PCT, 0, "window_bars", id="zero"),
+        pytest.param("close_zscore_1", FeatureTransform.CLOSE_ZSCORE, 1, "window_bars", id="one"),
+        pytest.param("natr_pct_14", FeatureTransform.NATR_PCT, 14, "window_bars", id="superfluous"),
+    ],
+)
+def test_feature_that_no_input_provides_is_refused(
+    name: str, transform: FeatureTransform, window_bars: int | None, field: str
+) -> None:
+    with pytest.raises(InvalidField) as caught:
+        FeatureSpec(name=name, transform=transform, window_bars=window_bars)
+
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("features", "engine", "field"),
+    [
+        pytest.param((), EngineConfig(), "features", id="empty"),
+        pytest.param((NATR, NATR), EngineConfig(), "features", id="twice"),
+        pytest.param(
+            (feature(FeatureTransform.RETURN_PCT, 20),),
+            EngineConfig(max_bars=20),
+            "max_bars",
+            id="never warm",
+        ),
+    ],
+)
+def test_set_that_cannot_serve_is_refused(
+    features: tuple[FeatureSpec, ...], engine: EngineConfig, field: str
+) -> None:
+    with pytest.raises(InvalidField) as caught:
+        FeatureSet(name="bad", features=features, engine=engine)
+
+    assert caught.value.field == field
+
+
+@pytest.mark.proves("R45", "R83")
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        pytest.param(edited(lambda f: f.update(schema="other.v1")), "schema", id="schema"),
+        pytest.param(edited(lambda f: f.pop("schema")), "schema", id="no schema"),
+        pytest.param(edited(lambda f: f.update(extra=1)), "extra", id="extra key"),
+        pytest.param(edited(lambda f: f.pop("missing_data")), "missing_data", id="missing key"),
+        pytest.param(
+            edited(lambda f: f["features"].append({"name": "volume_24h", "window_bars": None})),
+            "features[11].transform",
+            id="feature without transform",
+        ),
+        pytest.param(
+            edited(lambda f: f["features"][0].update(transform="volume_24h")),
+            "features[0].transform",
+            id="unknown transform",
+        ),
+        pytest.param(
+            edited(lambda f: f["features"][0].update(name="price_mid")),
+            "features[0].name",
+            id="unknown name",
+        ),
+        pytest.param(
+            edited(lambda f: f["features"][0].update(window_bars=1.0)), "feature_set", id="float"
+        ),
+        pytest.param(
+            edited(lambda f: f["engine"].update(atr_period=True)), "engine.atr_period", id="bool"
+        ),
+        pytest.param(
+            edited(lambda f: f.update(spread_rounding="half_even")),
+            "spread_rounding",
+            id="rounding",
+        ),
+        pytest.param(b"[]", "feature_set", id="no object"),
+        pytest.param(b'{"schema":', "feature_set", id="truncated"),
+    ],
+)
+def test_json_that_is_no_feature_set_is_refused(text: bytes, field: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        parse_feature_set(text)
+
+    assert caught.value.field == field
