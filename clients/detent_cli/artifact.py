@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich.progress import Progress as Bar
 
-from detent.contracts.binding import ModelBinding
 from detent.contracts.json_codec import to_json
 from detent.contracts.manifest import Manifest
 from detent_cli.output import JsonFlag, console, errors, print_facts, print_json, reported
@@ -93,16 +92,14 @@ def show(folder: Folder, *, as_json: JsonFlag = False) -> None:
         binding_facts = to_json(binding) | {"binding_hash": pinned.binding_hash}
         print_json({"manifest": manifest_facts, "binding": binding_facts})
         return
-    print_facts(manifest.model_id, _manifest_facts(manifest, binding, pinned.binding_hash))
+    print_facts(manifest.model_id, _manifest_facts(manifest, pinned.binding_hash))
     metrics = manifest.training_metadata.metrics
     print_facts("On held-out rows", [(metric.name, metric.value) for metric in metrics])
     console.print(f"features: {', '.join(manifest.input_features)}")
 
 
-def _manifest_facts(
-    manifest: Manifest, binding: ModelBinding, binding_hash: str
-) -> list[tuple[str, object]]:
-    rows = manifest.training_metadata
+def _manifest_facts(manifest: Manifest, binding_hash: str) -> list[tuple[str, object]]:
+    rows, window = manifest.training_metadata, manifest.training_window
     samples = f"{rows.train_samples} / {rows.calibration_samples} / {rows.test_samples}"
     return [
         ("binding_hash", binding_hash),
@@ -114,7 +111,7 @@ def _manifest_facts(
         ("architecture", manifest.architecture_id),
         ("label", manifest.label_definition),
         ("horizon", f"{manifest.horizon_id} ({manifest.horizon_bars} bars)"),
-        ("training window", binding.training_window),
+        ("training window", f"{window.start_ts_ms} to {window.end_ts_ms}"),
         ("data cutoff", manifest.data_cutoff_ts_ms),
         ("created at", manifest.created_at),
         ("train / calibration / test rows", samples),

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
+from rich.text import Text
 
 from detent.contracts.calls.ledger import ListDecisionsRequest
 from detent.contracts.json_codec import to_json
 from detent_cli.output import (
     EXIT_NEGATIVE,
     JsonFlag,
+    bad,
     console,
+    good,
     print_facts,
     print_json,
     print_rows,
@@ -87,12 +90,12 @@ def verify(
     if as_json:
         print_json(to_json(found))
     else:
-        verdict = "[bold green]whole[/]" if not found.breaks else "[bold red]BROKEN[/]"
+        verdict = good("whole") if not found.breaks else bad("BROKEN")
         facts = (("records", found.record_count), ("chains", found.chain_count))
         print_facts("Ledger", (*facts, ("verdict", verdict)))
         for broken in found.breaks:
             place = f"{broken.plan_id}/{broken.symbol}#{broken.sequence}"
-            console.print(f"[red]{place}[/] {broken.message}")
+            console.print(bad(place), Text(broken.message))
     if found.breaks:
         raise typer.Exit(EXIT_NEGATIVE)
 
@@ -111,7 +114,7 @@ def replay(
     if as_json:
         print_json(to_json(found) | {"reproduced": same})
     else:
-        verdict = "[bold green]the same bytes[/]" if same else "[bold red]OTHER BYTES[/]"
+        verdict = good("the same bytes") if same else bad("OTHER BYTES")
         print_facts(
             "Replay",
             (

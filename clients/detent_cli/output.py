@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from detent.contracts.errors import DetentError
 
@@ -31,7 +32,7 @@ def print_facts(title: str, facts: Sequence[tuple[str, object]]) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts:
-        table.add_row(name, str(value))
+        table.add_row(name, _cell(value))
     console.print(table)
 
 
@@ -41,7 +42,7 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(str(value) for value in row))
+        table.add_row(*(_cell(value) for value in row))
     console.print(table)
 
 
@@ -55,8 +56,23 @@ def reported(*, as_json: bool) -> Iterator[None]:
             facts = {"reason": error.reason.value, "message": error.message}
             print_json({"error": facts | {"metadata": error.metadata}})
         else:
-            errors.print(f"[bold red]{error.reason.value}[/]", error.message)
+            errors.print(bad(error.reason.value), Text(error.message))
         raise typer.Exit(EXIT_ERROR) from error
+
+
+def good(text: str) -> Text:
+    """Mark what is as it should be."""
+    return Text(text, style="bold green")
+
+
+def bad(text: str) -> Text:
+    """Mark what is not as it should be."""
+    return Text(text, style="bold red")
+
+
+def _cell(value: object) -> Text:
+    # Values are never markup: a label definition may well hold brackets.
+    return value if isinstance(value, Text) else Text(str(value))
 
 
 def weight_text(weight_ppm: int) -> str:

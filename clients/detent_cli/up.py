@@ -11,6 +11,7 @@ from detent.core.rollout.gates import ACTIVE_ACK
 from detent_cli.output import (
     EXIT_ERROR,
     JsonFlag,
+    bad,
     console,
     errors,
     print_json,
@@ -39,7 +40,7 @@ def up(
 ) -> None:
     """Start the services, print their addresses, and stop them on Ctrl-C or SIGTERM."""
     if ack not in ("", ACTIVE_ACK):
-        errors.print(f"[bold red]BAD_ACK[/] found {ack!r}, expected {ACTIVE_ACK} or nothing")
+        errors.print(bad("BAD_ACK"), f"found {ack!r}, expected {ACTIVE_ACK} or nothing")
         raise typer.Exit(EXIT_ERROR)
     stack = Stack(
         StackOptions(
@@ -62,7 +63,7 @@ def up(
         while not stopping.wait(WATCH_S):
             ended = [name for name in stack.names if not stack.is_running(name)]
             if ended:
-                errors.print(f"[bold red]{', '.join(ended)} ended[/]; see the log in {state}")
+                errors.print(bad(f"{', '.join(ended)} ended"), f"see the log in {state}")
                 raise typer.Exit(EXIT_ERROR)
 
 

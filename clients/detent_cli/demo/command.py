@@ -17,8 +17,10 @@ from detent_cli.demo.spans import Span, percentile, read_spans
 from detent_cli.demo.strategist import demo_plan
 from detent_cli.output import (
     JsonFlag,
+    bad,
     console,
     errors,
+    good,
     print_facts,
     print_json,
     print_rows,
@@ -189,8 +191,8 @@ def _print_summary(outcome: Outcome, spans: list[Span]) -> None:
         ("decided by the proxy", summary["proxy_decisions"]),
         *((f"  because {reason}", count) for reason, count in reasons.items()),
         ("records in the ledger", summary["records"]),
-        ("chain", "verified" if summary["chain_verified"] else "[bold red]BROKEN[/]"),
-        ("last bar replayed", "same bytes" if outcome.replayed else "[bold red]OTHER BYTES[/]"),
+        ("chain", good("verified") if summary["chain_verified"] else bad("BROKEN")),
+        ("last bar replayed", good("same bytes") if outcome.replayed else bad("OTHER BYTES")),
     ]
     print_facts("What happened", facts)
     print_rows(

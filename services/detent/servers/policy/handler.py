@@ -41,6 +41,7 @@ from detent.contracts.errors import (
 )
 from detent.contracts.plan import Plan, PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
+from detent.contracts.reasons import Reason
 from detent.core.ledger.record import bind_plan, record_decision
 from detent.core.signals.choice import ModelOutcome
 from detent.core.signals.proxy import proxy_answer
@@ -51,6 +52,8 @@ from detent.servers.policy.plans import OpenPlan, Plans
 
 log = logging.getLogger(__name__)
 
+SYMBOLS_LOGGED_MAX = 16
+KILLS = frozenset({Reason.KILL_SWITCH_ENV, Reason.KILL_SWITCH_CONFIG})
 Bindings = Mapping[str, ModelBinding]
 
 
@@ -276,10 +279,8 @@ class PolicyHandler:
             return None
         symbols = [row.symbol for row in fresh]
         outcomes = await self._model_path.ask(opened.bound, symbols, ts_ms=query.ts_ms, call=call)
-        for symbol, outcome in (outcomes or {}).items():
-            if outcome.reason is not None:
-                facts = {"symbol": symbol, "ts_ms": query.ts_ms, "reason": outcome.reason.value}
-                log.warning(events.ML_ACTIVE_BLOCKED, extra=facts)
+        if outcomes is not None:
+            _log_outcomes(outcomes, ts_ms=query.ts_ms)
         return outcomes
 
     def _record(
@@ -350,6 +351,20 @@ class PolicyHandler:
 def accepted_bindings(bindings: Bindings) -> Bindings:
     """Give the bindings by hash, less any that claims the proxy's published hash."""
     return {key: value for key, value in bindings.items() if key != PROXY_BINDING_HASH}
+
+
+def _log_outcomes(outcomes: Mapping[str, ModelOutcome], *, ts_ms: int) -> None:
+    """Say once per call and reason which symbols the model answered and which it did not."""
+    by_reason: dict[Reason | None, list[str]] = {}
+    for symbol, outcome in outcomes.items():
+        by_reason.setdefault(outcome.reason, []).append(symbol)
+    for reason, symbols in by_reason.items():
+        facts = {"ts_ms": ts_ms, "symbols": symbols[:SYMBOLS_LOGGED_MAX], "count": len(symbols)}
+        if reason is None:
+            log.info(events.ML_ACTIVE_ON, extra=facts)
+        else:
+            event = events.ML_KILL_SWITCH_ON if reason in KILLS else events.ML_ACTIVE_BLOCKED
+            log.warning(event, extra=facts | {"reason": reason.value})
 
 
 def _check_same_question(recorded: DecisionRow, asked: DecisionRow, *, ts_ms: int) -> None:

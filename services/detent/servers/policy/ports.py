@@ -1,6 +1,5 @@
 """Name what policy asks of others; each port has a gRPC side and an in-process side."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from detent.contracts.calls.feature import (
@@ -26,12 +25,4 @@ class Inference(Protocol):
 
     async def infer_signals(self, query: InferSignalsRequest, call: Call) -> InferSignalsResponse:
         """Give one row per row asked."""
-        ...
-
-
-class Closes(Protocol):
-    """Gives the closes that a book has seen of a symbol."""
-
-    async def recent_closes(self, *, book: str, symbol: str, count: int) -> Sequence[float]:
-        """Give the newest closes, oldest first."""
         ...

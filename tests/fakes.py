@@ -1,0 +1,284 @@
+"""Stands in for what policy asks, over the same ports and over the same wire."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from google.protobuf.message import Message
+
+from detent.adapters.sqlite_ledger import SqliteLedger
+from detent.contracts.binding import ModelBinding
+from detent.contracts.calls.feature import (
+    FeatureRow,
+    GetFeatureSnapshotsRequest,
+    GetFeatureSnapshotsResponse,
+    ModelInput,
+)
+from detent.contracts.calls.inference import (
+    InferSignalsRequest,
+    InferSignalsResponse,
+    SignalRow,
+)
+from detent.contracts.canonical import sha256_hex
+from detent.contracts.signals import DirectionSignal, MlSignalSnapshot
+from detent.contracts.wire import message_class, to_wire
+from detent.core.rollout.gates import ACTIVE_ACK, Enablement
+from detent.rpc import registry
+from detent.rpc.call import Call
+from detent.rpc.channel import RemoteService, open_channel
+from detent.rpc.serve import Server, ServerOptions, Service
+from detent.rpc.tracing import no_tracer
+from detent.servers.policy.handler import PolicyHandler
+from detent.servers.policy.ledger_handler import LedgerHandler
+from detent.servers.policy.model_path import ModelPath
+from detent.servers.policy.plans import Plans
+from tests.builders import START_MS, HOUR_MS
+
+ACTIVE = Enablement(infer_enabled=True, active_enabled=True, active_ack=ACTIVE_ACK)
+FeaturesBehavior = Callable[
+    [GetFeatureSnapshotsRequest, Call], Awaitable[GetFeatureSnapshotsResponse]
+]
+InferenceBehavior = Callable[[InferSignalsRequest, Call], Awaitable[InferSignalsResponse]]
+
+
+class FakeFeatures:
+    """Gives model inputs for any symbol, or whatever it was told to do."""
+
+    def __init__(self, binding: ModelBinding) -> None:
+        self.binding = binding
+        self.asked: list[GetFeatureSnapshotsRequest] = []
+        self.behavior: FeaturesBehavior = self.answers
+
+    async def get_feature_snapshots(
+        self, query: GetFeatureSnapshotsRequest, call: Call
+    ) -> GetFeatureSnapshotsResponse:
+        self.asked.append(query)
+        return await self.behavior(query, call)
+
+    async def answers(
+        self, query: GetFeatureSnapshotsRequest, call: Call
+    ) -> GetFeatureSnapshotsResponse:
+        return GetFeatureSnapshotsResponse(
+            binding_hash=query.binding_hash,
+            feature_version=self.binding.feature_version,
+            rows=tuple(
+                FeatureRow(symbol=symbol, model_input=model_input_of(symbol, query.as_of_ts_ms))
+                for symbol in query.symbols
+            ),
+        )
+
+
+class FakeInference:
+    """Gives one probability for every row, or does whatever it was told to do."""
+
+    def __init__(self, binding: ModelBinding, *, p_hat_bps: int = 9_000) -> None:
+        self.binding = binding
+        self.p_hat_bps = p_hat_bps
+        self.asked: list[InferSignalsRequest] = []
+        self.behavior: InferenceBehavior = self.answers
+
+    async def infer_signals(self, query: InferSignalsRequest, call: Call) -> InferSignalsResponse:
+        self.asked.append(query)
+        return await self.behavior(query, call)
+
+    async def answers(self, query: InferSignalsRequest, call: Call) -> InferSignalsResponse:
+        return signals_of(query, self.binding, p_hat_bps=self.p_hat_bps)
+
+
+def model_input_of(symbol: str, ts_ms: int) -> ModelInput:
+    """Give a model input that nobody but a fake would believe."""
+    return ModelInput(
+        ts_ms=ts_ms,
+        values=b"\x00\x00\x80\x3f" * 11,
+        snapshot_hashes=("d" * 64,),
+        features_hash=sha256_hex(f"{symbol} {ts_ms}".encode()),
+    )
+
+
+def signals_of(
+    query: InferSignalsRequest, binding: ModelBinding, *, p_hat_bps: int
+) -> InferSignalsResponse:
+    """Give the sound answer to a query."""
+    return InferSignalsResponse(
+        binding_hash=query.binding_hash,
+        model_version_hash=binding.model_version_hash,
+        calibration_version=binding.calibration_version,
+        rows=tuple(
+            SignalRow(
+                symbol=row.symbol,
+                features_hash=row.model_input.features_hash,
+                signal=MlSignalSnapshot(
+                    ts=row.model_input.ts_ms,
+                    symbol=row.symbol,
+                    model_version="v1.0.0",
+                    model_hash="e" * 16,
+                    top_features=(),
+                    top_feature_weights_x1000=(),
+                    inference_latency_us=500,
+                    features_hash=row.model_input.features_hash[:16],
+                    direction=DirectionSignal(p_hat_raw_bps=p_hat_bps, p_hat_bps=p_hat_bps),
+                ),
+            )
+            for row in query.rows
+        ),
+    )
+
+
+def raises(error: Exception) -> Callable[[Any, Call], Awaitable[Any]]:
+    """Give a behavior that fails."""
+
+    async def behavior(query: Any, call: Call) -> Any:
+        raise error
+
+    return behavior
+
+
+async def hangs(query: Any, call: Call) -> Any:
+    """Never answer."""
+    await asyncio.Event().wait()
+
+
+class PolicyHost:
+    """Serves policy from the test's own process, over real gRPC, with any ports behind it."""
+
+    def __init__(
+        self,
+        ledger_file: Path,
+        binding: ModelBinding,
+        *,
+        features: Any = None,
+        inference: Any = None,
+        enablement: Enablement = ACTIVE,
+        kill_switch_env: Callable[[], bool] = lambda: False,
+        tracer: Any = None,
+    ) -> None:
+        self.ledger_file = ledger_file
+        self.binding = binding
+        self.features = features or FakeFeatures(binding)
+        self.inference = inference or FakeInference(binding)
+        self.now_ms = START_MS + 100_000 * HOUR_MS
+        self.target = ""
+        self._tracer = tracer or no_tracer()
+        self.ledger = SqliteLedger(ledger_file)
+        self.plans = Plans(self.ledger)
+        self.handler = PolicyHandler(
+            ledger=self.ledger,
+            plans=self.plans,
+            bindings={binding.binding_hash: binding},
+            model_path=ModelPath(
+                features=self.features,
+                inference=self.inference,
+                enablement=enablement,
+                kill_switch_env=kill_switch_env,
+                tracer=self._tracer,
+            ),
+            now_ms=lambda: self.now_ms,
+            future_skew_ms=1_000,
+            tracer=self._tracer,
+        )
+        self._server = Server(
+            ServerOptions(listen="127.0.0.1:0", reflection=False, drain_grace_s=1.0),
+            [
+                Service(
+                    name="PolicyService",
+                    handler=self.handler,
+                    on_refusal=self.handler.note_refusal,
+                ),
+                Service(
+                    name="LedgerService",
+                    handler=LedgerHandler(ledger=self.ledger, plans=self.plans),
+                ),
+            ],
+            self._tracer,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.plans.restore()
+        self.target = await self._server.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._server.drain()
+        await self.handler.settle()
+        await self.ledger.close()
+
+
+class HandlerHost:
+    """Serves one handler of one service from the test's own process, over real gRPC."""
+
+    def __init__(self, service: str, handler: object) -> None:
+        options = ServerOptions(listen="127.0.0.1:0", reflection=False, drain_grace_s=0.0)
+        self._server = Server(options, [Service(name=service, handler=handler)], no_tracer())
+        self.target = ""
+
+    async def __aenter__(self) -> Self:
+        self.target = await self._server.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.drain()
+
+
+class RawServer:
+    """Answers one service with messages that our own code would refuse to build."""
+
+    def __init__(self, service: str, answers: Mapping[str, Callable[[Message], Any]]) -> None:
+        """Take what answers each method: a message, bytes, or a coroutine of one."""
+        self._server = grpc.aio.server()
+        self.target = ""
+        descriptor = registry.SERVICES[service]
+        methods = {}
+        for method in descriptor.methods:
+            if method.name in answers:
+                methods[method.name] = grpc.unary_unary_rpc_method_handler(
+                    _raw(answers[method.name]),
+                    request_deserializer=message_class(method.input_type.name).FromString,
+                    response_serializer=_serialized,
+                )
+        handler = grpc.method_handlers_generic_handler(descriptor.full_name, methods)
+        self._server.add_generic_rpc_handlers((handler,))
+
+    async def __aenter__(self) -> Self:
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        self.target = f"127.0.0.1:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.stop(None)
+
+
+def _raw(answer: Callable[[Message], Any]) -> Callable[[Message, Any], Awaitable[Any]]:
+    async def respond(message: Message, context: Any) -> Any:
+        answered = answer(message)
+        return await answered if asyncio.iscoroutine(answered) else answered
+
+    return respond
+
+
+def _serialized(answer: Message | bytes) -> bytes:
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
+
+
+@contextlib.asynccontextmanager
+async def remote(target: str, service: str) -> AsyncIterator[RemoteService]:
+    """Open one service for a test that needs neither retries nor local answers."""
+    channel = open_channel(target)
+    try:
+        yield RemoteService(channel, service, no_tracer())
+    finally:
+        await channel.close()
+
+
+def as_message(request: Any) -> Any:
+    """Give the protobuf message of a request, to be spoilt before it is sent."""
+    return to_wire(request)
