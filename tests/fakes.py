@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import grpc
 from google.protobuf.message import Message
+from tests.builders import HOUR_MS, START_MS
 
 from detent.adapters.sqlite_ledger import SqliteLedger
 from detent.contracts.binding import ModelBinding
@@ -25,18 +26,18 @@ from detent.contracts.calls.inference import (
 )
 from detent.contracts.canonical import sha256_hex
 from detent.contracts.signals import DirectionSignal, MlSignalSnapshot
-from detent.contracts.wire import message_class, to_wire
+from detent.contracts.wire import message_class
 from detent.core.rollout.gates import ACTIVE_ACK, Enablement
 from detent.rpc import registry
 from detent.rpc.call import Call
 from detent.rpc.channel import RemoteService, open_channel
 from detent.rpc.serve import Server, ServerOptions, Service
+from detent.rpc.status import from_rpc_error
 from detent.rpc.tracing import no_tracer
 from detent.servers.policy.handler import PolicyHandler
 from detent.servers.policy.ledger_handler import LedgerHandler
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import Plans
-from tests.builders import START_MS, HOUR_MS
 
 ACTIVE = Enablement(infer_enabled=True, active_enabled=True, active_ack=ACTIVE_ACK)
 FeaturesBehavior = Callable[
@@ -60,7 +61,7 @@ class FakeFeatures:
         return await self.behavior(query, call)
 
     async def answers(
-        self, query: GetFeatureSnapshotsRequest, call: Call
+        self, query: GetFeatureSnapshotsRequest, _call: Call
     ) -> GetFeatureSnapshotsResponse:
         return GetFeatureSnapshotsResponse(
             binding_hash=query.binding_hash,
@@ -85,7 +86,7 @@ class FakeInference:
         self.asked.append(query)
         return await self.behavior(query, call)
 
-    async def answers(self, query: InferSignalsRequest, call: Call) -> InferSignalsResponse:
+    async def answers(self, query: InferSignalsRequest, _call: Call) -> InferSignalsResponse:
         return signals_of(query, self.binding, p_hat_bps=self.p_hat_bps)
 
 
@@ -279,6 +280,26 @@ async def remote(target: str, service: str) -> AsyncIterator[RemoteService]:
         await channel.close()
 
 
-def as_message(request: Any) -> Any:
-    """Give the protobuf message of a request, to be spoilt before it is sent."""
-    return to_wire(request)
+async def send(target: str, message: Message, *, timeout_s: float = 5.0) -> Any:
+    """Send a message as it is, however spoilt, and give the answering message.
+
+    Raises:
+        DetentError: What the server refused it with.
+    """
+    name = message.DESCRIPTOR.name
+    method = next(
+        method
+        for service in registry.SERVICES.values()
+        for method in service.methods
+        if method.input_type.name == name
+    )
+    async with grpc.aio.insecure_channel(target) as channel:
+        call: Any = channel.unary_unary(
+            registry.path_of(method),
+            request_serializer=message_class(name).SerializeToString,
+            response_deserializer=message_class(method.output_type.name).FromString,
+        )
+        try:
+            return await call(message, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(method.containing_service.name, error) from error

@@ -12,7 +12,7 @@ INSERT = "INSERT INTO bare (record_hash, canonical) VALUES (?, ?)"
 
 def read_records(ledger_file: Path, count: int) -> list[tuple[str, str]]:
     """Read the newest records of a ledger, as (hash, canonical text)."""
-    sql = "SELECT record_hash, canonical FROM bar_decisions ORDER BY id DESC LIMIT ?"
+    sql = "SELECT record_hash, canonical FROM decision_records ORDER BY id DESC LIMIT ?"
     db = sqlite3.connect(ledger_file)
     try:
         return [(str(row[0]), str(row[1])) for row in db.execute(sql, (count,))]
@@ -20,9 +20,7 @@ def read_records(ledger_file: Path, count: int) -> list[tuple[str, str]]:
         db.close()
 
 
-def measure_commits(
-    folder: Path, records: list[tuple[str, str]], *, repeats: int
-) -> Timing:
+def measure_commits(folder: Path, records: list[tuple[str, str]], *, repeats: int) -> Timing:
     """Commit the same records again and again, each time in one transaction.
 
     The settings are the ledger's: write-ahead log, synchronous FULL, the same disk. The

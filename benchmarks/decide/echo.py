@@ -35,7 +35,7 @@ async def _answer(request: bytes, _context: Any) -> bytes:
 async def serve(port: int) -> None:
     """Answer until the process is ended."""
     server = grpc.aio.server(options=OPTIONS)
-    method = grpc.unary_unary_rpc_method_handler(_answer)
+    method: Any = grpc.unary_unary_rpc_method_handler(_answer)
     service, name = PATH.strip("/").split("/")
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(service, {name: method}),)

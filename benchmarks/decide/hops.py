@@ -1,7 +1,7 @@
 """Read out of the span files where the time of a decision went."""
 
 import collections
-import datetime
+import datetime as dt
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +77,6 @@ def _spans(state_dir: Path) -> Iterator[dict[str, Any]]:
 
 
 def _duration_us(span: dict[str, Any]) -> float:
-    started = datetime.datetime.fromisoformat(span["start_time"])
-    ended = datetime.datetime.fromisoformat(span["end_time"])
-    return (ended - started) / datetime.timedelta(microseconds=1)
+    started = dt.datetime.fromisoformat(span["start_time"])
+    ended = dt.datetime.fromisoformat(span["end_time"])
+    return (ended - started) / dt.timedelta(microseconds=1)

@@ -41,6 +41,7 @@ class RunResult:
     """Holds one composition's results and what its ledger says afterwards."""
 
     name: str
+    traced: bool
     batches: tuple[BatchResult, ...]
     record_count: int
     chain_count: int
@@ -91,6 +92,7 @@ async def measure(
             verified = await client.verify_ledger(deadline_s=VERIFY_DEADLINE_S)
     return RunResult(
         name=composition.name,
+        traced=composition.traced,
         batches=tuple(
             strategist.result(
                 echo=echo.timing(*strategist.sizes),
@@ -123,9 +125,7 @@ async def _client(stack: Stack, *, traced: bool) -> AsyncIterator[DetentClient]:
     telemetry.close()
 
 
-async def _opened(
-    client: DetentClient, binding: ModelBinding, rounds: int
-) -> list[Strategist]:
+async def _opened(client: DetentClient, binding: ModelBinding, rounds: int) -> list[Strategist]:
     strategists = [
         Strategist(client, rows, bar_count=WARM_BARS + rounds * calls)
         for rows, calls in CALLS_PER_ROUND.items()
@@ -146,9 +146,7 @@ async def _warmed(strategists: list[Strategist], echo: Echo, step: Step) -> None
     echo.forget()
 
 
-async def _rounds(
-    strategists: list[Strategist], echo: Echo, rounds: int, step: Step
-) -> None:
+async def _rounds(strategists: list[Strategist], echo: Echo, rounds: int, step: Step) -> None:
     for _ in range(rounds):
         for strategist in strategists:
             calls = CALLS_PER_ROUND[strategist.rows]

@@ -40,7 +40,7 @@ class BatchResult:
     Attributes:
         rows: Rows in a call.
         call: The whole call, as the strategist waits for it.
-        echo: A bare echo of the same request and answer sizes; None where none was asked.
+        echo: A bare echo of the same request and answer sizes, in the same rounds.
         request_bytes: Size of the request on the wire.
         answer_bytes: Size of the answer.
         ingest: Feeding the bar of these rows, which comes before and is not in `call`.
@@ -50,7 +50,7 @@ class BatchResult:
 
     rows: int
     call: Timing
-    echo: Timing | None
+    echo: Timing
     request_bytes: int
     answer_bytes: int
     ingest: Timing
@@ -123,7 +123,7 @@ class Strategist:
         self.measured_from_ts_ms = close_ts_ms(self._index)
         self.sizes = (0, 0)
 
-    def result(self, *, echo: Timing | None, hops: Hops) -> BatchResult:
+    def result(self, *, echo: Timing, hops: Hops) -> BatchResult:
         """Summarise what was measured."""
         return BatchResult(
             rows=self.rows,
@@ -144,9 +144,7 @@ class Strategist:
             trigger_state=TriggerState.LONG_ALLOWED,
             active_trigger_ids=(TRIGGER_ID,),
             exit_intent=None,
-            position=PositionState(
-                current_weight_ppm=self._weights_ppm[symbol], equity=EQUITY
-            ),
+            position=PositionState(current_weight_ppm=self._weights_ppm[symbol], equity=EQUITY),
             vol_hat_ppm=VOL_HAT_PPM,
             vol_unit=VolUnit.PER_BAR,
             risk_overrides=None,

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import json
 import os
 import pathlib
 import random
@@ -217,10 +218,13 @@ def test_container_can_do_no_more_than_it_must(engine: Engine, service: str) -> 
     assert printed.split() == ["10001", "10001", "0", "False", "False"]
 
 
-def test_client_image_carries_the_command(engine: Engine) -> None:
-    printed = engine.compose("run", "--rm", "client", "--help")
+def test_client_image_reads_the_ledger_inside_the_network(engine: Engine) -> None:
+    """Names resolve, the command starts under a read-only root, and the chain holds."""
+    call = ("ledger", "verify", "--target", "policy:7303", "--json")
+    printed = engine.compose("run", "--rm", "-T", "client", *call)
+    found = json.loads(printed[printed.index("{") :])
 
-    assert "ledger" in printed
+    assert found["breaks"] == []
 
 
 def test_policy_drains_when_it_is_asked_to_stop(engine: Engine) -> None:

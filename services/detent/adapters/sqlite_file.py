@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from detent.contracts.errors import LedgerUnavailable
 
 T = TypeVar("T")
-Statement = tuple[str, Sequence[object]]
+# One statement and every row that it is to write.
+Statement = tuple[str, Sequence[Sequence[object]]]
 Row = tuple[Any, ...]
 
 
@@ -129,8 +130,8 @@ class SqliteFile:
 
 def _execute(db: sqlite3.Connection, batches: list[list[Statement]]) -> None:
     for statements in batches:
-        for sql, values in statements:
-            db.execute(sql, values)
+        for sql, rows in statements:
+            db.executemany(sql, rows)
 
 
 def _close(db: sqlite3.Connection) -> None:

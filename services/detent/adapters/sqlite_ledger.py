@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from detent.adapters.sqlite_file import Durability, Row, SqliteFile, Statement
+from detent.adapters.sqlite_file import Durability, Row, SqliteFile
 from detent.adapters.sqlite_schema import SCHEMA
 from detent.contracts.binding import ModelBinding
 from detent.contracts.calls.ledger import ListDecisionsRequest
@@ -72,7 +72,7 @@ class SqliteLedger:
             _text(ModelBinding.SCHEMA, bound.binding),
         )
         sql = "INSERT INTO plan_log (plan_id, event, book, binding_hash, plan, binding)"
-        await self._file.write([(f"{sql} VALUES (?, ?, ?, ?, ?, ?)", values)])
+        await self._file.write([(f"{sql} VALUES (?, ?, ?, ?, ?, ?)", [values])])
 
     async def open_plans(self) -> list[BoundPlan]:
         """Give the plans that still decide, in the order in which they were opened."""
@@ -92,16 +92,17 @@ class SqliteLedger:
 
     async def add_records(self, written: Sequence[Written]) -> None:
         """Make records durable, all or none."""
-        sql = "INSERT INTO bar_decisions (record_hash, canonical) VALUES (?, ?)"
-        await self._file.write(
-            [(sql, (item.record_hash, item.canonical.decode("ascii"))) for item in written]
+        sql = (
+            "INSERT INTO decision_records (plan_id, symbol, ts_ms, kind, sequence, record_hash,"
+            " canonical) VALUES (?, ?, ?, ?, ?, ?, ?)"
         )
+        await self._file.write([(sql, [_record_row(item) for item in written])])
 
     async def find_record(
         self, *, plan_id: str, symbol: str, ts_ms: int, kind: DecisionKind
     ) -> Written | None:
         """Give the record of one bar, if there is one."""
-        sql = "SELECT canonical, record_hash FROM bar_decisions"
+        sql = "SELECT canonical, record_hash FROM decision_records"
         rows = await self._file.read(
             f"{sql} WHERE plan_id = ? AND symbol = ? AND ts_ms = ? AND kind = ?",
             (plan_id, symbol, ts_ms, kind.value),
@@ -110,21 +111,22 @@ class SqliteLedger:
 
     async def find_record_by_hash(self, record_hash: str) -> Written | None:
         """Give a record by its hash, if there is one."""
-        sql = "SELECT canonical, record_hash FROM bar_decisions WHERE record_hash = ?"
+        sql = "SELECT canonical, record_hash FROM decision_records WHERE record_hash = ?"
         rows = await self._file.read(sql, (record_hash,))
         return _written(rows[0]) if rows else None
 
     async def last_records(self, plan_id: str) -> list[Written]:
         """Give the last record of every symbol of a plan."""
-        sql = "SELECT canonical, record_hash, MAX(sequence) FROM bar_decisions"
+        sql = "SELECT canonical, record_hash, MAX(sequence) FROM decision_records"
         rows = await self._file.read(f"{sql} WHERE plan_id = ? GROUP BY symbol", (plan_id,))
         return [_written(row) for row in rows]
 
     async def recent_closes(self, *, book: str, symbol: str, count: int) -> list[float]:
         """Give the newest closes that a book's plans saw of a symbol, oldest first."""
-        sql = "SELECT bar_close FROM bar_decisions"
+        plans = "SELECT plan_id FROM plan_log WHERE book = ? AND event = 'opened'"
+        sql = f"SELECT bar_close FROM bar_decisions WHERE plan_id IN ({plans})"
         rows = await self._file.read(
-            f"{sql} WHERE book = ? AND symbol = ? AND kind = ? ORDER BY ts_ms DESC LIMIT ?",
+            f"{sql} AND symbol = ? AND kind = ? ORDER BY ts_ms DESC LIMIT ?",
             (book, symbol, DecisionKind.BAR.value, count),
         )
         return [float(row[0]) for row in reversed(rows)]
@@ -132,7 +134,7 @@ class SqliteLedger:
     async def list_records(self, query: ListDecisionsRequest, after_id: int) -> list[Row]:
         """Give (id, canonical) of a page of records in the order of writing."""
         return await self._file.read(
-            "SELECT id, canonical FROM bar_decisions WHERE id > ?"
+            "SELECT id, canonical FROM decision_records WHERE id > ?"
             " AND (? = '' OR plan_id = ?) AND (? = '' OR symbol = ?) ORDER BY id LIMIT ?",
             (
                 after_id,
@@ -149,30 +151,20 @@ class SqliteLedger:
         where = "WHERE ? = '' OR plan_id = ? ORDER BY plan_id, symbol, sequence"
 
         def walk(db: sqlite3.Connection) -> Verification:
-            rows = db.execute(f"SELECT {_STORED} FROM bar_decisions {where}", (plan_id, plan_id))
+            rows = db.execute(f"SELECT {_STORED} FROM decision_records {where}", (plan_id, plan_id))
             return verify_chains(_stored(row) for row in rows)
 
         return await self._file.use(walk)
 
     # What is not a record
 
-    async def add_block_event(self, event: BlockEvent) -> None:
-        """Note a refusal."""
+    async def add_block_events(self, refused: Sequence[BlockEvent]) -> None:
+        """Note refusals."""
         sql = (
             "INSERT INTO block_events (at_ms, method, reason, plan_id, binding_hash, ts_ms,"
             " message, metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         )
-        values = (
-            event.at_ms,
-            event.method,
-            event.error.reason.value,
-            event.plan_id,
-            event.binding_hash,
-            event.ts_ms,
-            event.error.message,
-            json.dumps(event.error.metadata, sort_keys=True),
-        )
-        await self._file.write([(sql, values)])
+        await self._file.write([(sql, [_block_row(event) for event in refused])])
 
     async def add_late_answers(self, written: Sequence[Written], *, at_ms: int) -> None:
         """Note that recorded answers came too late to be used."""
@@ -180,26 +172,12 @@ class SqliteLedger:
             "INSERT INTO late_answers (at_ms, plan_id, symbol, ts_ms, kind, record_hash)"
             " VALUES (?, ?, ?, ?, ?, ?)"
         )
-        await self._file.write(
-            [
-                (
-                    sql,
-                    (
-                        at_ms,
-                        item.record.plan_id,
-                        item.record.row.symbol,
-                        item.record.ts_ms,
-                        item.record.kind.value,
-                        item.record_hash,
-                    ),
-                )
-                for item in written
-            ]
-        )
+        rows = [(at_ms, *_record_row(item)[:4], item.record_hash) for item in written]
+        await self._file.write([(sql, rows)])
 
     async def add_local_answers(self, plan_id: str, answers: Sequence[LocalAnswer]) -> int:
         """Keep answers that a client gave by itself; gives how many were new."""
-        statements: list[Statement] = []
+        rows: list[tuple[object, ...]] = []
         for answer in answers:
             key = (plan_id, answer.row.symbol, answer.ts_ms, answer.kind.value)
             known = await self._file.read(
@@ -208,14 +186,40 @@ class SqliteLedger:
                 key,
             )
             if not known:
-                sql = (
-                    "INSERT OR IGNORE INTO local_answers"
-                    " (plan_id, symbol, ts_ms, kind, canonical) VALUES (?, ?, ?, ?, ?)"
-                )
-                statements.append((sql, (*key, _text("detent.local_answer.v1", answer))))
-        if statements:
-            await self._file.write(statements)
-        return len(statements)
+                rows.append((*key, _text("detent.local_answer.v1", answer)))
+        if rows:
+            sql = (
+                "INSERT OR IGNORE INTO local_answers"
+                " (plan_id, symbol, ts_ms, kind, canonical) VALUES (?, ?, ?, ?, ?)"
+            )
+            await self._file.write([(sql, rows)])
+        return len(rows)
+
+
+def _record_row(written: Written) -> tuple[object, ...]:
+    record = written.record
+    return (
+        record.plan_id,
+        record.row.symbol,
+        record.ts_ms,
+        record.kind.value,
+        record.sequence,
+        written.record_hash,
+        written.canonical.decode("ascii"),
+    )
+
+
+def _block_row(event: BlockEvent) -> tuple[object, ...]:
+    return (
+        event.at_ms,
+        event.method,
+        event.error.reason.value,
+        event.plan_id,
+        event.binding_hash,
+        event.ts_ms,
+        event.error.message,
+        json.dumps(event.error.metadata, sort_keys=True),
+    )
 
 
 def _text(schema: str, value: object) -> str:

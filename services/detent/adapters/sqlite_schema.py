@@ -1,7 +1,10 @@
 """Declare the tables of the ledger file.
 
-A record is one canonical blob; the columns of `bar_decisions` are generated from it, so they
-cannot disagree with what was hashed (decision D23). Nothing is ever updated or deleted.
+A record is one canonical blob. `decision_records` keeps it beside the key that it is found
+by; the view `bar_decisions` generates every other column from the blob, so that what a
+reader sees cannot disagree with what was hashed (decision D23). A view and not generated
+columns, because those are computed for every row that is written. Nothing is ever updated
+or deleted.
 """
 
 _APPEND_ONLY = """
@@ -13,11 +16,6 @@ BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END;
 
 # Column, path in the record; order and names are what a reader of the ledger sees.
 RECORD_COLUMNS = (
-    ("plan_id", "$.plan_id"),
-    ("symbol", "$.row.symbol"),
-    ("ts_ms", "$.ts_ms"),
-    ("kind", "$.kind"),
-    ("sequence", "$.sequence"),
     ("book", "$.book"),
     ("binding_hash", "$.binding_hash"),
     ("trade_set_id", "$.trade_set_id"),
@@ -42,22 +40,26 @@ RECORD_COLUMNS = (
 )
 
 _GENERATED = ",\n  ".join(
-    f"{column} GENERATED ALWAYS AS (json_extract(canonical, '{path}')) VIRTUAL"
-    for column, path in RECORD_COLUMNS
+    f"json_extract(canonical, '{path}') AS {column}" for column, path in RECORD_COLUMNS
 )
 
 _TABLES = f"""
-CREATE TABLE IF NOT EXISTS bar_decisions (
+CREATE TABLE IF NOT EXISTS decision_records (
   id INTEGER PRIMARY KEY,
+  plan_id TEXT NOT NULL,
+  symbol TEXT NOT NULL,
+  ts_ms INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  sequence INTEGER NOT NULL,
   record_hash TEXT NOT NULL UNIQUE,
   canonical TEXT NOT NULL,
-  {_GENERATED}
+  UNIQUE (plan_id, symbol, ts_ms, kind),
+  UNIQUE (plan_id, symbol, sequence)
 );
-CREATE UNIQUE INDEX IF NOT EXISTS bar_decisions_key
-  ON bar_decisions (plan_id, symbol, ts_ms, kind);
-CREATE UNIQUE INDEX IF NOT EXISTS bar_decisions_chain
-  ON bar_decisions (plan_id, symbol, sequence);
-CREATE INDEX IF NOT EXISTS bar_decisions_closes ON bar_decisions (book, symbol, ts_ms);
+CREATE VIEW IF NOT EXISTS bar_decisions AS SELECT
+  id, plan_id, symbol, ts_ms, kind, sequence, record_hash, canonical,
+  {_GENERATED}
+FROM decision_records;
 CREATE TABLE IF NOT EXISTS plan_log (
   id INTEGER PRIMARY KEY,
   plan_id TEXT NOT NULL,
@@ -99,5 +101,5 @@ CREATE TABLE IF NOT EXISTS local_answers (
 );
 """
 
-TABLES = ("bar_decisions", "plan_log", "block_events", "late_answers", "local_answers")
+TABLES = ("decision_records", "plan_log", "block_events", "late_answers", "local_answers")
 SCHEMA = _TABLES + "".join(_APPEND_ONLY.format(table=table) for table in TABLES)

@@ -14,6 +14,9 @@ from collections.abc import Mapping
 
 from detent.contracts.errors import InvalidField
 
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, check_circular=False
+)
 JsonValue = None | bool | int | str | list["JsonValue"] | dict[str, "JsonValue"]
 
 
@@ -24,10 +27,7 @@ def canonical_bytes(schema: str, fields: Mapping[str, JsonValue]) -> bytes:
         schema: Name and version of the type, for example `detent.model_binding.v1`.
         fields: The fields by name; our own codec wrote them, so they hold no float.
     """
-    tagged: dict[str, JsonValue] = {"schema": schema, **fields}
-    return json.dumps(tagged, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode(
-        "ascii"
-    )
+    return _ENCODER.encode({"schema": schema, **fields}).encode("ascii")
 
 
 def sha256_hex(data: bytes) -> str:
@@ -60,7 +60,7 @@ def parse_json(what: str, text: bytes) -> dict[str, JsonValue]:
         parsed = json.loads(
             text, parse_float=refuse_float, parse_constant=refuse_float, object_pairs_hook=unique
         )
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidField(what, str(error), "a JSON object") from error
     if not isinstance(parsed, dict):
         raise InvalidField(what, type(parsed).__name__, "a JSON object")

@@ -8,6 +8,7 @@ strict: an unknown or missing key and a float are refused by name.
 
 import dataclasses
 import functools
+import operator
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -22,22 +23,26 @@ from detent.contracts.errors import InvalidField
 T = TypeVar("T")
 # A domain type as the caches see it: the type checker does not take `type[T]` for hashable.
 Kind = Any
-Encode = Callable[[Any], JsonValue]
+Encode = Callable[[Any], Any]
+ReadAll = Callable[[Any], tuple[Any, ...]]
+Encoder = tuple[tuple[str, ...], ReadAll, tuple[tuple[str, Encode], ...], tuple[str, ...]]
 Decode = Callable[[str, JsonValue], Any]
 
 
 def to_json(value: Any) -> dict[str, JsonValue]:
     """Give the JSON object of a domain value."""
     kind: Kind = type(value)
-    flat = _flat_names(kind)
-    fields: dict[str, JsonValue] = {}
-    for name, json_name, encode in _encoders(kind):
-        item = getattr(value, name)
-        if name in flat:
-            if item is not None:
-                fields.update(to_json(item))
-        else:
-            fields[json_name] = None if item is None else encode(item)
+    names, read, converted, flat = _encoder_of(kind)
+    # Plain values are taken over as they are, all in one step; only the others are visited.
+    fields: dict[str, JsonValue] = dict(zip(names, read(value), strict=True))
+    for name, encode in converted:
+        item = fields[name]
+        if item is not None:
+            fields[name] = encode(item)
+    for name in flat:
+        answer = fields.pop(name)
+        if answer is not None:
+            fields.update(typing.cast("dict[str, JsonValue]", answer))
     return fields
 
 
@@ -88,12 +93,28 @@ def _flat_names(kind: Kind) -> dict[str, type]:
 
 
 @functools.cache
-def _encoders(kind: Kind) -> list[tuple[str, str, Encode]]:
+def _encoder_of(kind: Kind) -> Encoder:
+    """Compile a type: JSON names, a reader of all fields, converters, and what to lay flat."""
     renamed = getattr(kind, "JSON_NAMES", {})
-    return [
-        (name, renamed.get(name, name), _encoder(unwrap_optional(hint)[0]))
-        for name, hint in field_hints(kind)
-    ]
+    hints = field_hints(kind)
+    names = tuple(renamed.get(name, name) for name, _ in hints)
+    encoders = [(name, _encoder(unwrap_optional(hint)[0])) for name, hint in hints]
+    return (
+        names,
+        read_all(tuple(name for name, _ in hints)),
+        tuple((renamed.get(name, name), encode) for name, encode in encoders if encode),
+        tuple(getattr(kind, "JSON_FLAT", ())),
+    )
+
+
+def read_all(names: tuple[str, ...]) -> ReadAll:
+    """Give a function that reads all of an object's fields in one step."""
+    if not names:
+        return lambda _value: ()
+    if len(names) == 1:
+        read = operator.attrgetter(names[0])
+        return lambda value: (read(value),)
+    return typing.cast("ReadAll", operator.attrgetter(*names))
 
 
 @functools.cache
@@ -106,25 +127,20 @@ def _decoders(kind: Kind) -> list[tuple[str, str, Decode, bool]]:
     ]
 
 
-def _encoder(hint: Any) -> Encode:
+def _encoder(hint: Any) -> Encode | None:
+    """Give what converts a value of a type; None for what JSON takes as it is."""
     if typing.get_origin(hint) is tuple:
         encode = _encoder(typing.get_args(hint)[0])
-        return lambda items: [encode(item) for item in items]
+        return list if encode is None else lambda items: [encode(item) for item in items]
     if typing.get_origin(hint) is dict:
         return dict
     if hint is Decimal:
         return format_decimal
     if hint is bytes:
         return bytes.hex
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        return str.__str__
     if dataclasses.is_dataclass(hint):
         return to_json
-    return _itself
-
-
-def _itself(value: Any) -> Any:
-    return value
+    return None
 
 
 def _decoder(hint: Any) -> Decode:

@@ -91,9 +91,7 @@ class BarTable:
             bars=bars,
             interval_ms=self.interval_ms,
             gaps=tuple(
-                gap
-                for gap in self.gaps
-                if gap.symbol == symbol and gap.before_ts_ms <= last_ts_ms
+                gap for gap in self.gaps if gap.symbol == symbol and gap.before_ts_ms <= last_ts_ms
             ),
             data_hash=_data_hash(bars),
         )

@@ -18,6 +18,7 @@ MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 # A server that comes back is found again within a bar, not after grpcio's two minutes.
 RECONNECT_MS_MIN = 20
 RECONNECT_MS_MAX = 200
+RESOLVE_MS_MIN = 1_000
 
 
 def open_channel(target: str) -> grpc.aio.Channel:
@@ -30,6 +31,9 @@ def open_channel(target: str) -> grpc.aio.Channel:
             ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS_MIN),
             ("grpc.min_reconnect_backoff_ms", RECONNECT_MS_MIN),
             ("grpc.max_reconnect_backoff_ms", RECONNECT_MS_MAX),
+            # A container that comes back has another address: look its name up again soon.
+            ("grpc.dns_min_time_between_resolutions_ms", RESOLVE_MS_MIN),
+            ("grpc.lb_policy_name", "round_robin"),
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.enable_retries", 0),
         ],

@@ -119,7 +119,6 @@ def test_artifact_folder_that_is_a_symlink_is_refused(tmp_path: Path) -> None:
     assert caught.value.gate_reason is Reason.ARTIFACT_DIR_MISSING
 
 
-@pytest.mark.proves("R71")
 def test_artifact_that_is_not_there_is_refused_with_its_own_reason(tmp_path: Path) -> None:
     for path in (tmp_path / "model_v1.0.0", Path("/dev/null/model_v1.0.0")):
         with pytest.raises(ArtifactInvalid) as caught:

@@ -116,7 +116,8 @@ def test_session_on_another_provider_than_it_claims_is_refused(
     real = sys.modules["onnxruntime"]
     for name in ("SessionOptions", "ExecutionMode", "InferenceSession"):
         setattr(runtime, name, getattr(real, name))
-    runtime.get_available_providers = lambda: ["CUDAExecutionProvider"]  # type: ignore[attr-defined]
+    available = ["CUDAExecutionProvider"]
+    vars(runtime)["get_available_providers"] = lambda: available
     monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
 
     with (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,6 @@ def test_calibration_that_cannot_serve_is_refused_by_name(
 
 
 @pytest.mark.parametrize("value", [Decimal("-1E-999999999"), Decimal("-Infinity"), -0.5])
-def test_calibration_parameter_that_cannot_be_written_is_refused(value: object) -> None:
+def test_calibration_parameter_that_cannot_be_written_is_refused(value: Any) -> None:
     with pytest.raises(InvalidField):
-        CalibrationSpec(method=CalibrationMethod.PLATT, a=value, b=Decimal(0))  # type: ignore[arg-type]
+        CalibrationSpec(method=CalibrationMethod.PLATT, a=value, b=Decimal(0))

@@ -30,8 +30,10 @@ PROBABILITY_MAX = 1.0 - PROBABILITY_MIN
 PARAMETER_STEP = Decimal("1E-12")
 STEPS_MAX = 100
 HALVINGS_MAX = 40
-# Both relative to the number of rows; the loss itself is of the order of one per row.
-GRADIENT_MAX = 1e-12
+# Share of the loss that a step must still promise to win. Below it float64 cannot tell two
+# losses apart, and one more step, whose error is the square of the last, ends the search.
+DECREASE_MIN = 1e-13
+# Relative to the number of rows.
 RIDGE = 1e-12
 SUFFICIENT_DECREASE = 1e-4
 
@@ -130,8 +132,8 @@ def fit_platt(scores: Floats, labels: Labels) -> PlattFit:
         labels: Shape (n,), bool, up or not.
 
     Raises:
-        ArtifactInvalid: No rows, one class only, a score that is not finite, or no
-            convergence.
+        ArtifactInvalid: No rows, one class or one score only, a score that is not finite,
+            or no convergence.
     """
     count_up = int(np.count_nonzero(labels))
     count_down = len(labels) - count_up
@@ -139,32 +141,33 @@ def fit_platt(scores: Floats, labels: Labels) -> PlattFit:
         raise _failed(f"{len(scores)} scores for {len(labels)} labels", "a finite score each")
     if count_up == 0 or count_down == 0:
         raise _failed(f"{count_up} up and {count_down} down", "rows of both classes")
+    scale = float(np.max(np.abs(scores)))
+    if not float(np.ptp(scores)) > 0.0:
+        raise _failed(f"{len(scores)} times the score {scores[0]}", "scores that differ")
     targets = np.where(labels, (count_up + 1) / (count_up + 2), 1 / (count_down + 2))
-    a, b = 0.0, math.log((count_down + 1) / (count_up + 1))
-    loss = _loss(scores, targets, a, b)
+    fit = _minimise(scores / scale, targets, b=math.log((count_down + 1) / (count_up + 1)))
+    return PlattFit(a=fit.a / scale, b=fit.b)
+
+
+def _minimise(scores: Floats, targets: Floats, *, b: float) -> PlattFit:
+    """Find the optimum for scores of the order of one, from a = 0 and the given offset."""
+    a, loss = 0.0, _loss(scores, targets, 0.0, b)
     for _ in range(STEPS_MAX):
-        gradient_a, gradient_b, step_a, step_b = _newton_step(scores, targets, a, b)
-        if max(abs(gradient_a), abs(gradient_b)) <= GRADIENT_MAX * len(scores):
-            return PlattFit(a=a, b=b)
-        slope = gradient_a * step_a + gradient_b * step_b
+        step_a, step_b, decrease = _newton_step(scores, targets, a, b)
+        if decrease <= DECREASE_MIN * loss:
+            return PlattFit(a=a + step_a, b=b + step_b)
         share = 1.0
         for _ in range(HALVINGS_MAX):
             trial = _loss(scores, targets, a + share * step_a, b + share * step_b)
-            if trial <= loss + SUFFICIENT_DECREASE * share * slope:
+            if trial <= loss - SUFFICIENT_DECREASE * share * decrease:
                 break
             share /= 2
-        else:
-            # No shorter step lowers the loss either: this is the optimum, as far as
-            # float64 can tell it from its neighbours.
-            return PlattFit(a=a, b=b)
         a, b, loss = a + share * step_a, b + share * step_b, trial
     raise _failed(f"no optimum in {STEPS_MAX} steps", "convergence")
 
 
-def _newton_step(
-    scores: Floats, targets: Floats, a: float, b: float
-) -> tuple[float, float, float, float]:
-    """Give the gradient in a and b, and the Newton step in a and b."""
+def _newton_step(scores: Floats, targets: Floats, a: float, b: float) -> tuple[float, float, float]:
+    """Give the step in a and in b, and twice the decrease of the loss that it promises."""
     # With f = a s + b: d loss / d f = t - p, and its derivative is p (1 - p).
     p = _probabilities(scores, a, b)
     residual = targets - p
@@ -177,7 +180,7 @@ def _newton_step(
     determinant = h_aa * h_bb - h_ab * h_ab
     step_a = -(h_bb * gradient_a - h_ab * gradient_b) / determinant
     step_b = -(h_aa * gradient_b - h_ab * gradient_a) / determinant
-    return gradient_a, gradient_b, step_a, step_b
+    return step_a, step_b, -(gradient_a * step_a + gradient_b * step_b)
 
 
 def _loss(scores: Floats, targets: Floats, a: float, b: float) -> float:

@@ -6,6 +6,7 @@ ready values and not another path.
 
 import dataclasses
 import math
+import operator
 from collections.abc import Sequence
 
 from detent.contracts.proxy import ProxyConfig
@@ -45,13 +46,12 @@ def proxy_answer(closes: Sequence[float], config: ProxyConfig) -> ProxyAnswer:
         return ProxyAnswer(p_hat_bps=BPS_HALF, reason=Reason.PROXY_WARMING_UP)
     recent = closes[-config.closes_needed :]
     lookback = config.lookback_bars
-    momentum = [
-        later / earlier - 1.0 for earlier, later in zip(recent, recent[lookback:], strict=False)
-    ]
-    count = len(momentum)
+    count = config.window_bars
+    # Through `map` and `operator`: this runs for every row of every bar.
+    momentum = [ratio - 1.0 for ratio in map(operator.truediv, recent[lookback:], recent)]
     mean = math.fsum(momentum) / count
     deviations = [value - mean for value in momentum]
-    variance = math.fsum(value * value for value in deviations) / (count - config.ddof)
+    variance = math.fsum(map(operator.mul, deviations, deviations)) / (count - config.ddof)
     deviation = math.sqrt(variance)
     if deviation <= DEVIATION_RELATIVE_MIN * max(1.0, abs(mean)):
         return ProxyAnswer(p_hat_bps=BPS_HALF, reason=Reason.PROXY_FLAT)

@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """Holds one answer per good row, how long they took, and what failed if it did."""
+    """Holds one answer per good row, the time inside, and what failed if it did."""
 
     answers: Answers
     latency_us: int
@@ -77,8 +77,7 @@ class InferenceHandler:
         Args:
             serving: The artifact, or why there is none: the process then answers every
                 call with that reason.
-            max_inference_latency_ms: What one run, waiting for the session included, may
-                take.
+            max_inference_latency_ms: What one run may take inside.
             clock: Monotonic clock in seconds.
         """
         self._serving = serving
@@ -168,33 +167,38 @@ class InferenceHandler:
             return _Run(answers=[], latency_us=0)
         if self._waiting >= WAITING_MAX:
             return _Run(answers=[Reason.INFERENCE_OVERLOADED] * len(values), latency_us=0)
-        started_s = self._clock()
-        expires_s = started_s + budget_s
+        expires_s = self._clock() + budget_s
         self._waiting += 1
         run = asyncio.get_running_loop().run_in_executor(
             self._executor, self._directions, serving, values, expires_s
         )
         run.add_done_callback(self._finished)
-        # Waiting does not cancel the run: a late answer is dropped when it comes.
+        # Waiting does not cancel the run: a late answer is dropped when it comes. What counts
+        # is the time inside, so an answer that is there is not lost to a busy event loop.
         await asyncio.wait({run}, timeout=budget_s)
-        ended_s = self._clock()
-        latency_us = math.ceil((ended_s - started_s) * 1e6)
-        if not run.done() or ended_s > expires_s:
+        if not run.done():
             late: Answers = [Reason.INFERENCE_DEADLINE] * len(values)
-            return _Run(answers=late, latency_us=latency_us)
+            return _Run(answers=late, latency_us=math.ceil(budget_s * 1e6))
         try:
-            return _Run(answers=run.result(), latency_us=latency_us)
+            return run.result()
         except InternalError as error:
             failed: Answers = [Reason.INFERENCE_ERROR] * len(values)
-            return _Run(answers=failed, latency_us=latency_us, error=error)
+            return _Run(answers=failed, latency_us=0, error=error)
 
-    def _directions(self, serving: Serving, values: list[bytes], expires_s: float) -> Answers:
-        if self._clock() > expires_s:
+    def _directions(self, serving: Serving, values: list[bytes], expires_s: float) -> _Run:
+        started_s = self._clock()
+        late: Answers = [Reason.INFERENCE_DEADLINE] * len(values)
+        if started_s > expires_s:
             # Its turn came too late, and nobody is waiting for it any more.
-            return [Reason.INFERENCE_DEADLINE] * len(values)
-        return serving.directions(values)
+            return _Run(answers=late, latency_us=0)
+        answers = serving.directions(values)
+        took_s = self._clock() - started_s
+        latency_us = max(1, math.ceil(took_s * 1e6))
+        return _Run(
+            answers=late if took_s > self._latency_s_max else answers, latency_us=latency_us
+        )
 
-    def _finished(self, run: asyncio.Future[Answers]) -> None:
+    def _finished(self, run: asyncio.Future[_Run]) -> None:
         self._waiting -= 1
         # A failure that comes late was answered as a deadline; it is looked at here so
         # that nobody reports it as forgotten.

@@ -39,9 +39,9 @@ def load(settings: InferenceSettings) -> Serving | ArtifactInvalid:
 
 
 def health_of(serving: Serving | ArtifactInvalid) -> dict[str, bool]:
-    """Say what serves: the service, and the artifact under its own name."""
+    """Say what serves: the process always, the service and the artifact once it is verified."""
     ready = not isinstance(serving, ArtifactInvalid)
-    health = {"": ready, "detent.api.v1.InferenceService": ready}
+    health = {"": True, "detent.api.v1.InferenceService": ready}
     if not isinstance(serving, ArtifactInvalid):
         health[f"artifact/{serving.artifact.manifest.model_version_hash}"] = True
     return health

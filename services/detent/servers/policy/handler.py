@@ -209,6 +209,10 @@ class PolicyHandler:
                     await self._ledger.add_records(fresh)
             opened.advance(fresh)
         rows.written |= {item.record.row.symbol: item for item in fresh}
+        if rows.refusals:
+            method = "PolicyService/DecideTargetWeights"
+            blocked = [self._blocked(method, query, error) for error in rows.refusals.values()]
+            await self._ledger.add_block_events(blocked)
         if call.remaining_s() <= 0:
             await self._note_late(fresh)
         return DecideTargetWeightsResponse(
@@ -332,7 +336,10 @@ class PolicyHandler:
         """Note a refused call in a table of its own; it does not use up any key."""
         if isinstance(error, LedgerUnavailable):
             return
-        event = BlockEvent(
+        await self._ledger.add_block_events([self._blocked(method, message, error)])
+
+    def _blocked(self, method: str, message: Any, error: DetentError) -> BlockEvent:
+        return BlockEvent(
             at_ms=self._now_ms(),
             method=method,
             plan_id=str(getattr(message, "plan_id", "")),
@@ -340,7 +347,6 @@ class PolicyHandler:
             ts_ms=getattr(message, "ts_ms", None),
             error=error,
         )
-        await self._ledger.add_block_event(event)
 
     async def settle(self) -> None:
         """Wait until every decision under way is recorded."""
