@@ -30,6 +30,7 @@ COMPOSITIONS = (
     Composition(single=True, traced=False),
     Composition(single=True, traced=True),
 )
+COLUMNS = 120
 COMMITS_PER_ROUND = {1: 20, 64: 4, 1_000: 1}
 
 
@@ -55,7 +56,9 @@ def main(
         load_before=load_before,
         load_after=os.getloadavg()[0],
     )
-    print_report(report, Console())
+    console = Console()
+    # Into a file or a pipe the tables keep their width.
+    print_report(report, console if console.is_terminal else Console(width=COLUMNS))
     if json_file is not None:
         write_json(report, json_file)
 

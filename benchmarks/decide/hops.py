@@ -18,9 +18,9 @@ HOPS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("whole call", (CALL,), ()),
     ("client -> policy", (CALL,), (f"SERVER {POLICY}",)),
     ("features", ("features",), ()),
-    ("  in the service", (f"SERVER {FEATURES}",), ()),
+    ("features, in the service", (f"SERVER {FEATURES}",), ()),
     ("inference", ("inference",), ()),
-    ("  in the service", (f"SERVER {INFERENCE}",), ()),
+    ("inference, in the service", (f"SERVER {INFERENCE}",), ()),
     ("decide", ("decide",), ()),
     ("record", ("record",), ()),
     (

@@ -92,10 +92,10 @@ def _machine_line(report: Report) -> str:
 
 
 def _latency_table(report: Report) -> Table:
-    table = Table(title="One call, milliseconds", title_justify="left")
+    table = Table(title="One call, milliseconds (echo and ingest: p50)", title_justify="left")
     for name in ("composition", "rows"):
         table.add_column(name)
-    for name in ("min", "p50", "p99", "rows/s", "echo p50", "x echo", "ingest p50", "answered by"):
+    for name in ("min", "p50", "p99", "rows/s", "echo", "x echo", "ingest", "answered by"):
         table.add_column(name, justify="left" if name == "answered by" else "right")
     for run in report.runs:
         for batch in run.batches:
@@ -109,7 +109,7 @@ def _latency_table(report: Report) -> Table:
                 _ms(batch.echo.p50_us),
                 f"{_over_echo(batch):.1f}",
                 _ms(batch.ingest.p50_us),
-                ", ".join(f"{source} {count:,}" for source, count in batch.sources.items()),
+                _shares(batch.sources),
             )
     for rows, timing in report.commits.items():
         columns = (_ms(timing.min_us), _ms(timing.p50_us), _ms(timing.p99_us))
@@ -143,6 +143,11 @@ def _print_verdict(run: RunResult, console: Console) -> None:
         f" ({verdict} {BATCH_SINGLES_MAX}); a decision costs {_over_echo(run.batch(1)):.1f}"
         f" echoes; {run.record_count:,} records in {run.chain_count:,} chains, {chains}"
     )
+
+
+def _shares(sources: dict[str, int]) -> str:
+    total = sum(sources.values())
+    return ", ".join(f"{source} {count / total:.1%}" for source, count in sources.items())
 
 
 def _ms(time_us: float) -> str:

@@ -6,8 +6,9 @@ ready values and not another path.
 
 import dataclasses
 import math
-import operator
 from collections.abc import Sequence
+
+import numpy as np
 
 from detent.contracts.proxy import ProxyConfig
 from detent.contracts.reasons import Reason
@@ -24,37 +25,51 @@ class ProxyAnswer:
     p_hat_bps: int
     reason: Reason | None
 
-    @property
-    def is_usable(self) -> bool:
-        """Say whether the answer may raise a weight."""
-        return self.reason is not Reason.PROXY_WARMING_UP
+
+WARMING_UP = ProxyAnswer(p_hat_bps=BPS_HALF, reason=Reason.PROXY_WARMING_UP)
+FLAT = ProxyAnswer(p_hat_bps=BPS_HALF, reason=Reason.PROXY_FLAT)
 
 
 def proxy_answer(closes: Sequence[float], config: ProxyConfig) -> ProxyAnswer:
-    """Compute 0.5 * (1 + tanh(k * zscore(momentum))) over the newest closes.
+    """Compute the proxy for one symbol; see `proxy_answers`."""
+    return proxy_answers([closes], config)[0]
+
+
+def proxy_answers(closes: Sequence[Sequence[float]], config: ProxyConfig) -> list[ProxyAnswer]:
+    """Compute 0.5 * (1 + tanh(k * zscore(momentum))) over the newest closes of each symbol.
+
+    All symbols go through one array, each in a row of its own, so that a symbol's answer is
+    the same alone and in company.
 
     Args:
-        closes: Closes, oldest first, all above 0; the newest `config.closes_needed` count.
+        closes: Per symbol the closes, oldest first, all above 0; the newest
+            `config.closes_needed` count.
         config: Lookback, window, ddof and k.
 
     Returns:
-        The probability; 5000 with a reason when history is short or momentum is flat.
+        Per symbol the probability; 5000 with a reason when history is short or momentum is
+        flat.
 
     Source: seed 002, phase 1 B; row R204.
     """
-    if len(closes) < config.closes_needed:
-        return ProxyAnswer(p_hat_bps=BPS_HALF, reason=Reason.PROXY_WARMING_UP)
-    recent = closes[-config.closes_needed :]
-    lookback = config.lookback_bars
-    count = config.window_bars
-    # Through `map` and `operator`: this runs for every row of every bar.
-    momentum = [ratio - 1.0 for ratio in map(operator.truediv, recent[lookback:], recent)]
-    mean = math.fsum(momentum) / count
-    deviations = [value - mean for value in momentum]
-    variance = math.fsum(map(operator.mul, deviations, deviations)) / (count - config.ddof)
-    deviation = math.sqrt(variance)
-    if deviation <= DEVIATION_RELATIVE_MIN * max(1.0, abs(mean)):
-        return ProxyAnswer(p_hat_bps=BPS_HALF, reason=Reason.PROXY_FLAT)
-    score = deviations[-1] / deviation
-    p_hat = 0.5 * (1.0 + math.tanh(config.k_x1000 / 1000.0 * score))
-    return ProxyAnswer(p_hat_bps=round(p_hat * BPS_ONE), reason=None)
+    needed = config.closes_needed
+    answers = [WARMING_UP] * len(closes)
+    warm = [index for index, row in enumerate(closes) if len(row) >= needed]
+    if not warm:
+        return answers
+    recent = np.array([closes[index][-needed:] for index in warm], dtype=np.float64)
+    momentum = recent[:, config.lookback_bars :] / recent[:, : -config.lookback_bars] - 1.0
+    mean = momentum.sum(axis=1) / config.window_bars
+    away = momentum - mean[:, np.newaxis]
+    deviation = np.sqrt((away * away).sum(axis=1) / (config.window_bars - config.ddof))
+    moving = deviation > DEVIATION_RELATIVE_MIN * np.maximum(1.0, np.abs(mean))
+    steepness = config.k_x1000 / 1000.0
+    for index, moves, last, spread in zip(
+        warm, moving.tolist(), away[:, -1].tolist(), deviation.tolist(), strict=True
+    ):
+        if not moves:
+            answers[index] = FLAT
+            continue
+        p_hat = 0.5 * (1.0 + math.tanh(steepness * (last / spread)))
+        answers[index] = ProxyAnswer(p_hat_bps=round(p_hat * BPS_ONE), reason=None)
+    return answers

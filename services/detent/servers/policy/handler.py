@@ -44,7 +44,7 @@ from detent.contracts.proxy import PROXY_DEFAULT
 from detent.contracts.reasons import Reason
 from detent.core.ledger.record import bind_plan, record_decision
 from detent.core.signals.choice import ModelOutcome
-from detent.core.signals.proxy import proxy_answer
+from detent.core.signals.proxy import proxy_answers
 from detent.rpc.call import Call
 from detent.rpc.tracing import span
 from detent.servers.policy.model_path import ModelPath
@@ -202,7 +202,7 @@ class PolicyHandler:
             outcomes = await self._asked(opened, query, rows.fresh, call)
             # (5), (6) The proxy on every bar, the choice, the weight.
             with span(self._tracer, "decide", call.trace):
-                fresh = [self._record(opened, query, row, outcomes) for row in rows.fresh]
+                fresh = _records(opened, query, rows.fresh, outcomes)
             # (7) Durable, then the answer may leave.
             with span(self._tracer, "record", call.trace):
                 if fresh:
@@ -287,27 +287,6 @@ class PolicyHandler:
             _log_outcomes(outcomes, ts_ms=query.ts_ms)
         return outcomes
 
-    def _record(
-        self,
-        opened: OpenPlan,
-        query: DecideTargetWeightsRequest,
-        row: DecisionRow,
-        outcomes: Mapping[str, ModelOutcome] | None,
-    ) -> Written:
-        closes = opened.closes[row.symbol]
-        seen = [*closes, float(row.bar_close)] if query.kind is DecisionKind.BAR else [*closes]
-        record = record_decision(
-            bound=opened.bound,
-            ts_ms=query.ts_ms,
-            kind=query.kind,
-            row=row,
-            proxy=proxy_answer(seen, PROXY_DEFAULT),
-            model=outcomes[row.symbol] if outcomes is not None else None,
-            point=opened.chains[row.symbol].point,
-        )
-        canonical = record.canonical
-        return Written(record=record, canonical=canonical, record_hash=sha256_hex(canonical))
-
     async def _note_late(self, fresh: Sequence[Written]) -> None:
         if fresh:
             await self._ledger.add_late_answers(fresh, at_ms=self._now_ms())
@@ -357,6 +336,39 @@ class PolicyHandler:
 def accepted_bindings(bindings: Bindings) -> Bindings:
     """Give the bindings by hash, less any that claims the proxy's published hash."""
     return {key: value for key, value in bindings.items() if key != PROXY_BINDING_HASH}
+
+
+def _records(
+    opened: OpenPlan,
+    query: DecideTargetWeightsRequest,
+    rows: Sequence[DecisionRow],
+    outcomes: Mapping[str, ModelOutcome] | None,
+) -> list[Written]:
+    """Decide rows, each beside its proxy, and write their records."""
+    # Only a regular bar adds its close to what the proxy sees.
+    newest = query.kind is DecisionKind.BAR
+    closes = [
+        [*opened.closes[row.symbol], float(row.bar_close)]
+        if newest
+        else [*opened.closes[row.symbol]]
+        for row in rows
+    ]
+    written = []
+    for row, proxy in zip(rows, proxy_answers(closes, PROXY_DEFAULT), strict=True):
+        record = record_decision(
+            bound=opened.bound,
+            ts_ms=query.ts_ms,
+            kind=query.kind,
+            row=row,
+            proxy=proxy,
+            model=outcomes[row.symbol] if outcomes is not None else None,
+            point=opened.chains[row.symbol].point,
+        )
+        canonical = record.canonical
+        written.append(
+            Written(record=record, canonical=canonical, record_hash=sha256_hex(canonical))
+        )
+    return written
 
 
 def _log_outcomes(outcomes: Mapping[str, ModelOutcome], *, ts_ms: int) -> None:

@@ -46,10 +46,16 @@ class OpenPlan:
     @contextlib.asynccontextmanager
     async def locked(self, symbols: Iterable[str]) -> AsyncIterator[None]:
         """Hold the chains of some symbols, in one order for all, so that none deadlock."""
-        async with contextlib.AsyncExitStack() as stack:
+        held: list[asyncio.Lock] = []
+        try:
             for symbol in sorted(symbols):
-                await stack.enter_async_context(self.chains[symbol].lock)
+                lock = self.chains[symbol].lock
+                await lock.acquire()
+                held.append(lock)
             yield
+        finally:
+            for lock in held:
+                lock.release()
 
     def advance(self, written: Sequence[Written]) -> None:
         """Move past records that are durable; a regular bar adds its close."""

@@ -1,0 +1,197 @@
+"""Draws bars for policy, as arrays for the reference and one by one for the real thing."""
+
+import dataclasses
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from tests import reference_policy
+from tests.builders import HOUR_MS, START_MS, SYMBOL
+from tests.reference_policy import NONE, PPM, Bools, Cases, Ints
+
+from detent.contracts.plan import (
+    ExitIntent,
+    ExitKind,
+    HorizonAlpha,
+    PolicyConfig,
+    PolicyState,
+    RiskLimits,
+    RiskOverrides,
+    StandDown,
+    StandDownSource,
+    SymbolCap,
+    TriggerState,
+)
+from detent.core.policy.inputs import PolicyInputs
+
+TRIGGERS = {
+    reference_policy.INACTIVE: TriggerState.INACTIVE,
+    reference_policy.LONG: TriggerState.LONG_ALLOWED,
+    reference_policy.SHORT: TriggerState.SHORT_ALLOWED,
+    reference_policy.EXIT_ONLY: TriggerState.EXIT_ONLY,
+}
+INTENTS = {
+    reference_policy.NO_INTENT: None,
+    reference_policy.WITH_RULE: ExitIntent(kind=ExitKind.EMERGENCY, exit_rule_id="stop"),
+    reference_policy.WITHOUT_RULE: ExitIntent(kind=ExitKind.EMERGENCY, exit_rule_id="  "),
+}
+# Configs are dear to build, so some hundred bars share one.
+BARS_PER_CONFIG = 250
+
+
+def draw_cases(count: int, *, seed: int) -> Cases:
+    """Draw bars that crowd around every boundary that the rules have."""
+    chance = np.random.Generator(np.random.PCG64(seed))
+    configs = -(-count // BARS_PER_CONFIG)
+
+    def shared(values: Ints | Bools) -> Any:
+        return np.repeat(values, BARS_PER_CONFIG)[:count]
+
+    def integers(low: int, high: int, size: int = count) -> Ints:
+        return chance.integers(low, high, size, endpoint=True, dtype=np.int64)
+
+    def one_of(*choices: Ints) -> Ints:
+        return np.choose(integers(0, len(choices) - 1, len(choices[0])), choices)
+
+    def none_or(values: Ints) -> Ints:
+        return np.where(chance.random(len(values)) < 0.5, NONE, values)
+
+    def constant(value: int, size: int = count) -> Ints:
+        return np.full(size, value, dtype=np.int64)
+
+    tau = one_of(constant(0, configs), integers(0, 9_999, configs), constant(1_000, configs))
+    w_max = one_of(constant(PPM, configs), integers(0, PPM, configs), constant(250_000, configs))
+    w_min = np.minimum(one_of(constant(0, configs), integers(0, 50_000, configs)), w_max)
+    vol_target = one_of(constant(150_000, configs), integers(1, 10_000_000, configs))
+    epsilon = one_of(constant(0, configs), constant(5_000, configs), integers(0, PPM, configs))
+    shared_tau, shared_w_max, shared_target = shared(tau), shared(w_max), shared(vol_target)
+    shared_epsilon = shared(epsilon)
+    strength = one_of(
+        integers(0, 10_000),
+        np.clip(shared_tau + integers(-1, 1), 0, 10_000),
+        constant(10_000),
+        constant(NONE),
+    )
+    current = one_of(
+        constant(0),
+        integers(-400_000, 400_000),
+        integers(-3, 3),
+        shared_w_max * integers(-1, 1) + integers(-1, 1),
+        shared_epsilon * integers(-1, 1) + integers(-1, 1),
+        integers(-100_000_000, 100_000_000),
+    )
+    return Cases(
+        trigger=integers(0, 3),
+        known=chance.random(count) < 0.9,
+        strength_bps=strength,
+        vol_hat_ppm=one_of(
+            shared_target + integers(-1, 1),
+            integers(1, 99_999_999),
+            integers(1, 300_000),
+            integers(-2, 0),
+        ),
+        current_ppm=current,
+        equity_cents=one_of(integers(1, 10_000_000_000), constant(100_000_000), constant(1)),
+        intent=np.where(chance.random(count) < 0.8, 0, integers(0, 2)),
+        emergency_only=chance.random(count) < 0.1,
+        override_cap_ppm=none_or(one_of(integers(0, PPM), integers(0, 1), np.abs(current) % PPM)),
+        stands_down=chance.random(count) < 0.1,
+        tau_bps=shared_tau,
+        vol_target_ppm=shared_target,
+        w_min_ppm=shared(w_min),
+        w_max_ppm=shared_w_max,
+        alpha_ppm=shared(one_of(constant(300_000, configs), integers(1, PPM, configs))),
+        epsilon_ppm=shared_epsilon,
+        min_notional_cents=shared(
+            one_of(constant(1_000, configs), constant(0, configs), integers(0, 10**8, configs))
+        ),
+        cooldown_bars=shared(integers(0, 5, configs)),
+        min_hold_bars=shared(integers(0, 5, configs)),
+        allowed=shared(chance.random(configs) < 0.9),
+        max_weight_ppm=shared(one_of(constant(PPM, configs), integers(0, PPM, configs))),
+        symbol_cap_ppm=shared(none_or(integers(0, PPM, configs))),
+        bars_since_rebalance=none_or(integers(0, 6)),
+        bars_since_entry=none_or(integers(0, 6)),
+    )
+
+
+def policy_inputs_of(cases: Cases) -> Iterator[PolicyInputs]:
+    """Give the same bars one by one, as policy takes them."""
+    columns = {field.name: getattr(cases, field.name) for field in dataclasses.fields(cases)}
+    lists = {name: values.tolist() for name, values in columns.items()}
+    config, limits = _config(lists, 0)
+    for index in range(len(cases)):
+        if index % BARS_PER_CONFIG == 0:
+            config, limits = _config(lists, index)
+        yield PolicyInputs(
+            symbol=SYMBOL,
+            ts_ms=START_MS,
+            bar_interval_ms=HOUR_MS,
+            trigger_state=TRIGGERS[lists["trigger"][index]],
+            triggers_known=lists["known"][index],
+            signal_strength_bps=_or_none(lists["strength_bps"][index]),
+            vol_hat_ppm=_volatility(lists["vol_hat_ppm"][index]),
+            current_weight_ppm=lists["current_ppm"][index],
+            equity=Decimal(lists["equity_cents"][index]).scaleb(-2),
+            exit_intent=INTENTS[lists["intent"][index]],
+            emergency_only=lists["emergency_only"][index],
+            overrides=_overrides(
+                _or_none(lists["override_cap_ppm"][index]), lists["stands_down"][index]
+            ),
+            config=config,
+            limits=limits,
+            state=_state(lists["bars_since_rebalance"][index], lists["bars_since_entry"][index]),
+        )
+
+
+def _config(lists: dict[str, list[Any]], index: int) -> tuple[PolicyConfig, RiskLimits]:
+    cap_ppm = lists["symbol_cap_ppm"][index]
+    config = PolicyConfig(
+        horizon_id="h",
+        tau_bps=lists["tau_bps"][index],
+        vol_target_ppm=lists["vol_target_ppm"][index],
+        w_min_ppm=lists["w_min_ppm"][index],
+        w_max_ppm=lists["w_max_ppm"][index],
+        alpha_by_horizon=(HorizonAlpha(horizon_id="h", alpha_ppm=lists["alpha_ppm"][index]),),
+        epsilon_w_ppm=lists["epsilon_ppm"][index],
+        min_trade_notional=Decimal(lists["min_notional_cents"][index]).scaleb(-2),
+        rebalance_cooldown_bars=lists["cooldown_bars"][index],
+        min_hold_bars=lists["min_hold_bars"][index],
+        symbol_allowlist=() if lists["allowed"][index] else ("OTHER",),
+    )
+    caps = () if cap_ppm == NONE else (SymbolCap(symbol=SYMBOL, max_weight_ppm=cap_ppm),)
+    return config, RiskLimits(max_weight_ppm=lists["max_weight_ppm"][index], symbol_caps=caps)
+
+
+def _or_none(value: int) -> int | None:
+    return None if value == NONE else value
+
+
+def _volatility(value: int) -> int | None:
+    # -2 stands for a missing one, so that all three ways of being unusable are drawn.
+    return None if value == -2 else value
+
+
+def _overrides(cap_ppm: int | None, stands_down: bool) -> RiskOverrides | None:
+    if cap_ppm is None and not stands_down:
+        return None
+    return RiskOverrides(max_weight_ppm=cap_ppm, stand_down=_STAND_DOWN if stands_down else None)
+
+
+def _state(bars_since_rebalance: int, bars_since_entry: int) -> PolicyState:
+    return PolicyState(
+        last_target_weight_ppm=0,
+        last_rebalance_ts_ms=_instant(bars_since_rebalance),
+        entry_ts_ms=_instant(bars_since_entry),
+        trade_set_count=1,
+    )
+
+
+def _instant(bars_ago: int) -> int | None:
+    return None if bars_ago == NONE else START_MS - bars_ago * HOUR_MS
+
+
+_STAND_DOWN = StandDown(
+    until_ts_ms=START_MS + HOUR_MS, reason="news", source=StandDownSource.RISK_ENGINE
+)
