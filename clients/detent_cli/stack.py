@@ -17,7 +17,7 @@ from detent.contracts.errors import ServiceUnavailable
 from detent.core.rollout.gates import ACTIVE_ACK
 
 HOST = "127.0.0.1"
-READY_S_MAX = 30.0
+READY_S_MAX = 20.0
 STOP_S_MAX = 15.0
 POLL_S = 0.05
 HEALTH_NAMES = {

@@ -1,11 +1,10 @@
 """Keep the client's own answers on disk until a service has them."""
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 
-from detent.contracts.canonical import JsonValue, canonical_bytes, parse_json
+from detent.contracts.canonical import canonical_bytes, parse_json
 from detent.contracts.decision import LocalAnswer
 from detent.contracts.errors import InvalidField, LedgerUnavailable
 from detent.contracts.json_codec import from_json, to_json
@@ -29,16 +28,21 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Take up what an earlier run left unreported.
 
+        The last line may be torn by a crash: its answer never left, and it is cut off. A
+        line that is damaged anywhere else is an answer that did leave, so it stops us.
+
         Raises:
-            LedgerUnavailable: The file cannot be read.
+            LedgerUnavailable: The file cannot be read, or a line is damaged.
         """
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lines = path.read_bytes().splitlines() if path.exists() else []
+            lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
         except OSError as error:
             raise _unavailable(error) from error
-        self._entries = [entry for line in lines if (entry := _parsed(line)) is not None]
+        self._entries = [_parsed(number, line) for number, line in enumerate(lines[:-1], start=1)]
+        if lines[-1]:
+            self.drop(())
 
     @property
     def pending(self) -> tuple[JournalEntry, ...]:
@@ -89,13 +93,12 @@ def _line(entry: JournalEntry) -> bytes:
     return canonical_bytes(SCHEMA, to_json(entry)) + b"\n"
 
 
-def _parsed(line: bytes) -> JournalEntry | None:
-    """Read a line; None for the torn last one of a crash, whose answer never left."""
+def _parsed(number: int, line: bytes) -> JournalEntry:
     try:
-        fields: dict[str, JsonValue] = parse_json("journal", line)
-        return from_json(JournalEntry, fields)
-    except (InvalidField, json.JSONDecodeError):
-        return None
+        return from_json(JournalEntry, parse_json("journal", line))
+    except InvalidField as error:
+        cause = f"line {number}: {error.message}"
+        raise LedgerUnavailable(f"the client's journal is damaged, {cause}", cause=cause) from error
 
 
 def _unavailable(error: OSError) -> LedgerUnavailable:

@@ -1,0 +1,157 @@
+"""Holds the client to its retries, its echo check, and its one report of each answer."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.builders import START_MS, plan_of, row_of
+
+from detent.contracts.binding import PROXY_BINDING_HASH
+from detent.contracts.calls.policy import (
+    DecideTargetWeightsRequest,
+    DecideTargetWeightsResponse,
+    ReportLocalAnswersRequest,
+    ReportLocalAnswersResponse,
+)
+from detent.contracts.errors import (
+    BindingMismatch,
+    DeadlineExceeded,
+    DetentError,
+    InvalidField,
+    LedgerUnavailable,
+    Overloaded,
+    PlanClosed,
+    ServiceUnavailable,
+)
+from detent.contracts.reasons import Reason
+from detent_client import ClientOptions, DetentClient, OpenedPlan
+
+OPENED = OpenedPlan(plan=plan_of("plan"), binding_hash=PROXY_BINDING_HASH)
+
+
+class Service:
+    """Stands where the policy service is called and does what it is told, in turn."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.requests: list[Any] = []
+
+    async def call(self, request: Any, _kind: Any, **_: Any) -> Any:
+        self.requests.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def client_with(service: Service, tmp_path: Path, **options: Any) -> DetentClient:
+    client = DetentClient(
+        ClientOptions(journal_file=tmp_path / "journal.jsonl", backoff_s=0.001, **options)
+    )
+    client._policy = service  # type: ignore[assignment]
+    return client
+
+
+def gone() -> ServiceUnavailable:
+    return ServiceUnavailable("PolicyService answered UNAVAILABLE")
+
+
+@pytest.mark.proves("R318")
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        pytest.param(gone(), 4, id="unavailable"),
+        pytest.param(LedgerUnavailable("full", cause="disk full"), 4, id="ledger"),
+        pytest.param(DeadlineExceeded("late"), 1, id="deadline"),
+        pytest.param(Overloaded("shed"), 1, id="overloaded"),
+    ],
+)
+async def test_only_unavailable_is_tried_again(
+    error: DetentError, attempts: int, tmp_path: Path
+) -> None:
+    service = Service(error)
+    async with client_with(service, tmp_path, attempts_max=4) as client:
+        decision = await client.decide(OPENED, ts_ms=START_MS, row=row_of(weight_ppm=50_000))
+
+    assert len(service.requests) == attempts
+    assert decision.fallback_reason is Reason.CLIENT_NO_SERVICE
+    assert decision.target_weight_final_ppm == 50_000
+
+
+async def test_every_attempt_asks_the_same_question(tmp_path: Path) -> None:
+    """Idempotent by key: a retry must not be able to make a second decision."""
+    service = Service(gone())
+    async with client_with(service, tmp_path) as client:
+        await client.decide(OPENED, ts_ms=START_MS, row=row_of())
+
+    assert len(set(service.requests)) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(InvalidField("rows[0]", 1, "2"), id="invalid"),
+        pytest.param(PlanClosed("closed", plan_id="plan"), id="closed"),
+        pytest.param(BindingMismatch("a", "b"), id="binding"),
+    ],
+)
+async def test_a_question_at_fault_is_refused_and_not_answered_locally(
+    error: DetentError, tmp_path: Path
+) -> None:
+    service = Service(error)
+    async with client_with(service, tmp_path) as client:
+        with pytest.raises(type(error)):
+            await client.decide(OPENED, ts_ms=START_MS, row=row_of())
+
+        assert client.unreported_count == 0
+    assert len(service.requests) == 1
+
+
+@pytest.mark.proves("R319")
+async def test_an_answer_under_another_binding_is_refused(tmp_path: Path) -> None:
+    service = Service(DecideTargetWeightsResponse(binding_hash="0" * 64, results=()))
+    async with client_with(service, tmp_path) as client:
+        with pytest.raises(BindingMismatch, match="0000"):
+            await client.decide(OPENED, ts_ms=START_MS, row=row_of())
+
+
+@pytest.mark.proves("R318")
+async def test_an_open_breaker_answers_locally_without_asking(tmp_path: Path) -> None:
+    service = Service(gone())
+    async with client_with(service, tmp_path, breaker_failures=2, attempts_max=1) as client:
+        for number in range(5):
+            await client.decide(OPENED, ts_ms=START_MS + number, row=row_of())
+
+        assert client.unreported_count == 5
+    assert len(service.requests) == 2
+
+
+async def test_local_answers_are_reported_once_and_stay_until_confirmed(tmp_path: Path) -> None:
+    service = Service(gone())
+    async with client_with(service, tmp_path, attempts_max=1) as client:
+        await client.decide(OPENED, ts_ms=START_MS, row=row_of())
+        with pytest.raises(ServiceUnavailable):
+            await client.report_local_answers()
+        assert client.unreported_count == 1
+
+        taken = ReportLocalAnswersResponse(
+            binding_hash=PROXY_BINDING_HASH, accepted_count=1, known_count=0
+        )
+        service.answers = [taken]
+        assert await client.report_local_answers() == 1
+        assert await client.report_local_answers() == 0
+    reports = [r for r in service.requests if isinstance(r, ReportLocalAnswersRequest)]
+    assert len(reports) == 2
+    assert len(reports[-1].answers) == 1
+
+
+async def test_a_deadline_bounds_all_attempts_together(tmp_path: Path) -> None:
+    service = Service(gone())
+    loop = asyncio.get_running_loop()
+    async with client_with(service, tmp_path, attempts_max=1_000, deadline_s=0.2) as client:
+        began_s = loop.time()
+        await client.decide(OPENED, ts_ms=START_MS, row=row_of())
+
+    assert loop.time() - began_s < 1.0
+    assert all(isinstance(request, DecideTargetWeightsRequest) for request in service.requests)

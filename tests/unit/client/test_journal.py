@@ -1,0 +1,104 @@
+"""Holds the journal to what it promises: on disk when `add` returns, nothing twice."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from tests.builders import START_MS, row_of
+
+from detent.contracts.decision import DecisionKind, LocalAnswer
+from detent.contracts.errors import LedgerUnavailable
+from detent.contracts.reasons import Reason
+from detent_client import journal as journal_module
+from detent_client.journal import Journal, JournalEntry
+
+
+def entry_of(number: int) -> JournalEntry:
+    answer = LocalAnswer(
+        ts_ms=START_MS + number,
+        kind=DecisionKind.BAR,
+        row=row_of(),
+        target_weight_final_ppm=0,
+        reason=Reason.CLIENT_NO_SERVICE,
+    )
+    return JournalEntry(plan_id="plan", binding_hash="a" * 64, answer=answer)
+
+
+@pytest.fixture(name="path")
+def _path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.jsonl"
+
+
+def test_journal_survives_a_restart(path: Path) -> None:
+    entries = tuple(entry_of(number) for number in range(3))
+    journal = Journal(path)
+    for entry in entries:
+        journal.add(entry)
+
+    assert Journal(path).pending == entries
+
+
+def test_journal_ignores_the_torn_line_of_a_crash(path: Path) -> None:
+    """The answer of a torn line never left, so nothing is lost with it."""
+    journal = Journal(path)
+    journal.add(entry_of(0))
+    journal.add(entry_of(1))
+    path.write_bytes(path.read_bytes()[:-20])
+
+    assert Journal(path).pending == (entry_of(0),)
+
+
+def test_journal_keeps_what_comes_after_a_torn_line(path: Path) -> None:
+    Journal(path).add(entry_of(0))
+    path.write_bytes(path.read_bytes() + b'{"answer":{"kind"')
+    Journal(path).add(entry_of(1))
+
+    assert Journal(path).pending == (entry_of(0), entry_of(1))
+
+
+def test_journal_refuses_damage_before_its_end(path: Path) -> None:
+    """A whole line was an answer that left: losing it silently is not an option."""
+    journal = Journal(path)
+    journal.add(entry_of(0))
+    journal.add(entry_of(1))
+    path.write_bytes(path.read_bytes().replace(b"plan_id", b"plan_jd", 1))
+
+    with pytest.raises(LedgerUnavailable, match="damaged, line 1"):
+        Journal(path)
+
+
+def test_journal_drops_only_what_was_reported(path: Path) -> None:
+    journal = Journal(path)
+    for number in range(3):
+        journal.add(entry_of(number))
+    journal.drop(journal.pending[:2])
+
+    assert journal.pending == (entry_of(2),)
+    assert Journal(path).pending == (entry_of(2),)
+
+
+def test_journal_that_cannot_be_written_gives_no_answer(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody can audit must not be traded, the client's own answer included."""
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    journal = Journal(path)
+    monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(LedgerUnavailable, match="journal cannot be used: OSError"):
+        journal.add(entry_of(0))
+    assert journal.pending == ()
+
+
+def test_journal_is_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "ENTRIES_MAX", 2)
+    journal = Journal(path)
+    journal.add(entry_of(0))
+    journal.add(entry_of(1))
+
+    with pytest.raises(LedgerUnavailable, match="holds 2 unreported answers"):
+        journal.add(entry_of(2))
