@@ -368,7 +368,8 @@ class DetentClient:
                 try:
                     answer = await attempt(max(0.001, ends_s - self._clock()), trace)
                 except RETRIED:
-                    pause_s = random.uniform(0, self._options.backoff_s * 2**number)  # noqa: S311  Jitter is no secret.
+                    longest_s = self._options.backoff_s * 2**number
+                    pause_s = random.uniform(0, longest_s)  # noqa: S311  Jitter is no secret.
                     last = number >= self._options.attempts_max
                     if last or self._clock() + pause_s >= ends_s:
                         self._breaker.failed()
