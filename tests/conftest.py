@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tests.builders import (
     HORIZON,
     HOUR_MS,
@@ -21,6 +22,10 @@ from tests.strategist import Bars, feed
 from detent.contracts.binding import ModelBinding
 from detent_cli.stack import Stack, StackOptions
 from detent_client import ClientOptions, DetentClient, read_binding
+
+# The same examples on every run, however busy the machine is.
+settings.register_profile("detent", deadline=None, derandomize=True)
+settings.load_profile("detent")
 
 BARS = 420
 # The client's patience in tests: a busy machine must not look like a dead service.

@@ -169,7 +169,7 @@ class PolicyHost:
         self.handler = PolicyHandler(
             ledger=self.ledger,
             plans=self.plans,
-            bindings={binding.binding_hash: binding},
+            bar_intervals_ms={binding.binding_hash: HOUR_MS},
             model_path=ModelPath(
                 features=self.features,
                 inference=self.inference,

@@ -1,5 +1,6 @@
 """Proves that a plan pins one artifact: every hop checks it, and nothing changes it."""
 
+import asyncio
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from detent.contracts.calls.policy import (
 )
 from detent.contracts.canonical import canonical_hash
 from detent.contracts.decision import DecisionKind, LocalAnswer
-from detent.contracts.errors import BindingMismatch, InvalidField, PlanConflict
+from detent.contracts.errors import BindingMismatch, HorizonMismatch, InvalidField, PlanConflict
 from detent.contracts.json_codec import to_json
 from detent.contracts.plan import Plan
 from detent.contracts.reasons import ErrorReason, Reason
@@ -159,14 +160,30 @@ async def test_a_binding_of_another_horizon_is_refused_when_the_plan_opens(
     plan = plan_of(fresh_plan_id())
     config = dataclasses.replace(plan.policy_config, horizon_id="h24")
 
-    with pytest.raises(InvalidField) as refused:
+    with pytest.raises(HorizonMismatch) as refused:
         await client.open_plan(
             dataclasses.replace(plan, policy_config=config), artifacts.stable_binding
         )
 
-    assert refused.value.field == "plan.policy_config.horizon_id"
+    assert refused.value.metadata["field"] == "plan.policy_config.horizon_id"
     assert refused.value.metadata["found"] == "h24"
     assert "h4" in refused.value.metadata["expected"]
+
+
+async def test_a_binding_of_other_bars_is_refused_when_the_plan_opens(
+    client: DetentClient, artifacts: Artifacts
+) -> None:
+    """A quarter-hourly plan would ask an hourly model about every fourth bar, wrongly."""
+    plan = plan_of(fresh_plan_id(), bar_interval_ms=900_000)
+
+    with pytest.raises(HorizonMismatch) as refused:
+        await client.open_plan(plan, artifacts.stable_binding)
+
+    assert refused.value.metadata == {
+        "field": "plan.bar_interval_ms",
+        "found": "900000",
+        "expected": "3600000",
+    }
 
 
 @pytest.mark.proves("R184")
@@ -375,6 +392,8 @@ async def test_a_model_deployed_under_an_open_plan_never_answers_for_it(
     finally:
         other.kill("inference")
         stack.start("inference")
+    # Policy looks for a lost server five times a second.
+    await asyncio.sleep(0.5)
     after = await strategist.decide(153)
 
     assert before.signal_source is after.signal_source is SignalSource.MODEL

@@ -19,6 +19,8 @@ CALLS_PER_ROUND = {1: 40, 64: 4, 1_000: 1}
 WARM_BARS = 64
 ECHO_WARM_CALLS = 50
 VERIFY_DEADLINE_S = 300.0
+# What an installation without a collector has: no span is kept.
+NO_SPANS = {f"DETENT_{name}_TRACE_FILE": "" for name in ("FEATURE", "INFERENCE", "POLICY")}
 Step = Callable[[], None]
 
 
@@ -52,14 +54,6 @@ class RunResult:
         return next(batch for batch in self.batches if batch.rows == rows)
 
 
-class UntracedStack(Stack):
-    """Starts the services as production does without a collector: no span is kept."""
-
-    def _environment(self, name: str) -> dict[str, str]:
-        variables = super()._environment(name)
-        return {key: text for key, text in variables.items() if not key.endswith("_TRACE_FILE")}
-
-
 async def measure(
     composition: Composition,
     *,
@@ -81,10 +75,12 @@ async def measure(
         step: Called after each warm-up bar and each round.
     """
     options = StackOptions(
-        artifact_dir=artifact_dir, state_dir=state_dir, single=composition.single
+        artifact_dir=artifact_dir,
+        state_dir=state_dir,
+        single=composition.single,
+        environment={} if composition.traced else NO_SPANS,
     )
-    stack = Stack(options) if composition.traced else UntracedStack(options)
-    with stack:
+    with Stack(options) as stack:
         async with _client(stack, traced=composition.traced) as client:
             strategists = await _opened(client, read_binding(artifact_dir), rounds)
             await _warmed(strategists, echo, step)

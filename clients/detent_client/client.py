@@ -105,8 +105,12 @@ class DetentClient:
         self._tracer = tracer or no_tracer()
         self._clock = clock
         self._journal = Journal(options.journal_file)
-        self._breaker = CircuitBreaker(
-            failures_max=options.breaker_failures, open_s=options.breaker_open_s, clock=clock
+        # One per process: a feature service that is gone must not keep bars from policy.
+        self._policy_breaker, self._feature_breaker = (
+            CircuitBreaker(
+                failures_max=options.breaker_failures, open_s=options.breaker_open_s, clock=clock
+            )
+            for _ in range(2)
         )
         self._channels: list[grpc.aio.Channel] = [open_channel(options.policy_target)]
         self._policy = RemoteService(self._channels[0], "PolicyService", self._tracer)
@@ -309,7 +313,7 @@ class DetentClient:
                 trace=trace,
             )
 
-        return await self._attempts("ingest", attempt, deadline_s)
+        return await self._attempts("ingest", attempt, deadline_s, self._feature_breaker)
 
     # Ledger
 
@@ -349,16 +353,18 @@ class DetentClient:
         async def attempt(timeout_s: float, trace: Context) -> T:
             return await service.call(request, response_type, timeout_s=timeout_s, trace=trace)
 
-        return await self._attempts(type(request).__name__, attempt, deadline_s)
+        name = type(request).__name__
+        return await self._attempts(name, attempt, deadline_s, self._policy_breaker)
 
     async def _attempts(
         self,
         name: str,
         attempt: Callable[[float, Context], Awaitable[T]],
         deadline_s: float | None,
+        breaker: CircuitBreaker,
     ) -> T:
         """Try within one deadline; again only after UNAVAILABLE, with growing jitter."""
-        if not self._breaker.allows():
+        if not breaker.allows():
             raise ServiceUnavailable("the circuit breaker is open", service=name)
         ends_s = self._clock() + (deadline_s or self._options.deadline_s)
         with span(self._tracer, f"client/{name.removesuffix('Request')}", Context()) as trace:
@@ -372,17 +378,17 @@ class DetentClient:
                     pause_s = random.uniform(0, longest_s)  # noqa: S311  Jitter is no secret.
                     last = number >= self._options.attempts_max
                     if last or self._clock() + pause_s >= ends_s:
-                        self._breaker.failed()
+                        breaker.failed()
                         raise
                     await asyncio.sleep(pause_s)
                 except DeadlineExceeded:
-                    self._breaker.failed()
+                    breaker.failed()
                     raise
                 except DetentError:
-                    self._breaker.succeeded()
+                    breaker.succeeded()
                     raise
                 else:
-                    self._breaker.succeeded()
+                    breaker.succeeded()
                     return answer
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import threading
 from pathlib import Path
 
 from detent.contracts.canonical import canonical_bytes, parse_json
@@ -35,14 +36,15 @@ class Journal:
             LedgerUnavailable: The file cannot be read, or a line is damaged.
         """
         self._path = path
+        # Answers are added while others are being reported, each from a thread of its own.
+        self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
         except OSError as error:
             raise _unavailable(error) from error
         self._entries = [_parsed(number, line) for number, line in enumerate(lines[:-1], start=1)]
-        if lines[-1]:
-            self.drop(())
+        self._torn = bool(lines[-1])
 
     @property
     def pending(self) -> tuple[JournalEntry, ...]:
@@ -55,18 +57,24 @@ class Journal:
         Raises:
             LedgerUnavailable: The file is full or cannot be written: there is no answer.
         """
-        if len(self._entries) >= ENTRIES_MAX:
-            raise LedgerUnavailable(
-                f"the journal holds {ENTRIES_MAX} unreported answers", cause="journal full"
-            )
-        try:
-            with self._path.open("ab") as file:
-                file.write(_line(entry))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise _unavailable(error) from error
-        self._entries.append(entry)
+        with self._lock:
+            if len(self._entries) >= ENTRIES_MAX:
+                raise LedgerUnavailable(
+                    f"the journal holds {ENTRIES_MAX} unreported answers", cause="journal full"
+                )
+            if self._torn:
+                self._rewrite(self._entries)
+            # Until it is whole, what was written of the line is nobody's answer.
+            self._torn = True
+            try:
+                with self._path.open("ab") as file:
+                    file.write(_line(entry))
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise _unavailable(error) from error
+            self._torn = False
+            self._entries.append(entry)
 
     def drop(self, reported: tuple[JournalEntry, ...]) -> None:
         """Forget entries that a service has; the file is replaced in one step.
@@ -76,17 +84,20 @@ class Journal:
                 reported again, which the service recognises.
         """
         gone = {id(entry) for entry in reported}
-        kept = [entry for entry in self._entries if id(entry) not in gone]
+        with self._lock:
+            self._rewrite([entry for entry in self._entries if id(entry) not in gone])
+
+    def _rewrite(self, entries: list[JournalEntry]) -> None:
         staged = self._path.with_suffix(".staged")
         try:
             with staged.open("wb") as file:
-                file.writelines(_line(entry) for entry in kept)
+                file.writelines(_line(entry) for entry in entries)
                 file.flush()
                 os.fsync(file.fileno())
             staged.replace(self._path)
         except OSError as error:
             raise _unavailable(error) from error
-        self._entries = kept
+        self._entries, self._torn = entries, False
 
 
 def _line(entry: JournalEntry) -> bytes:

@@ -18,7 +18,8 @@ from detent.contracts.plan import Plan, PlanStatus
 from detent.core.ledger.chain import StoredRecord, Verification, verify_chains
 from detent.core.ledger.record import BoundPlan, bind_plan
 
-_STORED = "plan_id, symbol, sequence, record_hash, canonical"
+# As bytes, whatever somebody has put there: an auditor must be able to read all of it.
+_STORED = "plan_id, symbol, ts_ms, kind, sequence, record_hash, CAST(canonical AS BLOB)"
 _OPENED = "SELECT plan, binding FROM plan_log AS opened WHERE event = 'opened'"
 _IS_CLOSED = (
     "EXISTS (SELECT 1 FROM plan_log AS closed"
@@ -238,11 +239,13 @@ def _written(row: Row) -> Written:
 
 
 def _stored(row: Row) -> StoredRecord:
-    plan_id, symbol, sequence, record_hash, canonical = row
+    plan_id, symbol, ts_ms, kind, sequence, record_hash, canonical = row
     return StoredRecord(
         plan_id=plan_id,
         symbol=symbol,
+        ts_ms=ts_ms,
+        kind=kind,
         sequence=sequence,
         record_hash=record_hash,
-        canonical=canonical.encode(),
+        canonical=canonical,
     )

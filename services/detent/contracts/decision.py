@@ -235,8 +235,7 @@ class LocalAnswer:
 
     def __post_init__(self) -> None:
         """Refuse an answer that raised exposure: holding or reducing is all a client may do."""
-        held_ppm = abs(self.row.position.current_weight_ppm)
-        if abs(self.target_weight_final_ppm) > held_ppm:
-            raise InvalidField(
-                "target_weight_final_ppm", self.target_weight_final_ppm, f"at most {held_ppm}"
-            )
+        held_ppm, final_ppm = self.row.position.current_weight_ppm, self.target_weight_final_ppm
+        if abs(final_ppm) > abs(held_ppm) or final_ppm * held_ppm < 0:
+            expected = f"at most {abs(held_ppm)}, on the side of {held_ppm}"
+            raise InvalidField("target_weight_final_ppm", final_ppm, expected)

@@ -5,6 +5,7 @@
     │   └── InvalidResponse     the other side's answer is, not our question
     ├── BindingMismatch         the binding hash is not the one bound here
     ├── FeatureVersionMismatch  the feature version is not the binding's
+    ├── HorizonMismatch         the plan's horizon or bar is not the artifact's
     ├── SnapshotStale           the data do not reach the instant asked for
     ├── SnapshotNotFound        the symbol is unknown or warming up
     ├── PlanNotFound            no plan has this name
@@ -109,6 +110,17 @@ class FeatureVersionMismatch(DetentError):
     """The feature version is not the one that the binding names."""
 
     reason = ErrorReason.FEATURE_VERSION_MISMATCH
+
+
+class HorizonMismatch(DetentError):
+    """The plan's horizon or bar is not the one that the artifact was trained on."""
+
+    reason = ErrorReason.HORIZON_MISMATCH
+
+    def __init__(self, field: str, found: object, expected: object) -> None:
+        """Name the field of the plan, what it says and what the artifact says."""
+        message = f"{field}: the plan says {shown(found)!r}, the artifact {shown(expected)!r}"
+        super().__init__(message, field=field, found=found, expected=expected)
 
 
 class SnapshotStale(DetentError):

@@ -22,6 +22,7 @@ CODES: dict[type[DetentError], grpc.StatusCode] = {
     errors.InvalidField: grpc.StatusCode.INVALID_ARGUMENT,
     errors.BindingMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.FeatureVersionMismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.HorizonMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.SnapshotStale: grpc.StatusCode.FAILED_PRECONDITION,
     errors.SnapshotNotFound: grpc.StatusCode.NOT_FOUND,
     errors.PlanNotFound: grpc.StatusCode.NOT_FOUND,

@@ -155,3 +155,28 @@ async def test_a_deadline_bounds_all_attempts_together(tmp_path: Path) -> None:
 
     assert loop.time() - began_s < 1.0
     assert all(isinstance(request, DecideTargetWeightsRequest) for request in service.requests)
+
+
+@pytest.mark.proves("R318")
+async def test_a_feature_service_that_is_gone_keeps_no_bar_from_policy(tmp_path: Path) -> None:
+    """Five feeds in a row fail; the bar is asked all the same, and policy says what it thinks."""
+    service = Service(PlanClosed("closed", plan_id="plan"))
+    async with client_with(service, tmp_path, attempts_max=1, breaker_failures=2) as client:
+        client._features = _Feed(gone())  # type: ignore[assignment]
+        for _ in range(5):
+            with pytest.raises(ServiceUnavailable):
+                await client.ingest([])
+        with pytest.raises(PlanClosed):
+            await client.decide(OPENED, ts_ms=START_MS, row=row_of())
+
+    assert len(service.requests) == 1
+
+
+class _Feed:
+    """Stands where the feature service is fed, and is gone."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def stream(self, *_: Any, **__: Any) -> Any:
+        raise self.error

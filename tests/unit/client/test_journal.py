@@ -2,6 +2,7 @@
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,48 @@ def test_journal_is_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     with pytest.raises(LedgerUnavailable, match="holds 2 unreported answers"):
         journal.add(entry_of(2))
+
+
+def test_journal_survives_a_write_that_failed_half_way(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The half line is nobody's answer; the next whole one must not grow out of it."""
+    journal = Journal(path)
+    journal.add(entry_of(0))
+    monkeypatch.setattr(os, "fsync", _full)
+    with pytest.raises(LedgerUnavailable):
+        journal.add(entry_of(1))
+    monkeypatch.undo()
+    path.write_bytes(path.read_bytes()[:-7])
+
+    journal.add(entry_of(2))
+
+    assert journal.pending == (entry_of(0), entry_of(2))
+    assert Journal(path).pending == (entry_of(0), entry_of(2))
+
+
+def _full(_descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_journal_loses_nothing_while_answers_are_added_and_reported_at_once(path: Path) -> None:
+    journal = Journal(path)
+    reported: list[JournalEntry] = []
+
+    def report() -> None:
+        while len(reported) < 200:
+            first = journal.pending[:5]
+            journal.drop(first)
+            reported.extend(first)
+
+    with ThreadPoolExecutor(3) as threads:
+        report_done = threads.submit(report)
+        halves = [
+            threads.submit(lambda half=half: [journal.add(entry_of(n)) for n in half])
+            for half in (range(100), range(100, 200))
+        ]
+        for done in (*halves, report_done):
+            done.result(60)
+
+    assert sorted(entry.answer.ts_ms for entry in reported) == [START_MS + n for n in range(200)]
+    assert journal.pending == Journal(path).pending == ()

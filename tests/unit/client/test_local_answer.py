@@ -110,3 +110,15 @@ def test_an_answer_that_raised_exposure_cannot_be_reported() -> None:
         row, position=PositionState(current_weight_ppm=0, equity=1000 * row.bar_close)
     )
     assert local(held) == 0
+
+
+def test_an_answer_that_changed_sides_cannot_be_reported() -> None:
+    """As much the other way is not holding: it is exposure that nobody permitted."""
+    with pytest.raises(InvalidField, match="on the side of -100000"):
+        LocalAnswer(
+            ts_ms=START_MS,
+            kind=DecisionKind.BAR,
+            row=row_of(weight_ppm=-100_000),
+            target_weight_final_ppm=100_000,
+            reason=Reason.CLIENT_NO_SERVICE,
+        )

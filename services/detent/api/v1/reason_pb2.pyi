@@ -345,6 +345,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The deadline passed, or too little of it was left to answer in. Metadata: remaining_ms. Status: DEADLINE_EXCEEDED."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 19
     """Something failed that has no reason of its own; the log has it. Status: INTERNAL."""
+    ERROR_REASON_HORIZON_MISMATCH: _ErrorReason.ValueType  # 20
+    """The plan's horizon or bar is not the one that the artifact was trained on. Metadata: field, found, expected. Status: FAILED_PRECONDITION."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Says why a call was refused; the `reason` of `google.rpc.ErrorInfo`, whose domain is
@@ -391,4 +393,6 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 18
 """The deadline passed, or too little of it was left to answer in. Metadata: remaining_ms. Status: DEADLINE_EXCEEDED."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 19
 """Something failed that has no reason of its own; the log has it. Status: INTERNAL."""
+ERROR_REASON_HORIZON_MISMATCH: ErrorReason.ValueType  # 20
+"""The plan's horizon or bar is not the one that the artifact was trained on. Metadata: field, found, expected. Status: FAILED_PRECONDITION."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

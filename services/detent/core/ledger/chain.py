@@ -8,14 +8,18 @@ from detent.contracts.decision import GENESIS_HASH
 from detent.contracts.errors import InvalidField
 
 BREAKS_MAX = 100
+# What a row is found by: the chain's place and the bar's key.
+KEYS = ("plan_id", "symbol", "ts_ms", "kind", "sequence")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRecord:
-    """Holds one row as it stands in the store: the key, the hash, the bytes."""
+    """Holds one row as it stands in the store: the keys, the hash, the bytes."""
 
     plan_id: str
     symbol: str
+    ts_ms: int
+    kind: str
     sequence: int
     record_hash: str
     canonical: bytes
@@ -75,16 +79,17 @@ def _broken(record: StoredRecord, before: StoredRecord | None) -> str | None:
     found_hash = sha256_hex(record.canonical)
     if found_hash != record.record_hash:
         return f"the bytes hash to {found_hash}, the row says {record.record_hash}"
-    # (2) The row's key is the record's own.
+    # (2) The row is filed under the record's own keys: a moved row would hide a bar.
     try:
         fields = parse_json("record", record.canonical)
     except InvalidField as error:
         return error.message
     row = fields.get("row")
-    symbol = row.get("symbol") if isinstance(row, dict) else None
-    key = (fields.get("plan_id"), symbol, fields.get("sequence"))
-    if key != (record.plan_id, record.symbol, record.sequence):
-        return f"the record says {key}, the row is filed under {_key(record)}"
+    own = {**fields, "symbol": row.get("symbol") if isinstance(row, dict) else None}
+    found = tuple(own.get(name) for name in KEYS)
+    expected = tuple(getattr(record, name) for name in KEYS)
+    if found != expected:
+        return f"the record says {found}, the row is filed under {expected}"
     # (3) The record follows the one before.
     expected_sequence = before.sequence + 1 if before is not None else 0
     if record.sequence != expected_sequence:
@@ -93,7 +98,3 @@ def _broken(record: StoredRecord, before: StoredRecord | None) -> str | None:
     if fields.get("previous_hash") != expected_hash:
         return f"previous_hash is {fields.get('previous_hash')}, expected {expected_hash}"
     return None
-
-
-def _key(record: StoredRecord) -> tuple[str, str, int]:
-    return record.plan_id, record.symbol, record.sequence

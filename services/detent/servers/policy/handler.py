@@ -10,7 +10,7 @@ from opentelemetry.trace import Tracer
 
 from detent.adapters.sqlite_ledger import BlockEvent, SqliteLedger, Written
 from detent.contracts import events
-from detent.contracts.binding import PROXY_BINDING_HASH, ModelBinding, SignalSource
+from detent.contracts.binding import ModelBinding, SignalSource
 from detent.contracts.calls.policy import (
     ClosePlanRequest,
     ClosePlanResponse,
@@ -35,6 +35,7 @@ from detent.contracts.errors import (
     DeadlineExceeded,
     DecisionConflict,
     DetentError,
+    HorizonMismatch,
     InvalidField,
     LedgerUnavailable,
     SymbolNotInPlan,
@@ -54,7 +55,6 @@ log = logging.getLogger(__name__)
 
 SYMBOLS_LOGGED_MAX = 16
 KILLS = frozenset({Reason.KILL_SWITCH_ENV, Reason.KILL_SWITCH_CONFIG})
-Bindings = Mapping[str, ModelBinding]
 
 
 @dataclasses.dataclass(slots=True)
@@ -74,7 +74,7 @@ class PolicyHandler:
         *,
         ledger: SqliteLedger,
         plans: Plans,
-        bindings: Bindings,
+        bar_intervals_ms: Mapping[str, int],
         model_path: ModelPath,
         now_ms: Callable[[], int],
         future_skew_ms: int,
@@ -85,7 +85,8 @@ class PolicyHandler:
         Args:
             ledger: Where records become durable.
             plans: The open plans, restored.
-            bindings: The model bindings that the held manifests allow, by hash.
+            bar_intervals_ms: The bindings that the held manifests give, by hash, with the
+                length of the bars that each was trained on.
             model_path: How the model is asked.
             now_ms: Wall clock, Unix milliseconds; bounds how new a bar may be.
             future_skew_ms: How far ahead of the clock a bar may close.
@@ -93,7 +94,7 @@ class PolicyHandler:
         """
         self._ledger = ledger
         self._plans = plans
-        self._bindings = bindings
+        self._bar_intervals_ms = bar_intervals_ms
         self._model_path = model_path
         self._now_ms = now_ms
         self._future_skew_ms = future_skew_ms
@@ -128,14 +129,16 @@ class PolicyHandler:
             raise BindingMismatch(found, binding.binding_hash)
         if binding.signal_source is SignalSource.PROXY:
             return
-        if found not in self._bindings:
-            held = ", ".join(sorted(self._bindings)) or "none: no artifact is held here"
+        if found not in self._bar_intervals_ms:
+            held = ", ".join(sorted(self._bar_intervals_ms)) or "none: no artifact is held here"
             raise BindingMismatch(found, f"one that a held manifest gives ({held})")
         horizon_id = plan.policy_config.horizon_id
         if binding.horizon_id != horizon_id:
-            raise InvalidField(
-                "plan.policy_config.horizon_id", horizon_id, f"the binding's {binding.horizon_id}"
-            )
+            field = "plan.policy_config.horizon_id"
+            raise HorizonMismatch(field, horizon_id, binding.horizon_id)
+        interval_ms = self._bar_intervals_ms[found]
+        if plan.bar_interval_ms != interval_ms:
+            raise HorizonMismatch("plan.bar_interval_ms", plan.bar_interval_ms, interval_ms)
 
     async def close_plan(self, query: ClosePlanRequest, call: Call) -> ClosePlanResponse:
         """Close a plan; closing it again changes nothing."""
@@ -331,11 +334,6 @@ class PolicyHandler:
         """Wait until every decision under way is recorded."""
         while self._at_work:
             await asyncio.wait(self._at_work)
-
-
-def accepted_bindings(bindings: Bindings) -> Bindings:
-    """Give the bindings by hash, less any that claims the proxy's published hash."""
-    return {key: value for key, value in bindings.items() if key != PROXY_BINDING_HASH}
 
 
 def _records(

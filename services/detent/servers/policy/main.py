@@ -16,7 +16,7 @@ from detent.adapters.telemetry import Telemetry, set_up_logging
 from detent.contracts import events
 from detent.rpc.channel import open_channel
 from detent.rpc.serve import Server, ServerOptions, Service, serve_until_stopped
-from detent.servers.policy.handler import PolicyHandler, accepted_bindings
+from detent.servers.policy.handler import PolicyHandler
 from detent.servers.policy.ledger_handler import LedgerHandler
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import Plans
@@ -48,9 +48,9 @@ class Policy:
         self.handler = PolicyHandler(
             ledger=self.ledger,
             plans=self.plans,
-            bindings=accepted_bindings(
-                {key: pinned.binding for key, pinned in folder.accepted.items()}
-            ),
+            bar_intervals_ms={
+                key: pinned.manifest.bar_interval_ms for key, pinned in folder.accepted.items()
+            },
             model_path=ModelPath(
                 features=features,
                 inference=inference,

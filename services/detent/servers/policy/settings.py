@@ -34,7 +34,9 @@ class PolicySettings(BaseSettings):
         log_level: Least level that is logged.
     """
 
-    model_config = SettingsConfigDict(env_prefix="DETENT_POLICY_", extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="DETENT_POLICY_", env_ignore_empty=True, extra="forbid", frozen=True
+    )
 
     listen: str = "127.0.0.1:7303"
     artifacts_dir: Path

@@ -1,0 +1,171 @@
+"""Proves the one file: durable when a write returns, whole when one fails, typed when it cannot."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from detent.adapters.sqlite_file import Durability, SqliteFile, Statement
+from detent.contracts.errors import LedgerUnavailable
+
+SCHEMA = "CREATE TABLE IF NOT EXISTS notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);"
+
+
+def note(*texts: str) -> list[Statement]:
+    return [("INSERT INTO notes (text) VALUES (?)", [(text,) for text in texts])]
+
+
+@pytest.fixture(name="path")
+def _path(tmp_path: Path) -> Path:
+    return tmp_path / "notes.sqlite"
+
+
+@pytest.fixture(name="file")
+async def _file(path: Path) -> AsyncIterator[SqliteFile]:
+    file = SqliteFile(path, SCHEMA, Durability.FULL)
+    yield file
+    await file.close()
+
+
+def texts_in(path: Path) -> list[str]:
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return [text for (text,) in db.execute("SELECT text FROM notes ORDER BY id")]
+    finally:
+        db.close()
+
+
+async def test_what_was_written_is_there_for_others_when_write_returns(
+    file: SqliteFile, path: Path
+) -> None:
+    await file.write(note("one", "two"))
+
+    assert texts_in(path) == ["one", "two"]
+
+
+async def test_a_full_commit_waits_for_the_disk(file: SqliteFile) -> None:
+    settings = [
+        (await file.read(f"PRAGMA {name}"))[0][0] for name in ("synchronous", "journal_mode")
+    ]
+
+    assert settings == [2, "wal"]
+
+
+async def test_writes_that_arrive_together_share_a_commit(file: SqliteFile) -> None:
+    begun: list[str] = []
+    await file.use(lambda db: db.set_trace_callback(begun.append))
+
+    await asyncio.gather(*(file.write(note(f"note {number}")) for number in range(100)))
+
+    await file.use(lambda db: db.set_trace_callback(None))
+    assert begun.count("COMMIT") <= 3
+    assert len(await file.read("SELECT * FROM notes")) == 100
+
+
+async def test_a_write_is_kept_whole_or_not_at_all(file: SqliteFile, path: Path) -> None:
+    await file.write(note("taken"))
+
+    with pytest.raises(LedgerUnavailable):
+        await file.write(note("new", "taken"))
+
+    assert texts_in(path) == ["taken"]
+
+
+async def test_one_writers_fault_is_not_anothers(file: SqliteFile, path: Path) -> None:
+    await file.write(note("taken"))
+
+    outcomes = await asyncio.gather(
+        *(file.write(note(text)) for text in ("a", "taken", "b", "taken", "c")),
+        return_exceptions=True,
+    )
+
+    assert [isinstance(outcome, LedgerUnavailable) for outcome in outcomes] == [
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert texts_in(path) == ["taken", "a", "b", "c"]
+
+
+async def test_a_writer_that_left_harms_nobody(file: SqliteFile, path: Path) -> None:
+    leaving = asyncio.create_task(file.write(note("left")))
+    staying = asyncio.create_task(file.write(note("stayed")))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await staying
+
+    assert texts_in(path) == ["left", "stayed"]
+
+
+async def test_the_event_loop_does_not_wait_for_the_disk(file: SqliteFile) -> None:
+    release = threading.Event()
+    blocked = asyncio.create_task(file.use(lambda _db: release.wait(10)))
+
+    await asyncio.sleep(0.01)
+    assert not blocked.done()
+    release.set()
+    await blocked
+
+
+async def test_a_full_file_is_a_typed_error_and_works_again_with_space(
+    file: SqliteFile, path: Path
+) -> None:
+    await file.write(note("before"))
+    pages = (await file.read("PRAGMA page_count"))[0][0]
+    await file.read(f"PRAGMA max_page_count = {pages}")
+
+    with pytest.raises(LedgerUnavailable, match="full"):
+        await file.write(note(*(f"{number} " * 500 for number in range(100))))
+    assert texts_in(path) == ["before"]
+    await file.read("PRAGMA max_page_count = 100000")
+    await file.write(note("after"))
+
+    assert texts_in(path) == ["before", "after"]
+
+
+async def test_a_file_that_may_only_be_read_is_a_typed_error(file: SqliteFile, path: Path) -> None:
+    await file.write(note("before"))
+    await file.read("PRAGMA query_only = ON")
+
+    with pytest.raises(LedgerUnavailable, match="readonly"):
+        await file.write(note("while"))
+    await file.read("PRAGMA query_only = OFF")
+    await file.write(note("after"))
+
+    assert texts_in(path) == ["before", "after"]
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no database, whatever its name says" * 100])
+def test_a_file_that_is_no_database_cannot_be_opened(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    if not content:
+        SqliteFile(path, SCHEMA, Durability.FULL)._thread.shutdown()
+        return
+
+    with pytest.raises(LedgerUnavailable, match="not a database"):
+        SqliteFile(path, SCHEMA, Durability.FULL)
+
+
+def test_a_folder_that_cannot_be_made_is_a_typed_error_without_a_path(tmp_path: Path) -> None:
+    (tmp_path / "in-the-way").write_text("x")
+
+    with pytest.raises(LedgerUnavailable) as refused:
+        SqliteFile(tmp_path / "in-the-way" / "notes.sqlite", SCHEMA, Durability.FULL)
+
+    assert str(tmp_path) not in refused.value.message
+    assert refused.value.metadata["cause"]
+
+
+async def test_unsafe_memory_keeps_rows_from_others_until_it_is_closed(path: Path) -> None:
+    """It exists so that the test of durability has something that fails it."""
+    file = SqliteFile(path, SCHEMA, Durability.UNSAFE_MEMORY)
+    await file.write(note("volatile"))
+
+    assert texts_in(path) == []
+    await file.close()
+    assert texts_in(path) == ["volatile"]

@@ -1,0 +1,207 @@
+"""Proves what the ledger keeps: each bar once, plans for good, and everything that was not one."""
+
+import dataclasses
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.builders import (
+    HOUR_MS,
+    OTHER_SYMBOL,
+    START_MS,
+    SYMBOL,
+    model_binding,
+    plan_of,
+    record_of,
+    row_of,
+)
+
+from detent.adapters.sqlite_ledger import BlockEvent, SqliteLedger, Written
+from detent.contracts.binding import PROXY_BINDING
+from detent.contracts.calls.ledger import ListDecisionsRequest
+from detent.contracts.decision import DecisionKind, DecisionRecord, LocalAnswer
+from detent.contracts.errors import BindingMismatch, LedgerUnavailable
+from detent.contracts.plan import PlanStatus
+from detent.contracts.reasons import Reason
+from detent.core.ledger.record import CHAIN_START, BoundPlan, ChainPoint, bind_plan
+
+BOUND = bind_plan(plan_of("plan", (SYMBOL, OTHER_SYMBOL)), model_binding())
+
+
+@pytest.fixture(name="ledger")
+async def _ledger(tmp_path: Path) -> AsyncIterator[SqliteLedger]:
+    ledger = SqliteLedger(tmp_path / "ledger.sqlite")
+    yield ledger
+    await ledger.close()
+
+
+def written(record: DecisionRecord) -> Written:
+    return Written(record=record, canonical=record.canonical, record_hash=record.record_hash)
+
+
+def chain_of(
+    length: int, *, bound: BoundPlan = BOUND, symbol: str = SYMBOL, first_bar: int = 0
+) -> list[Written]:
+    point, rows = CHAIN_START, []
+    for bar in range(first_bar, first_bar + length):
+        record = record_of(
+            bound=bound,
+            row=row_of(symbol, close=str(100 + bar)),
+            ts_ms=START_MS + bar * HOUR_MS,
+            point=point,
+        )
+        rows.append(written(record))
+        point = ChainPoint(
+            sequence=record.sequence + 1,
+            previous_hash=record.record_hash,
+            state=record.state_after,
+        )
+    return rows
+
+
+async def test_a_record_is_found_by_its_key_and_by_its_hash(ledger: SqliteLedger) -> None:
+    rows = chain_of(3)
+    await ledger.add_records(rows)
+
+    for item in rows:
+        by_key = await ledger.find_record(
+            plan_id="plan", symbol=SYMBOL, ts_ms=item.record.ts_ms, kind=DecisionKind.BAR
+        )
+        assert by_key == item
+        assert await ledger.find_record_by_hash(item.record_hash) == item
+    other = await ledger.find_record(
+        plan_id="plan", symbol=SYMBOL, ts_ms=START_MS, kind=DecisionKind.EMERGENCY
+    )
+    assert other is await ledger.find_record_by_hash("0" * 64) is None
+
+
+@pytest.mark.parametrize("again", ["same", "other content", "other place"])
+async def test_a_key_is_used_once(ledger: SqliteLedger, again: str) -> None:
+    (first, second) = chain_of(2)
+    await ledger.add_records([first])
+    record = first.record
+    if again == "other content":
+        record = record_of(bound=BOUND, row=row_of(close="99"))
+    if again == "other place":
+        record = dataclasses.replace(second.record, sequence=0)
+
+    with pytest.raises(LedgerUnavailable, match="UNIQUE"):
+        await ledger.add_records([written(record)])
+
+    assert (await ledger.verify("")).record_count == 1
+
+
+async def test_records_of_one_call_are_kept_all_or_none(ledger: SqliteLedger) -> None:
+    rows = chain_of(3)
+    await ledger.add_records([rows[1]])
+
+    with pytest.raises(LedgerUnavailable):
+        await ledger.add_records([rows[0], rows[1], rows[2]])
+
+    assert (await ledger.verify("")).record_count == 1
+
+
+async def test_the_last_record_of_every_symbol_is_where_a_restart_begins(
+    ledger: SqliteLedger,
+) -> None:
+    long, short = chain_of(5), chain_of(2, symbol=OTHER_SYMBOL)
+    await ledger.add_records([*long, *short])
+
+    last = await ledger.last_records("plan")
+
+    assert {item.record.row.symbol: item for item in last} == {
+        SYMBOL: long[-1],
+        OTHER_SYMBOL: short[-1],
+    }
+    assert await ledger.last_records("other") == []
+
+
+async def test_closes_come_from_every_plan_of_the_book(ledger: SqliteLedger) -> None:
+    later = bind_plan(dataclasses.replace(plan_of("later"), book=BOUND.plan.book), PROXY_BINDING)
+    stranger = bind_plan(plan_of("stranger"), PROXY_BINDING)
+    for bound in (BOUND, later, stranger):
+        await ledger.add_plan_event(bound, PlanStatus.OPEN)
+    await ledger.add_records(chain_of(3))
+    await ledger.add_records(chain_of(2, bound=later, first_bar=3))
+    await ledger.add_records(chain_of(2, bound=stranger))
+
+    book = BOUND.plan.book
+    assert await ledger.recent_closes(book=book, symbol=SYMBOL, count=10) == [
+        100.0,
+        101.0,
+        102.0,
+        103.0,
+        104.0,
+    ]
+    assert await ledger.recent_closes(book=book, symbol=SYMBOL, count=2) == [103.0, 104.0]
+    assert await ledger.recent_closes(book=book, symbol=OTHER_SYMBOL, count=2) == []
+
+
+async def test_plans_are_kept_with_their_bindings_open_and_closed(ledger: SqliteLedger) -> None:
+    other = bind_plan(plan_of("other"), PROXY_BINDING)
+    for bound in (BOUND, other):
+        await ledger.add_plan_event(bound, PlanStatus.OPEN)
+    await ledger.add_plan_event(other, PlanStatus.CLOSED)
+
+    assert await ledger.open_plans() == [BOUND]
+    assert await ledger.find_plan("plan") == (BOUND, PlanStatus.OPEN)
+    assert await ledger.find_plan("other") == (other, PlanStatus.CLOSED)
+    assert await ledger.find_plan("none") is None
+
+
+async def test_pages_give_every_record_once_in_order(ledger: SqliteLedger) -> None:
+    rows = chain_of(7)
+    await ledger.add_records(rows)
+    found, after_id = [], 0
+    while True:
+        query = ListDecisionsRequest(plan_id="plan", symbol="", page_size=3, page_token="")
+        page = await ledger.list_records(query, after_id)
+        if not page:
+            break
+        after_id = page[-1][0]
+        found += [canonical for _, canonical in page]
+
+    assert found == [item.canonical.decode() for item in rows]
+
+
+@pytest.mark.proves("R231")
+async def test_refusals_late_answers_and_local_answers_have_tables_of_their_own(
+    ledger: SqliteLedger, tmp_path: Path
+) -> None:
+    (item,) = chain_of(1)
+    error = BindingMismatch("A" * 64, "a" * 64)
+    event = BlockEvent(
+        at_ms=1, method="PolicyService/X", plan_id="plan", binding_hash="A", ts_ms=2, error=error
+    )
+    answer = LocalAnswer(
+        ts_ms=START_MS,
+        kind=DecisionKind.BAR,
+        row=row_of(),
+        target_weight_final_ppm=0,
+        reason=Reason.CLIENT_NO_SERVICE,
+    )
+
+    await ledger.add_block_events([event])
+    await ledger.add_late_answers([item], at_ms=3)
+    taken = [await ledger.add_local_answers("plan", [answer]) for _ in range(2)]
+
+    assert taken == [1, 0]
+    counts = [
+        (await ledger._file.read(f"SELECT COUNT(*) FROM {table}"))[0][0]
+        for table in ("block_events", "late_answers", "local_answers", "decision_records")
+    ]
+    assert counts == [1, 1, 1, 0]
+    (reason,) = (await ledger._file.read("SELECT reason FROM block_events"))[0]
+    assert reason == "BINDING_MISMATCH"
+
+
+async def test_a_ledger_that_is_opened_again_carries_on(tmp_path: Path) -> None:
+    rows = chain_of(4)
+    for pair in (rows[:2], rows[2:]):
+        ledger = SqliteLedger(tmp_path / "ledger.sqlite")
+        await ledger.add_records(pair)
+        verified = await ledger.verify("plan")
+        await ledger.close()
+
+    assert (verified.record_count, verified.breaks) == (4, ())
+    assert [head.record_hash for head in verified.heads] == [rows[-1].record_hash]

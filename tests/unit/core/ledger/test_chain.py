@@ -1,0 +1,165 @@
+"""Proves that whatever is done to stored records between two heads is found."""
+
+import dataclasses
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.builders import HOUR_MS, OTHER_SYMBOL, START_MS, SYMBOL, plan_of, record_of, row_of
+
+from detent.contracts.binding import PROXY_BINDING
+from detent.contracts.canonical import sha256_hex
+from detent.contracts.decision import DecisionRecord
+from detent.core.ledger.chain import StoredRecord, verify_chains
+from detent.core.ledger.record import CHAIN_START, ChainPoint, bind_plan
+
+Chain = list[StoredRecord]
+BOUND = bind_plan(plan_of("plan", (SYMBOL, OTHER_SYMBOL)), PROXY_BINDING)
+
+
+def stored(record: DecisionRecord) -> StoredRecord:
+    return StoredRecord(
+        plan_id=record.plan_id,
+        symbol=record.row.symbol,
+        ts_ms=record.ts_ms,
+        kind=record.kind.value,
+        sequence=record.sequence,
+        record_hash=record.record_hash,
+        canonical=record.canonical,
+    )
+
+
+def chain_of(length: int, symbol: str = SYMBOL) -> Chain:
+    point, rows = CHAIN_START, []
+    for bar in range(length):
+        record = record_of(
+            bound=BOUND, row=row_of(symbol), ts_ms=START_MS + bar * HOUR_MS, point=point
+        )
+        rows.append(stored(record))
+        point = ChainPoint(
+            sequence=bar + 1, previous_hash=record.record_hash, state=record.state_after
+        )
+    return rows
+
+
+WHOLE = chain_of(12)
+
+
+def test_a_whole_chain_verifies_and_gives_its_head() -> None:
+    found = verify_chains(WHOLE)
+
+    assert (found.record_count, found.breaks) == (12, ())
+    assert found.heads == (WHOLE[-1],)
+
+
+def test_chains_are_verified_one_by_one() -> None:
+    found = verify_chains([*WHOLE, *chain_of(5, OTHER_SYMBOL)])
+
+    assert (found.record_count, found.breaks, len(found.heads)) == (17, (), 2)
+
+
+def flipped(chain: Chain, at: int) -> Chain:
+    """Flip one bit of the bytes."""
+    content = bytearray(chain[at].canonical)
+    content[len(content) // 2] ^= 1
+    return replaced(chain, at, canonical=bytes(content))
+
+
+def rehashed(chain: Chain, at: int) -> Chain:
+    """Change the bytes and the row's hash with them."""
+    changed = chain[at].canonical.replace(b'"book"', b'"look"')
+    return replaced(chain, at, canonical=changed, record_hash=sha256_hex(changed))
+
+
+def replaced(chain: Chain, at: int, **changes: object) -> Chain:
+    return [*chain[:at], dataclasses.replace(chain[at], **changes), *chain[at + 1 :]]  # type: ignore[arg-type]
+
+
+def deleted(chain: Chain, at: int) -> Chain:
+    return [*chain[:at], *chain[at + 1 :]]
+
+
+def swapped(chain: Chain, at: int) -> Chain:
+    """Swap two rows, each with the sequence of the place that it is put in."""
+    one, other = chain[at], chain[at + 1]
+    return [
+        *chain[:at],
+        dataclasses.replace(other, sequence=one.sequence),
+        dataclasses.replace(one, sequence=other.sequence),
+        *chain[at + 2 :],
+    ]
+
+
+def doubled(chain: Chain, at: int) -> Chain:
+    return [*chain[: at + 1], *chain[at:]]
+
+
+def refiled(chain: Chain, at: int) -> Chain:
+    """Move a row to another bar without touching its bytes."""
+    return replaced(chain, at, ts_ms=chain[at].ts_ms + 1)
+
+
+def rekinded(chain: Chain, at: int) -> Chain:
+    return replaced(chain, at, kind="emergency")
+
+
+def emptied(chain: Chain, at: int) -> Chain:
+    return replaced(chain, at, canonical=b"")
+
+
+def binary(chain: Chain, at: int) -> Chain:
+    return replaced(chain, at, canonical=b"\xff\xfe\x00")
+
+
+EDITS: Sequence[Callable[[Chain, int], Chain]] = (
+    flipped,
+    rehashed,
+    deleted,
+    swapped,
+    doubled,
+    refiled,
+    rekinded,
+    emptied,
+    binary,
+)
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
+@pytest.mark.parametrize("at", [0, 1, 5, 10])
+def test_an_edit_before_the_head_is_found(edit: Callable[[Chain, int], Chain], at: int) -> None:
+    found = verify_chains(edit(WHOLE, at))
+
+    assert found.breaks
+    assert found.breaks[0].sequence in (at, at + 1)
+    assert found.breaks[0].message
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.data())
+def test_no_bit_of_a_record_can_be_flipped_unseen(at: int, data: st.DataObject) -> None:
+    content = bytearray(WHOLE[at].canonical)
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+
+    assert verify_chains(replaced(WHOLE, at, canonical=bytes(content))).breaks
+
+
+def test_ten_thousand_random_edits_are_all_found() -> None:
+    chance = random.Random(1)
+    for _ in range(10_000):
+        edit, at = chance.choice(EDITS), chance.randrange(len(WHOLE) - 1)
+        assert verify_chains(edit(WHOLE, at)).breaks, (edit.__name__, at)
+
+
+def test_a_cut_tail_shows_in_the_head() -> None:
+    """Within the file nothing is wrong with it: whoever noted the head before sees it."""
+    cut = verify_chains(WHOLE[:-1])
+
+    assert cut.breaks == ()
+    assert cut.heads != verify_chains(WHOLE).heads
+
+
+def test_breaks_are_listed_up_to_a_bound() -> None:
+    chain = [dataclasses.replace(row, record_hash="0" * 64) for row in WHOLE * 20]
+
+    assert len(verify_chains(chain).breaks) == 100
