@@ -9,7 +9,7 @@ import concurrent.futures
 import enum
 import functools
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,7 +72,9 @@ class SqliteFile:
             self._drain = asyncio.create_task(self._drain_pending())
         await written
 
-    async def read(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+    async def read(
+        self, sql: str, values: Sequence[object] | Mapping[str, object] = ()
+    ) -> list[Row]:
         """Read rows.
 
         Raises:

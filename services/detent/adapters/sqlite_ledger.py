@@ -48,6 +48,15 @@ class BlockEvent:
     error: DetentError
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SeenClose:
+    """Holds the close of one bar, and whether the plan that asks saw it itself."""
+
+    ts_ms: int
+    close: float
+    is_own: bool
+
+
 class SqliteLedger:
     """Owns one ledger file; every write is durable when it returns."""
 
@@ -122,15 +131,40 @@ class SqliteLedger:
         rows = await self._file.read(f"{sql} WHERE plan_id = ? GROUP BY symbol", (plan_id,))
         return [_written(row) for row in rows]
 
-    async def recent_closes(self, *, book: str, symbol: str, count: int) -> list[float]:
-        """Give the newest closes that a book's plans saw of a symbol, oldest first."""
-        plans = "SELECT plan_id FROM plan_log WHERE book = ? AND event = 'opened'"
-        sql = f"SELECT bar_close FROM bar_decisions WHERE plan_id IN ({plans})"
-        rows = await self._file.read(
-            f"{sql} AND symbol = ? AND kind = ? ORDER BY ts_ms DESC LIMIT ?",
-            (book, symbol, DecisionKind.BAR.value, count),
+    async def recent_closes(
+        self, plan: Plan, symbol: str, *, before_ts_ms: int, count: int
+    ) -> list[SeenClose]:
+        """Give the newest closes before an instant that a plan may see, oldest first.
+
+        These are its own, and those that the book's other plans saw before its first record:
+        what they saw later is not its past. A bar that several saw counts once.
+        """
+        mine = "plan_id = :plan_id AND symbol = :symbol"
+        others = "SELECT plan_id FROM plan_log WHERE book = :book AND event = 'opened'"
+        first = f"SELECT MIN(ts_ms) FROM decision_records WHERE {mine}"
+        newest = (
+            "SELECT MAX(id) FROM decision_records"
+            " WHERE symbol = :symbol AND kind = :kind AND ts_ms < :before_ts_ms"
+            f" AND (plan_id = :plan_id OR (plan_id IN ({others})"
+            f" AND ts_ms < COALESCE(({first}), :before_ts_ms)))"
+            " GROUP BY ts_ms ORDER BY ts_ms DESC LIMIT :count"
         )
-        return [float(row[0]) for row in reversed(rows)]
+        rows = await self._file.read(
+            "SELECT ts_ms, bar_close, plan_id = :plan_id FROM bar_decisions"
+            f" WHERE id IN ({newest}) ORDER BY ts_ms",
+            {
+                "plan_id": plan.plan_id,
+                "symbol": symbol,
+                "book": plan.book,
+                "kind": DecisionKind.BAR.value,
+                "before_ts_ms": before_ts_ms,
+                "count": count,
+            },
+        )
+        return [
+            SeenClose(ts_ms=ts_ms, close=float(close), is_own=bool(is_own))
+            for ts_ms, close, is_own in rows
+        ]
 
     async def list_records(self, query: ListDecisionsRequest, after_id: int) -> list[Row]:
         """Give (id, canonical) of a page of records in the order of writing."""

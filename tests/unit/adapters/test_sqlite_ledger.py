@@ -21,7 +21,7 @@ from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.calls.ledger import ListDecisionsRequest
 from detent.contracts.decision import DecisionKind, DecisionRecord, LocalAnswer
 from detent.contracts.errors import BindingMismatch, LedgerUnavailable
-from detent.contracts.plan import PlanStatus
+from detent.contracts.plan import Plan, PlanStatus
 from detent.contracts.reasons import Reason
 from detent.core.ledger.record import CHAIN_START, BoundPlan, ChainPoint, bind_plan
 
@@ -116,25 +116,33 @@ async def test_the_last_record_of_every_symbol_is_where_a_restart_begins(
     assert await ledger.last_records("other") == []
 
 
-async def test_closes_come_from_every_plan_of_the_book(ledger: SqliteLedger) -> None:
-    later = bind_plan(dataclasses.replace(plan_of("later"), book=BOUND.plan.book), PROXY_BINDING)
+async def test_a_plan_sees_its_own_closes_and_its_books_before_it(ledger: SqliteLedger) -> None:
+    book = BOUND.plan.book
+    later = bind_plan(dataclasses.replace(plan_of("later"), book=book), PROXY_BINDING)
     stranger = bind_plan(plan_of("stranger"), PROXY_BINDING)
     for bound in (BOUND, later, stranger):
         await ledger.add_plan_event(bound, PlanStatus.OPEN)
-    await ledger.add_records(chain_of(3))
-    await ledger.add_records(chain_of(2, bound=later, first_bar=3))
-    await ledger.add_records(chain_of(2, bound=stranger))
+    await ledger.add_records(chain_of(6))
+    await ledger.add_records(chain_of(9, bound=stranger))
 
-    book = BOUND.plan.book
-    assert await ledger.recent_closes(book=book, symbol=SYMBOL, count=10) == [
-        100.0,
-        101.0,
-        102.0,
-        103.0,
-        104.0,
-    ]
-    assert await ledger.recent_closes(book=book, symbol=SYMBOL, count=2) == [103.0, 104.0]
-    assert await ledger.recent_closes(book=book, symbol=OTHER_SYMBOL, count=2) == []
+    async def seen(
+        plan: Plan, *, bar: int = 1_000, count: int = 10, symbol: str = SYMBOL
+    ) -> list[float]:
+        closes = await ledger.recent_closes(
+            plan, symbol, before_ts_ms=START_MS + bar * HOUR_MS, count=count
+        )
+        assert [close.ts_ms for close in closes] == sorted({close.ts_ms for close in closes})
+        return [close.close for close in closes]
+
+    assert await seen(later.plan) == [100, 101, 102, 103, 104, 105]
+    assert await seen(later.plan, bar=4) == [100, 101, 102, 103]
+    assert await seen(later.plan, count=2) == [104, 105]
+    assert await seen(later.plan, symbol=OTHER_SYMBOL) == []
+    # From its first record on, its past is its own: bar 5 of the other plan is not in it.
+    rows = chain_of(1, bound=later, first_bar=4)
+    await ledger.add_records(rows)
+    assert await seen(later.plan) == [100, 101, 102, 103, 104]
+    assert (await ledger.recent_closes(later.plan, SYMBOL, before_ts_ms=2**62, count=9))[-1].is_own
 
 
 async def test_plans_are_kept_with_their_bindings_open_and_closed(ledger: SqliteLedger) -> None:

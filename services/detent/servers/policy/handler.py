@@ -199,10 +199,13 @@ class PolicyHandler:
     ) -> DecideTargetWeightsResponse:
         known = [row.symbol for row in query.rows if row.symbol in opened.chains]
         async with opened.locked(known):
+            # Whoever waited behind a close finds the plan gone: closed is closed.
+            await self._plans.get_open(query.plan_id)
             # (1) Idempotency: a bar that has a record gets the recorded answer.
             rows = await self._sorted(opened, query)
             # (2), (3), (4) Gates, features, inference, output gate.
             outcomes = await self._asked(opened, query, rows.fresh, call)
+            await self._plans.rewind(opened, [row.symbol for row in rows.fresh], ts_ms=query.ts_ms)
             # (5), (6) The proxy on every bar, the choice, the weight.
             with span(self._tracer, "decide", call.trace):
                 fresh = _records(opened, query, rows.fresh, outcomes)
@@ -343,14 +346,10 @@ def _records(
     outcomes: Mapping[str, ModelOutcome] | None,
 ) -> list[Written]:
     """Decide rows, each beside its proxy, and write their records."""
+    closes = [[seen.close for seen in opened.closes[row.symbol]] for row in rows]
     # Only a regular bar adds its close to what the proxy sees.
-    newest = query.kind is DecisionKind.BAR
-    closes = [
-        [*opened.closes[row.symbol], float(row.bar_close)]
-        if newest
-        else [*opened.closes[row.symbol]]
-        for row in rows
-    ]
+    if query.kind is DecisionKind.BAR:
+        closes = [[*seen, float(row.bar_close)] for seen, row in zip(closes, rows, strict=True)]
     written = []
     for row, proxy in zip(rows, proxy_answers(closes, PROXY_DEFAULT), strict=True):
         record = record_decision(

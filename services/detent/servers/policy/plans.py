@@ -5,12 +5,15 @@ import collections
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 
-from detent.adapters.sqlite_ledger import SqliteLedger, Written
+from detent.adapters.sqlite_ledger import SeenClose, SqliteLedger, Written
 from detent.contracts.decision import DecisionKind
 from detent.contracts.errors import PlanClosed, PlanConflict, PlanNotFound
 from detent.contracts.plan import PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
+from detent.contracts.units import INT64_MAX
 from detent.core.ledger.record import CHAIN_START, BoundPlan, ChainPoint
+
+Closes = collections.deque[SeenClose]
 
 
 class SymbolChain:
@@ -37,7 +40,7 @@ class SymbolChain:
 class OpenPlan:
     """Holds one open plan with the chains of its symbols and their closes."""
 
-    def __init__(self, bound: BoundPlan, closes: dict[str, collections.deque[float]]) -> None:
+    def __init__(self, bound: BoundPlan, closes: dict[str, Closes]) -> None:
         """Start every chain at its beginning."""
         self.bound = bound
         self.closes = closes
@@ -63,7 +66,9 @@ class OpenPlan:
             symbol = item.record.row.symbol
             self.chains[symbol].advance(item)
             if item.record.kind is DecisionKind.BAR:
-                self.closes[symbol].append(float(item.record.row.bar_close))
+                close = float(item.record.row.bar_close)
+                seen = SeenClose(ts_ms=item.record.ts_ms, close=close, is_own=True)
+                self.closes[symbol].append(seen)
 
 
 class Plans:
@@ -114,9 +119,10 @@ class Plans:
         """Close a plan after the decisions under way."""
         plan = opened.bound.plan
         async with self._opening, opened.locked(plan.symbols):
-            if self._open.pop(plan.plan_id, None) is None:
+            if plan.plan_id not in self._open:
                 return
             await self._ledger.add_plan_event(opened.bound, PlanStatus.CLOSED)
+            del self._open[plan.plan_id]
             for symbol in plan.symbols:
                 self._owners.pop((plan.book, symbol), None)
 
@@ -138,17 +144,31 @@ class Plans:
             raise PlanClosed(f"plan {plan_id!r} is closed", plan_id=plan_id)
         return opened
 
+    async def rewind(self, opened: OpenPlan, symbols: Iterable[str], *, ts_ms: int) -> None:
+        """Drop closes that are not in the past of a plan's first bar.
+
+        Another plan of the book may have gone further; nothing of that may be seen.
+        """
+        for symbol in symbols:
+            closes = opened.closes[symbol]
+            if closes and not closes[-1].is_own and closes[-1].ts_ms >= ts_ms:
+                opened.closes[symbol] = await self._closes(opened.bound, symbol, before_ts_ms=ts_ms)
+
     async def _loaded(self, bound: BoundPlan) -> OpenPlan:
-        plan = bound.plan
+        return OpenPlan(
+            bound,
+            {
+                symbol: await self._closes(bound, symbol, before_ts_ms=INT64_MAX)
+                for symbol in bound.plan.symbols
+            },
+        )
+
+    async def _closes(self, bound: BoundPlan, symbol: str, *, before_ts_ms: int) -> Closes:
         count = PROXY_DEFAULT.closes_needed
-        closes = {
-            symbol: collections.deque(
-                await self._ledger.recent_closes(book=plan.book, symbol=symbol, count=count),
-                maxlen=count,
-            )
-            for symbol in plan.symbols
-        }
-        return OpenPlan(bound, closes)
+        closes = await self._ledger.recent_closes(
+            bound.plan, symbol, before_ts_ms=before_ts_ms, count=count
+        )
+        return collections.deque(closes, maxlen=count)
 
     def _keep(self, opened: OpenPlan) -> None:
         plan = opened.bound.plan

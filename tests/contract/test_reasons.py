@@ -1,0 +1,174 @@
+"""Holds contract, code and `docs/ERRORS.md` to one list of reasons and one of errors."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from tests.builders import call_of, plan_of
+from tests.fakes import PolicyHost
+
+from detent.api.v1 import reason_pb2
+from detent.contracts import errors
+from detent.contracts.binding import PROXY_BINDING_HASH
+from detent.contracts.calls.policy import GetPlanRequest, GetPlanResponse
+from detent.contracts.errors import DetentError, InternalError, InvalidField, ModelNotReady
+from detent.contracts.reasons import ErrorReason, Reason
+from detent.rpc.channel import RemoteService, open_channel
+from detent.rpc.serve import Server, ServerOptions, Service
+from detent.rpc.status import CODES, INTERNAL_TEXT
+from detent.rpc.tracing import no_tracer
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "ERRORS.md").read_text(encoding="utf-8")
+RAISED: dict[type[DetentError], DetentError] = {
+    errors.InvalidField: InvalidField("rows[2].position.equity", "-1", "above 0"),
+    errors.BindingMismatch: errors.BindingMismatch("A" * 64, "b" * 64),
+    errors.HorizonMismatch: errors.HorizonMismatch("plan.horizon_id", "h8", "h4"),
+    errors.ModelNotReady: ModelNotReady("not loaded", gate_reason=Reason.MANIFEST_INVALID),
+}
+
+
+def rows(heading: str) -> list[list[str]]:
+    """Read the cells of the table under a heading."""
+    section = DOCUMENT.split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    return [[cell.strip(" `") for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def values(enum: Any, prefix: str) -> list[str]:
+    """List the values of a wire enum without its prefix, the error to send left out."""
+    return [name.removeprefix(prefix) for name, number in enum.items() if number]
+
+
+@pytest.mark.proves("R114")
+def test_the_reasons_are_one_list() -> None:
+    wire = values(reason_pb2.Reason, "REASON_")
+
+    assert [reason.name for reason in Reason] == wire
+    assert [row[1] for row in rows("Reasons")] == [reason.value for reason in Reason]
+    assert all(len(row) == 4 and all(row) for row in rows("Reasons"))
+
+
+def test_the_errors_are_one_list() -> None:
+    wire = values(reason_pb2.ErrorReason, "ERROR_REASON_")
+    table = rows("Errors")
+
+    assert [reason.name for reason in ErrorReason] == wire
+    assert [row[0] for row in table] == [reason.value for reason in ErrorReason]
+    assert {row[0]: row[1] for row in table} == {
+        kind.reason.value: code.name for kind, code in CODES.items()
+    }
+
+
+def test_every_error_that_travels_has_a_reason_of_its_own() -> None:
+    kinds = {
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, DetentError)
+    }
+    local = {
+        DetentError,
+        errors.InvalidResponse,
+        errors.ArtifactInvalid,
+        errors.DataInvalid,
+    }
+
+    assert set(CODES) == kinds - local
+    assert len({kind.reason for kind in CODES}) == len(CODES)
+
+
+@pytest.mark.proves("R213")
+def test_the_emergency_reasons_keep_the_seeds_spelling() -> None:
+    assert [reason.value for reason in Reason if reason.value.islower()] == [
+        "emergency_exit_executed",
+        "emergency_exit_veto_same_bar",
+        "emergency_exit_veto_min_hold",
+        "emergency_exit_missing_exit_rule",
+    ]
+
+
+class Raises:
+    """Answers every call with one error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getattr__(self, name: str) -> Any:
+        async def answer(_query: object, _call: object) -> None:
+            raise self.error
+
+        return answer
+
+
+async def raised_over_the_wire(error: Exception) -> DetentError:
+    """Raise an error in a server and give what its caller gets."""
+    options = ServerOptions(listen="127.0.0.1:0", reflection=False, drain_grace_s=0)
+    server = Server(options, [Service(name="PolicyService", handler=Raises(error))], no_tracer())
+    channel = open_channel(await server.start())
+    service = RemoteService(channel, "PolicyService", no_tracer())
+    try:
+        with pytest.raises(DetentError) as caught:
+            await service.call(
+                GetPlanRequest(plan_id="p"),
+                GetPlanResponse,
+                timeout_s=5.0,
+                trace=call_of().trace,
+            )
+    finally:
+        await channel.close()
+        await server.drain()
+    return caught.value
+
+
+@pytest.mark.parametrize("kind", CODES, ids=lambda kind: kind.__name__)
+async def test_an_error_arrives_as_it_was_raised(kind: type[DetentError]) -> None:
+    sent = RAISED.get(kind) or kind("what was found and expected", symbol="EURUSD", ts_ms=7)
+    arrived = await raised_over_the_wire(sent)
+
+    assert type(arrived) is kind
+    assert arrived.message == sent.message
+    assert arrived.metadata == sent.metadata
+    if isinstance(arrived, ModelNotReady):
+        assert arrived.gate_reason is Reason.MANIFEST_INVALID
+    if isinstance(arrived, InvalidField):
+        assert (arrived.field, arrived.found) == ("rows[2].position.equity", "-1")
+
+
+async def test_what_others_raise_does_not_leave_the_process(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Foreign texts hold paths, addresses, values: the caller gets none of it, the log all."""
+    arrived = await raised_over_the_wire(OSError(2, "secret", "/var/lib/somewhere"))
+
+    assert isinstance(arrived, InternalError)
+    assert arrived.message == INTERNAL_TEXT
+    assert arrived.metadata == {}
+    assert "secret" in caplog.text
+
+
+async def test_a_stranger_reads_the_reason_from_the_standard_details(host: PolicyHost) -> None:
+    """Any gRPC client can: `google.rpc.Status` with one `ErrorInfo`."""
+    from google.rpc import error_details_pb2, status_pb2
+
+    from detent.contracts.wire import message_class
+
+    async with grpc.aio.insecure_channel(host.target) as channel:
+        ask = channel.unary_unary(
+            "/detent.api.v1.PolicyService/GetPlan",
+            request_serializer=message_class("GetPlanRequest").SerializeToString,
+            response_deserializer=message_class("GetPlanResponse").FromString,
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await ask(message_class("GetPlanRequest")(plan_id="nobody"), timeout=5)
+    trailers = dict(refused.value.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+    info = error_details_pb2.ErrorInfo()
+
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    assert status.details[0].Unpack(info)
+    assert (info.domain, info.reason) == ("detent", "PLAN_NOT_FOUND")
+    assert dict(info.metadata) == {"plan_id": "nobody"}
+    assert re.fullmatch(r"no plan is named 'nobody'", status.message)
+    assert PROXY_BINDING_HASH not in status.message
+    assert plan_of("nobody").plan_id in status.message
