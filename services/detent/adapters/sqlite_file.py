@@ -6,6 +6,7 @@ so that the event loop never waits for the disk.
 
 import asyncio
 import concurrent.futures
+import contextlib
 import enum
 import functools
 import sqlite3
@@ -19,6 +20,8 @@ T = TypeVar("T")
 # One statement and every row that it is to write.
 Statement = tuple[str, Sequence[Sequence[object]]]
 Row = tuple[Any, ...]
+# About two megabytes of records: often enough to keep the log short, seldom enough to share.
+CHECKPOINT_ROWS = 1_000
 
 
 class Durability(enum.Enum):
@@ -45,6 +48,7 @@ class SqliteFile:
         self._pending: list[tuple[list[Statement], asyncio.Future[None]]] = []
         self._drain: asyncio.Task[None] | None = None
         self._durability = durability
+        self._rows_in_log = 0
         self._db = self._thread.submit(self._open, path, schema).result()
 
     def _open(self, path: Path, schema: str) -> sqlite3.Connection:
@@ -53,6 +57,8 @@ class SqliteFile:
             db = sqlite3.connect(path, isolation_level=None)
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
+            # The log is moved into the file by us, after the answers have left.
+            db.execute("PRAGMA wal_autocheckpoint=0")
             db.executescript(schema)
             if self._durability is Durability.UNSAFE_MEMORY:
                 db.execute("BEGIN IMMEDIATE")
@@ -108,6 +114,7 @@ class SqliteFile:
                 # Find out whose rows were at fault: one caller must not fail another.
                 for rows, written in batch:
                     _settle(written, await self._try_commit([rows]))
+            await self._try_checkpoint(sum(len(r) for rows, _ in batch for _, r in rows))
 
     async def _try_commit(self, batches: list[list[Statement]]) -> LedgerUnavailable | None:
         try:
@@ -115,6 +122,18 @@ class SqliteFile:
         except LedgerUnavailable as error:
             return error
         return None
+
+    async def _try_checkpoint(self, row_count: int) -> None:
+        """Move the log into the file now and then, while nobody waits for an answer.
+
+        What goes wrong here is no loss, the log has it all; the next write will say so.
+        """
+        self._rows_in_log += row_count
+        if self._rows_in_log < CHECKPOINT_ROWS or self._durability is not Durability.FULL:
+            return
+        self._rows_in_log = 0
+        with contextlib.suppress(LedgerUnavailable):
+            await self.use(lambda db: db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
 
     def _commit(self, batches: list[list[Statement]], db: sqlite3.Connection) -> None:
         if self._durability is Durability.UNSAFE_MEMORY:

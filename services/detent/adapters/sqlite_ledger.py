@@ -19,6 +19,8 @@ from detent.core.ledger.chain import StoredRecord, Verification, verify_chains
 from detent.core.ledger.record import BoundPlan, bind_plan
 
 # As bytes, whatever somebody has put there: an auditor must be able to read all of it.
+# Hourly bars of an instrument that rests over a long holiday lie this far apart on average.
+BARS_APART_MAX = 8
 _STORED = "plan_id, symbol, ts_ms, kind, sequence, record_hash, CAST(canonical AS BLOB)"
 _OPENED = "SELECT plan, binding FROM plan_log AS opened WHERE event = 'opened'"
 _IS_CLOSED = (
@@ -46,15 +48,6 @@ class BlockEvent:
     binding_hash: str
     ts_ms: int | None
     error: DetentError
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SeenClose:
-    """Holds the close of one bar, and whether the plan that asks saw it itself."""
-
-    ts_ms: int
-    close: float
-    is_own: bool
 
 
 class SqliteLedger:
@@ -121,50 +114,56 @@ class SqliteLedger:
 
     async def find_record_by_hash(self, record_hash: str) -> Written | None:
         """Give a record by its hash, if there is one."""
-        sql = "SELECT canonical, record_hash FROM decision_records WHERE record_hash = ?"
-        rows = await self._file.read(sql, (record_hash,))
+        sql = "SELECT canonical, record_hash FROM decision_records"
+        rows = await self._file.read(
+            f"{sql} WHERE substr(record_hash, 1, 16) = ? AND record_hash = ?",
+            (record_hash[:16], record_hash),
+        )
         return _written(rows[0]) if rows else None
 
-    async def last_records(self, plan_id: str) -> list[Written]:
-        """Give the last record of every symbol of a plan."""
-        sql = "SELECT canonical, record_hash, MAX(sequence) FROM decision_records"
-        rows = await self._file.read(f"{sql} WHERE plan_id = ? GROUP BY symbol", (plan_id,))
-        return [_written(row) for row in rows]
+    async def last_records(self, plan: Plan) -> list[Written]:
+        """Give the last record of every symbol of a plan, as far as there is one."""
 
-    async def recent_closes(
-        self, plan: Plan, symbol: str, *, before_ts_ms: int, count: int
-    ) -> list[SeenClose]:
-        """Give the newest closes before an instant that a plan may see, oldest first.
+        def walk_back(db: sqlite3.Connection) -> list[Row]:
+            found: dict[str, Row] = {}
+            begun = "SELECT COUNT(*) FROM decision_records WHERE sequence = 0 AND plan_id = ?"
+            count = db.execute(begun, (plan.plan_id,)).fetchone()[0]
+            sql = "SELECT canonical, record_hash, symbol FROM decision_records WHERE plan_id = ?"
+            rows = db.execute(f"{sql} ORDER BY id DESC", (plan.plan_id,)) if count else []
+            for row in rows:
+                found.setdefault(row[2], row)
+                if len(found) == count:
+                    break
+            return list(found.values())
 
-        These are its own, and those that the book's other plans saw before its first record:
-        what they saw later is not its past. A bar that several saw counts once.
+        return [_written(row) for row in await self._file.use(walk_back)]
+
+    async def closes_before(self, plan: Plan, ts_ms: int, *, count: int) -> dict[str, list[float]]:
+        """Give the newest closes that a plan may know at a bar, per symbol, oldest first.
+
+        These are its own, and those that other plans of its book saw before its first record:
+        what they saw later is not its past. They reach back as far as `count` bars can lie
+        apart over weekends and holidays, and no further.
         """
-        mine = "plan_id = :plan_id AND symbol = :symbol"
-        others = "SELECT plan_id FROM plan_log WHERE book = :book AND event = 'opened'"
-        first = f"SELECT MIN(ts_ms) FROM decision_records WHERE {mine}"
-        newest = (
-            "SELECT MAX(id) FROM decision_records"
-            " WHERE symbol = :symbol AND kind = :kind AND ts_ms < :before_ts_ms"
-            f" AND (plan_id = :plan_id OR (plan_id IN ({others})"
-            f" AND ts_ms < COALESCE(({first}), :before_ts_ms)))"
-            " GROUP BY ts_ms ORDER BY ts_ms DESC LIMIT :count"
+        since_ts_ms = ts_ms - count * plan.bar_interval_ms * BARS_APART_MAX
+        first = await self._file.read(
+            "SELECT symbol, ts_ms FROM decision_records WHERE sequence = 0 AND plan_id = ?",
+            (plan.plan_id,),
         )
+        begun: dict[str, int] = {symbol: bar_ts_ms for symbol, bar_ts_ms in first}
         rows = await self._file.read(
-            "SELECT ts_ms, bar_close, plan_id = :plan_id FROM bar_decisions"
-            f" WHERE id IN ({newest}) ORDER BY ts_ms",
-            {
-                "plan_id": plan.plan_id,
-                "symbol": symbol,
-                "book": plan.book,
-                "kind": DecisionKind.BAR.value,
-                "before_ts_ms": before_ts_ms,
-                "count": count,
-            },
+            "SELECT plan_id, symbol, ts_ms, json_extract(canonical, '$.row.bar_close')"
+            " FROM decision_records WHERE ts_ms >= ? AND ts_ms < ? AND kind = ? AND plan_id IN"
+            " (SELECT plan_id FROM plan_log WHERE book = ? AND event = 'opened')"
+            " ORDER BY ts_ms, id",
+            (since_ts_ms, ts_ms, DecisionKind.BAR.value, plan.book),
         )
-        return [
-            SeenClose(ts_ms=ts_ms, close=float(close), is_own=bool(is_own))
-            for ts_ms, close, is_own in rows
-        ]
+        # A bar that several plans saw counts once, as the last of them saw it.
+        seen: dict[str, dict[int, float]] = {}
+        for plan_id, symbol, bar_ts_ms, close in rows:
+            if plan_id == plan.plan_id or bar_ts_ms < begun.get(symbol, ts_ms):
+                seen.setdefault(symbol, {})[bar_ts_ms] = float(close)
+        return {symbol: list(bars.values())[-count:] for symbol, bars in seen.items()}
 
     async def list_records(self, query: ListDecisionsRequest, after_id: int) -> list[Row]:
         """Give (id, canonical) of a page of records in the order of writing."""

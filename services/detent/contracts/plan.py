@@ -235,7 +235,7 @@ class ExitIntent:
 
     def __post_init__(self) -> None:
         """Refuse a rule name that is no text; an empty one is vetoed, not refused."""
-        if self.exit_rule_id.strip():
+        if self.exit_rule_id.strip(" "):
             check_text("exit_rule_id", self.exit_rule_id)
 
 

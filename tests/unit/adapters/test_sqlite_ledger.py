@@ -107,13 +107,13 @@ async def test_the_last_record_of_every_symbol_is_where_a_restart_begins(
     long, short = chain_of(5), chain_of(2, symbol=OTHER_SYMBOL)
     await ledger.add_records([*long, *short])
 
-    last = await ledger.last_records("plan")
+    last = await ledger.last_records(BOUND.plan)
 
     assert {item.record.row.symbol: item for item in last} == {
         SYMBOL: long[-1],
         OTHER_SYMBOL: short[-1],
     }
-    assert await ledger.last_records("other") == []
+    assert await ledger.last_records(plan_of("other")) == []
 
 
 async def test_a_plan_sees_its_own_closes_and_its_books_before_it(ledger: SqliteLedger) -> None:
@@ -125,24 +125,19 @@ async def test_a_plan_sees_its_own_closes_and_its_books_before_it(ledger: Sqlite
     await ledger.add_records(chain_of(6))
     await ledger.add_records(chain_of(9, bound=stranger))
 
-    async def seen(
-        plan: Plan, *, bar: int = 1_000, count: int = 10, symbol: str = SYMBOL
-    ) -> list[float]:
-        closes = await ledger.recent_closes(
-            plan, symbol, before_ts_ms=START_MS + bar * HOUR_MS, count=count
-        )
-        assert [close.ts_ms for close in closes] == sorted({close.ts_ms for close in closes})
-        return [close.close for close in closes]
+    async def seen(plan: Plan, *, bar: int, count: int = 10, symbol: str = SYMBOL) -> list[float]:
+        ts_ms = START_MS + bar * HOUR_MS
+        return (await ledger.closes_before(plan, ts_ms, count=count)).get(symbol, [])
 
-    assert await seen(later.plan) == [100, 101, 102, 103, 104, 105]
+    assert await seen(later.plan, bar=10) == [100, 101, 102, 103, 104, 105]
     assert await seen(later.plan, bar=4) == [100, 101, 102, 103]
-    assert await seen(later.plan, count=2) == [104, 105]
-    assert await seen(later.plan, symbol=OTHER_SYMBOL) == []
+    assert await seen(later.plan, bar=10, count=2) == [104, 105]
+    assert await seen(later.plan, bar=10, symbol=OTHER_SYMBOL) == []
+    # What lies too far back to be recent is not asked for at all.
+    assert await seen(later.plan, bar=1_000) == []
     # From its first record on, its past is its own: bar 5 of the other plan is not in it.
-    rows = chain_of(1, bound=later, first_bar=4)
-    await ledger.add_records(rows)
-    assert await seen(later.plan) == [100, 101, 102, 103, 104]
-    assert (await ledger.recent_closes(later.plan, SYMBOL, before_ts_ms=2**62, count=9))[-1].is_own
+    await ledger.add_records(chain_of(1, bound=later, first_bar=4))
+    assert await seen(later.plan, bar=10) == [100, 101, 102, 103, 104]
 
 
 async def test_plans_are_kept_with_their_bindings_open_and_closed(ledger: SqliteLedger) -> None:

@@ -205,7 +205,7 @@ class PolicyHandler:
             rows = await self._sorted(opened, query)
             # (2), (3), (4) Gates, features, inference, output gate.
             outcomes = await self._asked(opened, query, rows.fresh, call)
-            await self._plans.rewind(opened, [row.symbol for row in rows.fresh], ts_ms=query.ts_ms)
+            await self._plans.recall(opened, [row.symbol for row in rows.fresh], ts_ms=query.ts_ms)
             # (5), (6) The proxy on every bar, the choice, the weight.
             with span(self._tracer, "decide", call.trace):
                 fresh = _records(opened, query, rows.fresh, outcomes)
@@ -346,7 +346,7 @@ def _records(
     outcomes: Mapping[str, ModelOutcome] | None,
 ) -> list[Written]:
     """Decide rows, each beside its proxy, and write their records."""
-    closes = [[seen.close for seen in opened.closes[row.symbol]] for row in rows]
+    closes = [list(opened.closes[row.symbol]) for row in rows]
     # Only a regular bar adds its close to what the proxy sees.
     if query.kind is DecisionKind.BAR:
         closes = [[*seen, float(row.bar_close)] for seen, row in zip(closes, rows, strict=True)]

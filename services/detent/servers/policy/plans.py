@@ -5,15 +5,12 @@ import collections
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 
-from detent.adapters.sqlite_ledger import SeenClose, SqliteLedger, Written
+from detent.adapters.sqlite_ledger import SqliteLedger, Written
 from detent.contracts.decision import DecisionKind
 from detent.contracts.errors import PlanClosed, PlanConflict, PlanNotFound
 from detent.contracts.plan import PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
-from detent.contracts.units import INT64_MAX
 from detent.core.ledger.record import CHAIN_START, BoundPlan, ChainPoint
-
-Closes = collections.deque[SeenClose]
 
 
 class SymbolChain:
@@ -40,10 +37,10 @@ class SymbolChain:
 class OpenPlan:
     """Holds one open plan with the chains of its symbols and their closes."""
 
-    def __init__(self, bound: BoundPlan, closes: dict[str, Closes]) -> None:
-        """Start every chain at its beginning."""
+    def __init__(self, bound: BoundPlan) -> None:
+        """Start every chain at its beginning; closes are recalled at the first bar."""
         self.bound = bound
-        self.closes = closes
+        self.closes: dict[str, collections.deque[float]] = {}
         self.chains = {symbol: SymbolChain() for symbol in bound.plan.symbols}
 
     @contextlib.asynccontextmanager
@@ -66,9 +63,7 @@ class OpenPlan:
             symbol = item.record.row.symbol
             self.chains[symbol].advance(item)
             if item.record.kind is DecisionKind.BAR:
-                close = float(item.record.row.bar_close)
-                seen = SeenClose(ts_ms=item.record.ts_ms, close=close, is_own=True)
-                self.closes[symbol].append(seen)
+                self.closes[symbol].append(float(item.record.row.bar_close))
 
 
 class Plans:
@@ -84,9 +79,8 @@ class Plans:
     async def restore(self) -> None:
         """Take up every open plan where its last durable record left it."""
         for bound in await self._ledger.open_plans():
-            opened = await self._loaded(bound)
-            opened_chains = await self._ledger.last_records(bound.plan.plan_id)
-            for written in opened_chains:
+            opened = OpenPlan(bound)
+            for written in await self._ledger.last_records(bound.plan):
                 opened.chains[written.record.row.symbol].advance(written)
             self._keep(opened)
 
@@ -111,7 +105,7 @@ class Plans:
                         found=owner,
                         expected="no open plan on the same book and symbol",
                     )
-            opened = await self._loaded(bound)
+            opened = OpenPlan(bound)
             await self._ledger.add_plan_event(bound, PlanStatus.OPEN)
             self._keep(opened)
 
@@ -144,31 +138,15 @@ class Plans:
             raise PlanClosed(f"plan {plan_id!r} is closed", plan_id=plan_id)
         return opened
 
-    async def rewind(self, opened: OpenPlan, symbols: Iterable[str], *, ts_ms: int) -> None:
-        """Drop closes that are not in the past of a plan's first bar.
-
-        Another plan of the book may have gone further; nothing of that may be seen.
-        """
-        for symbol in symbols:
-            closes = opened.closes[symbol]
-            if closes and not closes[-1].is_own and closes[-1].ts_ms >= ts_ms:
-                opened.closes[symbol] = await self._closes(opened.bound, symbol, before_ts_ms=ts_ms)
-
-    async def _loaded(self, bound: BoundPlan) -> OpenPlan:
-        return OpenPlan(
-            bound,
-            {
-                symbol: await self._closes(bound, symbol, before_ts_ms=INT64_MAX)
-                for symbol in bound.plan.symbols
-            },
-        )
-
-    async def _closes(self, bound: BoundPlan, symbol: str, *, before_ts_ms: int) -> Closes:
+    async def recall(self, opened: OpenPlan, symbols: Iterable[str], *, ts_ms: int) -> None:
+        """Recall the closes before a symbol's first bar in this process, once per symbol."""
+        unknown = [symbol for symbol in symbols if symbol not in opened.closes]
+        if not unknown:
+            return
         count = PROXY_DEFAULT.closes_needed
-        closes = await self._ledger.recent_closes(
-            bound.plan, symbol, before_ts_ms=before_ts_ms, count=count
-        )
-        return collections.deque(closes, maxlen=count)
+        closes = await self._ledger.closes_before(opened.bound.plan, ts_ms, count=count)
+        for symbol in unknown:
+            opened.closes[symbol] = collections.deque(closes.get(symbol, ()), maxlen=count)
 
     def _keep(self, opened: OpenPlan) -> None:
         plan = opened.bound.plan
