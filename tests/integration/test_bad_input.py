@@ -1,7 +1,6 @@
 """Proves that bad input is refused over the wire: by its path, with what was found and expected."""
 
 import struct
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -98,7 +97,7 @@ BAD_BARS: list[tuple[str, Any]] = [
     ("rows[0].vol_unit", -1),
     ("kind", 0),
     ("kind", 7),
-    *(("rows[0].symbol", value) for value in ("", "eurusd", "EUR USD", "E" * 33, "ЕURUSD")),
+    *(("rows[0].symbol", value) for value in ("", "eurusd", "EUR USD", "E" * 33, "\u0415URUSD")),
     ("rows[0].active_trigger_ids", ["a", "a"]),
     ("rows[0].active_trigger_ids", ["not a name"]),
     ("rows[0].active_trigger_ids", [f"t{index}" for index in range(257)]),
@@ -144,8 +143,8 @@ def assert_says(error: InvalidField, value: Any) -> None:
 
 
 @pytest.fixture(name="opened")
-async def _opened(client: DetentClient, artifacts: Artifacts) -> AsyncIterator[Strategist]:
-    yield await Strategist.open(client, artifacts.bars, PROXY_BINDING)
+async def _opened(client: DetentClient, artifacts: Artifacts) -> Strategist:
+    return await Strategist.open(client, artifacts.bars, PROXY_BINDING)
 
 
 def asking(opened: Strategist, index: int = 100) -> Any:
@@ -280,7 +279,6 @@ BAD_DATA: list[tuple[str, Any]] = [
     ("volume", "-1"),
     ("volume", "1e3"),
     ("high", "0.00001"),
-    ("low", "100000"),
     ("symbol", "eurusd"),
 ]
 
@@ -408,23 +406,24 @@ def inferring(artifacts: Artifacts, values: bytes) -> Any:
 
 
 @pytest.mark.parametrize("service", ["policy", "feature", "inference"])
-async def test_bytes_that_are_no_message_are_refused_without_a_word_about_us(
-    stack: Stack, service: str
-) -> None:
-    path = {
-        "policy": "/detent.api.v1.PolicyService/GetPlan",
-        "feature": "/detent.api.v1.FeatureService/DescribeFeatureSet",
-        "inference": "/detent.api.v1.InferenceService/DescribeArtifact",
+async def test_bytes_that_are_no_message_are_a_typed_refusal(stack: Stack, service: str) -> None:
+    name, method = {
+        "policy": ("PolicyService", "GetPlan"),
+        "feature": ("FeatureService", "DescribeFeatureSet"),
+        "inference": ("InferenceService", "DescribeArtifact"),
     }[service]
     async with grpc.aio.insecure_channel(stack.targets[service]) as channel:
-        call: Any = channel.unary_unary(path)
+        call: Any = channel.unary_unary(f"/detent.api.v1.{name}/{method}")
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call(b"\xff\xff\xff\xff", timeout=5.0)
 
-    details = refused.value.details() or ""
-    assert refused.value.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT)
-    assert "/" not in details
-    assert "Traceback" not in details
+    error = from_rpc_error(name, refused.value)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.metadata == {
+        "field": "request",
+        "found": "4 bytes that do not parse",
+        "expected": f"a {method}Request",
+    }
 
 
 async def test_a_message_that_is_too_large_is_refused_and_harms_nobody(

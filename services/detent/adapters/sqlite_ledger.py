@@ -150,7 +150,7 @@ class SqliteLedger:
             "SELECT symbol, ts_ms FROM decision_records WHERE sequence = 0 AND plan_id = ?",
             (plan.plan_id,),
         )
-        begun: dict[str, int] = {symbol: bar_ts_ms for symbol, bar_ts_ms in first}
+        begun: dict[str, int] = dict(first)
         rows = await self._file.read(
             "SELECT plan_id, symbol, ts_ms, json_extract(canonical, '$.row.bar_close')"
             " FROM decision_records WHERE ts_ms >= ? AND ts_ms < ? AND kind = ? AND plan_id IN"

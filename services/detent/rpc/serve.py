@@ -15,12 +15,13 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.trace import SpanKind, Tracer
 
 from detent.contracts import events
-from detent.contracts.errors import DetentError, ServiceUnavailable
+from detent.contracts.errors import DetentError, InvalidField, ServiceUnavailable
 from detent.contracts.wire import from_wire, message_class, to_wire
 from detent.rpc import registry
 from detent.rpc.call import Call
@@ -134,7 +135,7 @@ class Server:
             )
             methods[method.name] = make(
                 serve.streamed if method.client_streaming else serve.unary,
-                request_deserializer=message_class(method.input_type.name).FromString,
+                request_deserializer=_reader_of(message_class(method.input_type.name)),
                 response_serializer=message_class(method.output_type.name).SerializeToString,
             )
         return grpc.method_handlers_generic_handler(descriptor.full_name, methods)
@@ -153,19 +154,25 @@ class _Method:
     async def unary(self, message: Any, context: Any) -> Any:
         async def answer(call: Call) -> Any:
             annotate(call.trace, _ids(message))
-            return to_wire(await self._answer(from_wire(self._request_type, message), call))
+            return to_wire(await self._answer(self._read(message), call))
 
         return await self._served(answer, message, context)
 
     async def streamed(self, messages: AsyncIterator[Any], context: Any) -> Any:
         async def decoded() -> AsyncIterator[Any]:
             async for message in messages:
-                yield from_wire(self._request_type, message)
+                yield self._read(message)
 
         async def answer(call: Call) -> Any:
             return to_wire(await self._answer(decoded(), call))
 
         return await self._served(answer, None, context)
+
+    def _read(self, message: Any) -> Any:
+        if isinstance(message, bytes):
+            name = self._request_type.__name__
+            raise InvalidField("request", f"{len(message)} bytes that do not parse", f"a {name}")
+        return from_wire(self._request_type, message)
 
     async def _served(
         self, answer: Callable[[Call], Awaitable[Any]], message: Any, context: Any
@@ -203,6 +210,18 @@ class _Method:
         except DetentError:
             # The refusal stands whether or not it could be noted.
             log.exception(events.CALL_FAILED)
+
+
+def _reader_of(kind: type[Message]) -> Callable[[bytes], Message | bytes]:
+    """Give what reads a request; bytes that are none are handed on, to be refused in our words."""
+
+    def read(content: bytes) -> Message | bytes:
+        try:
+            return kind.FromString(content)
+        except DecodeError:
+            return content
+
+    return read
 
 
 def _ids(message: Any) -> dict[str, str | int]:

@@ -1,0 +1,113 @@
+"""Write the published hash vectors: `python -m tests.data.generate`.
+
+The vectors are for other languages: each gives the schema tag, the fields as JSON, the
+canonical text and its SHA-256. A test compares the file with what this writes.
+"""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from tests.builders import START_MS, model_binding, plan_of, record_of
+
+from detent.contracts.binding import PROXY_BINDING, ModelBinding
+from detent.contracts.canonical import canonical_bytes, sha256_hex
+from detent.contracts.decision import DecisionRecord
+from detent.contracts.json_codec import to_json
+from detent.contracts.plan import Plan, PolicyConfig
+from detent.contracts.proxy import PROXY_DEFAULT, ProxyConfig
+from detent.contracts.snapshots import FeatureSnapshot
+from detent.core.features.feature_set import direction_bars_v1, parse_feature_set
+from detent.core.features.model_input import features_hash, snapshot_hash
+
+VECTORS_FILE = Path(__file__).parent / "hash_vectors.json"
+
+SNAPSHOT = FeatureSnapshot(
+    ts=START_MS,
+    symbol="BTCUSDT",
+    mid_price=Decimal("70811.00"),
+    spread_bps=0,
+    imbalance_l1_bps=435,
+    thin_l1=Decimal("0.110"),
+    natr_bps=112,
+    atr=None,
+    sum_abs_returns_bps=0,
+    net_return_bps=0,
+    range_score=0,
+    warmup_bars=14,
+)
+
+
+def vectors() -> list[dict[str, Any]]:
+    """Give every published vector."""
+    return [
+        _vector("snapshot_hash", FeatureSnapshot.SCHEMA, SNAPSHOT),
+        _features(),
+        _feature_version(),
+        _vector("proxy_version", ProxyConfig.SCHEMA, PROXY_DEFAULT),
+        _vector("binding_hash, proxy", ModelBinding.SCHEMA, PROXY_BINDING),
+        _vector("binding_hash, model", ModelBinding.SCHEMA, model_binding()),
+        _vector("policy_config_hash", PolicyConfig.SCHEMA, plan_of("plan").policy_config),
+        _vector("plan", Plan.SCHEMA, plan_of("plan")),
+        _vector("record_hash", DecisionRecord.SCHEMA, record_of()),
+    ]
+
+
+def _vector(name: str, schema: str, value: Any) -> dict[str, Any]:
+    canonical = canonical_bytes(schema, to_json(value))
+    return {
+        "name": name,
+        "schema": schema,
+        "fields": to_json(value),
+        "canonical": canonical.decode("ascii"),
+        "sha256": sha256_hex(canonical),
+    }
+
+
+def _feature_version() -> dict[str, Any]:
+    feature_set = direction_bars_v1(3_600_000)
+    canonical = feature_set.canonical_json
+    assert parse_feature_set(canonical) == feature_set
+    return {
+        "name": "feature_version",
+        "schema": json.loads(canonical)["schema"],
+        "fields": {k: v for k, v in json.loads(canonical).items() if k != "schema"},
+        "canonical": canonical.decode("ascii"),
+        "sha256": feature_set.feature_version,
+    }
+
+
+def _features() -> dict[str, Any]:
+    values = bytes.fromhex("0000803f000000c0")
+    fields = {
+        "feature_version": "b" * 64,
+        "symbol": "BTCUSDT",
+        "ts_ms": START_MS,
+        "snapshot_hashes": [snapshot_hash(SNAPSHOT)],
+        "input_sha256": sha256_hex(values),
+    }
+    canonical = canonical_bytes("detent.features.v1", fields)
+    found = features_hash(
+        "b" * 64,
+        symbol="BTCUSDT",
+        ts_ms=START_MS,
+        snapshot_hashes=(snapshot_hash(SNAPSHOT),),
+        values=values,
+    )
+    return {
+        "name": "features_hash, input 1.0 and -2.0",
+        "schema": "detent.features.v1",
+        "fields": fields,
+        "canonical": canonical.decode("ascii"),
+        "sha256": found,
+    }
+
+
+def text() -> str:
+    """Give the file's text."""
+    return json.dumps(vectors(), indent=2, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    VECTORS_FILE.write_text(text(), encoding="utf-8")
