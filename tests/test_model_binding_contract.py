@@ -387,12 +387,13 @@ async def test_a_model_deployed_under_an_open_plan_never_answers_for_it(
     other = serving(stack, artifacts.candidate)
     stack.kill("inference")
     other.start("inference")
+    # Policy looks for a lost server five times a second.
+    await asyncio.sleep(0.5)
     try:
         deployed = [await strategist.decide(index) for index in (151, 152)]
     finally:
         other.kill("inference")
         stack.start("inference")
-    # Policy looks for a lost server five times a second.
     await asyncio.sleep(0.5)
     after = await strategist.decide(153)
 

@@ -9,12 +9,23 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tests.builders import START_MS, model_binding, plan_of, record_of
+from tests.builders import HOUR_MS, START_MS, model_binding, plan_of, record_of
 
-from detent.contracts.binding import PROXY_BINDING, ModelBinding
+from detent.contracts.binding import PROXY_BINDING, Head, ModelBinding, TrainingWindow
+from detent.contracts.calibration import CalibrationMethod
 from detent.contracts.canonical import canonical_bytes, sha256_hex
 from detent.contracts.decision import DecisionRecord
 from detent.contracts.json_codec import to_json
+from detent.contracts.manifest import (
+    LISTED_FILES,
+    OUTPUT_CLASSES,
+    SCHEMA_VERSION,
+    Manifest,
+    ManifestFile,
+    Metric,
+    TrainingMetadata,
+    manifest_bytes,
+)
 from detent.contracts.plan import Plan, PolicyConfig
 from detent.contracts.proxy import PROXY_DEFAULT, ProxyConfig
 from detent.contracts.snapshots import FeatureSnapshot
@@ -39,12 +50,55 @@ SNAPSHOT = FeatureSnapshot(
 )
 
 
+def manifest() -> Manifest:
+    """Give the manifest of no real artifact, every field filled in."""
+    feature_set = direction_bars_v1(HOUR_MS)
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        model_name="direction_test",
+        model_version="v1.0.0",
+        head=Head.DIRECTION,
+        architecture_id="logistic",
+        created_at="2024-01-15T10:30:00Z",
+        framework="scikit-learn",
+        export_format="onnx",
+        bar_interval_ms=HOUR_MS,
+        horizon_id="h4",
+        horizon_bars=4,
+        label_definition="up = (close[t+4] / close[t] - 1 > 0)",
+        feature_version=feature_set.feature_version,
+        input_name="input",
+        input_features=feature_set.feature_names,
+        output_name="probabilities",
+        output_classes=OUTPUT_CLASSES[Head.DIRECTION],
+        calibration_method=CalibrationMethod.PLATT,
+        calibration_version="c" * 64,
+        training_window=TrainingWindow(
+            start_ts_ms=START_MS - 1_000 * HOUR_MS, end_ts_ms=START_MS - 100 * HOUR_MS
+        ),
+        data_cutoff_ts_ms=START_MS - HOUR_MS,
+        model_hash="a" * 16,
+        training_metadata=TrainingMetadata(
+            train_samples=900,
+            calibration_samples=90,
+            test_samples=9,
+            test_accuracy_bps=5_555,
+            data_hash="0123456789abcdef",
+            metrics=(Metric(name="brier_ppm", value=249_000),),
+        ),
+        files=tuple(
+            ManifestFile(path=path, sha256="a" * 64, size_bytes=7) for path in sorted(LISTED_FILES)
+        ),
+    )
+
+
 def vectors() -> list[dict[str, Any]]:
     """Give every published vector."""
     return [
         _vector("snapshot_hash", FeatureSnapshot.SCHEMA, SNAPSHOT),
         _features(),
         _feature_version(),
+        _manifest(),
         _vector("proxy_version", ProxyConfig.SCHEMA, PROXY_DEFAULT),
         _vector("binding_hash, proxy", ModelBinding.SCHEMA, PROXY_BINDING),
         _vector("binding_hash, model", ModelBinding.SCHEMA, model_binding()),
@@ -66,7 +120,7 @@ def _vector(name: str, schema: str, value: Any) -> dict[str, Any]:
 
 
 def _feature_version() -> dict[str, Any]:
-    feature_set = direction_bars_v1(3_600_000)
+    feature_set = direction_bars_v1(HOUR_MS)
     canonical = feature_set.canonical_json
     assert parse_feature_set(canonical) == feature_set
     return {
@@ -75,6 +129,18 @@ def _feature_version() -> dict[str, Any]:
         "fields": {k: v for k, v in json.loads(canonical).items() if k != "schema"},
         "canonical": canonical.decode("ascii"),
         "sha256": feature_set.feature_version,
+    }
+
+
+def _manifest() -> dict[str, Any]:
+    canonical = manifest_bytes(manifest())
+    fields = json.loads(canonical)
+    return {
+        "name": "model_version_hash",
+        "schema": fields.pop("schema"),
+        "fields": fields,
+        "canonical": canonical.decode("ascii"),
+        "sha256": manifest().model_version_hash,
     }
 
 

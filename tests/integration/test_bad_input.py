@@ -169,7 +169,6 @@ def asking(opened: Strategist, index: int = 100) -> Any:
     )
 
 
-@pytest.mark.proves("R320")
 async def test_the_sound_question_behind_these_is_answered(
     stack: Stack, opened: Strategist
 ) -> None:

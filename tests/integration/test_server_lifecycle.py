@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import grpc
@@ -124,13 +125,35 @@ async def test_a_drain_finishes_what_was_begun(artifacts: Artifacts, tmp_path: P
 def test_a_process_without_its_artifact_says_which_gate_is_shut(
     artifacts: Artifacts, tmp_path: Path
 ) -> None:
+    """It stays up, so that policy has a reason to record, and says that it does not serve."""
     options = StackOptions(
         artifact_dir=artifacts.stable.parent / "direction_test_v9.9.9", state_dir=tmp_path
     )
     stack = Stack(options)
+    target = stack.targets["inference"]
     try:
-        with pytest.raises(ServiceUnavailable, match="inference does not serve"):
-            stack.start_all()
+        stack.start("inference", wait=False)
+        ends_s = time.monotonic() + 10.0
+        while not is_serving(target, "") and time.monotonic() < ends_s:
+            time.sleep(0.05)
+
+        assert is_serving(target, "")
+        assert not is_serving(target, "detent.api.v1.InferenceService")
         assert any("ARTIFACT_DIR_MISSING" in line for line in stack.log_lines("inference"))
     finally:
         stack.stop_all()
+
+
+def test_a_process_that_cannot_listen_is_reported_with_its_last_words(
+    stack: Stack, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    taken = int(stack.targets["feature"].rpartition(":")[2])
+    options = StackOptions(
+        artifact_dir=artifacts.stable, state_dir=tmp_path, ports={"feature": taken}
+    )
+    other = Stack(options)
+    other.start("feature", wait=False)
+    other._processes["feature"].wait(10)
+
+    with pytest.raises(ServiceUnavailable, match="is another process there"):
+        other.wait_ready("feature")
