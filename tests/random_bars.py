@@ -40,25 +40,36 @@ INTENTS = {
 BARS_PER_CONFIG = 250
 
 
+class _Draw:
+    """Draws arrays of one length, some of them shared by a config's bars."""
+
+    def __init__(self, count: int, *, seed: int) -> None:
+        self.chance = np.random.Generator(np.random.PCG64(seed))
+        self.count = count
+        self.configs = -(-count // BARS_PER_CONFIG)
+
+    def shared(self, values: Ints | Bools) -> Any:
+        return np.repeat(values, BARS_PER_CONFIG)[: self.count]
+
+    def integers(self, low: int, high: int, size: int | None = None) -> Ints:
+        size = self.count if size is None else size
+        return self.chance.integers(low, high, size, endpoint=True, dtype=np.int64)
+
+    def one_of(self, *choices: Ints) -> Ints:
+        return np.choose(self.integers(0, len(choices) - 1, len(choices[0])), choices)
+
+    def none_or(self, values: Ints) -> Ints:
+        return np.where(self.chance.random(len(values)) < 0.5, NONE, values)
+
+    def constant(self, value: int, size: int | None = None) -> Ints:
+        return np.full(self.count if size is None else size, value, dtype=np.int64)
+
+
 def draw_cases(count: int, *, seed: int) -> Cases:
     """Draw bars that crowd around every boundary that the rules have."""
-    chance = np.random.Generator(np.random.PCG64(seed))
-    configs = -(-count // BARS_PER_CONFIG)
-
-    def shared(values: Ints | Bools) -> Any:
-        return np.repeat(values, BARS_PER_CONFIG)[:count]
-
-    def integers(low: int, high: int, size: int = count) -> Ints:
-        return chance.integers(low, high, size, endpoint=True, dtype=np.int64)
-
-    def one_of(*choices: Ints) -> Ints:
-        return np.choose(integers(0, len(choices) - 1, len(choices[0])), choices)
-
-    def none_or(values: Ints) -> Ints:
-        return np.where(chance.random(len(values)) < 0.5, NONE, values)
-
-    def constant(value: int, size: int = count) -> Ints:
-        return np.full(size, value, dtype=np.int64)
+    draw = _Draw(count, seed=seed)
+    shared, integers, one_of = draw.shared, draw.integers, draw.one_of
+    none_or, constant, chance, configs = draw.none_or, draw.constant, draw.chance, draw.configs
 
     tau = one_of(constant(0, configs), integers(0, 9_999, configs), constant(1_000, configs))
     w_max = one_of(constant(PPM, configs), integers(0, PPM, configs), constant(250_000, configs))

@@ -25,7 +25,6 @@ from tests.conftest import Artifacts, client_of
 from tests.fakes import (
     ACTIVE,
     PolicyHost,
-    RawServer,
     model_input_of,
     raises,
     send,
@@ -33,7 +32,6 @@ from tests.fakes import (
 from tests.strategist import Strategist, feed, fresh_plan_id, ledger_rows, recorded
 from tests.wrong_answers import BAD_FEATURES, BAD_SIGNALS
 
-from detent.adapters.grpc_dependencies import GrpcFeatures, GrpcInference
 from detent.contracts.binding import PROXY_BINDING, ModelBinding, SignalSource
 from detent.contracts.calls.inference import DescribeArtifactRequest
 from detent.contracts.decision import Decision
@@ -43,8 +41,7 @@ from detent.contracts.wire import to_wire
 from detent.core.rollout.gates import (
     ACTIVE_ACK,
 )
-from detent.rpc.channel import RECONNECT_MS_MAX, open_channel
-from detent.rpc.tracing import no_tracer
+from detent.rpc.channel import RECONNECT_MS_MAX
 from detent.servers.policy.main import kill_switch_env
 from detent_cli.stack import Stack, StackOptions
 from detent_client import ClientOptions, DetentClient
@@ -289,50 +286,6 @@ async def test_a_failed_inference_still_records_what_the_model_would_have_seen(
     assert record["features_hash"] == model_input_of(SYMBOL, START_MS).features_hash
 
 
-@pytest.mark.proves("R94", "R203")
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        pytest.param(lambda _: b"\xff\xff\xff\xff", Reason.INFERENCE_ERROR, id="garbage"),
-        pytest.param(lambda _: b"", Reason.BINDING_MISMATCH, id="empty"),
-        pytest.param(lambda _: b"\x0a\x40" + b"f" * 64, Reason.BINDING_MISMATCH, id="other hash"),
-    ],
-)
-async def test_bytes_that_are_no_answer_are_a_fallback(
-    tmp_path: Path, binding: ModelBinding, answer: Callable[[Any], bytes], reason: Reason
-) -> None:
-    async with RawServer("InferenceService", {"InferSignals": answer}) as server:
-        channel = open_channel(server.target)
-        inference = GrpcInference(channel, no_tracer())
-        async with (
-            PolicyHost(tmp_path / "ledger.sqlite", binding, inference=inference) as host,
-            client_at(host, tmp_path) as client,
-        ):
-            opened = await client.open_plan(plan_of("p"), binding)
-            decision = await client.decide(opened, ts_ms=START_MS, row=row_of())
-        await channel.close()
-
-    assert_proxy(reason, decision)
-
-
-async def test_features_that_answer_with_garbage_are_a_fallback(
-    tmp_path: Path, binding: ModelBinding
-) -> None:
-    garbage = {"GetFeatureSnapshots": lambda _: b"\xff\xff\xff"}
-    async with RawServer("FeatureService", garbage) as server:
-        channel = open_channel(server.target)
-        features = GrpcFeatures(channel, no_tracer())
-        async with (
-            PolicyHost(tmp_path / "ledger.sqlite", binding, features=features) as host,
-            client_at(host, tmp_path) as client,
-        ):
-            opened = await client.open_plan(plan_of("p"), binding)
-            decision = await client.decide(opened, ts_ms=START_MS, row=row_of())
-        await channel.close()
-
-    assert_proxy(Reason.FEATURES_UNAVAILABLE, decision)
-
-
 @pytest.mark.proves("R101", "R102", "R247")
 async def test_chaos_leaves_no_bar_without_a_record_and_no_fallback_without_a_reason(
     host: PolicyHost, host_client: DetentClient
@@ -500,25 +453,6 @@ def policy_hashes(stack: Stack, plan_id: str) -> list[dict[str, Any]]:
         " FROM bar_decisions WHERE plan_id = ?",
         plan_id,
     )
-
-
-@pytest.mark.proves("R142", "R223")
-async def test_a_proxy_plan_needs_neither_features_nor_inference(
-    artifacts: Artifacts, tmp_path: Path
-) -> None:
-    options = StackOptions(artifact_dir=artifacts.stable, state_dir=tmp_path / "alone")
-    stack = Stack(options)
-    stack.start("policy")
-    try:
-        async with client_of(stack, tmp_path / "journal.jsonl") as client:
-            strategist = await Strategist.open(client, artifacts.bars, PROXY_BINDING)
-            decisions = [await strategist.decide(index) for index in range(70)]
-    finally:
-        stack.stop_all()
-
-    assert {decision.signal_source for decision in decisions} == {SignalSource.PROXY}
-    assert {decision.fallback_reason for decision in decisions} == {None}
-    assert decisions[-1].p_hat_bps != 5_000
 
 
 async def timely(strategist: Strategist, index: int) -> Decision:

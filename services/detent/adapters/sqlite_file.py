@@ -38,20 +38,23 @@ class Durability(enum.Enum):
 class SqliteFile:
     """Owns one file and the one thread that touches it."""
 
-    def __init__(self, path: Path, schema: str, durability: Durability) -> None:
+    def __init__(
+        self, path: Path, schema: str, *, schema_version: int, durability: Durability
+    ) -> None:
         """Open or create the file.
 
         Raises:
-            LedgerUnavailable: The file cannot be opened or written, or is no database.
+            LedgerUnavailable: The file cannot be opened or written, is no database, or one
+                of another schema.
         """
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         self._pending: list[tuple[list[Statement], asyncio.Future[None]]] = []
         self._drain: asyncio.Task[None] | None = None
         self._durability = durability
         self._rows_in_log = 0
-        self._db = self._thread.submit(self._open, path, schema).result()
+        self._db = self._thread.submit(self._open, path, schema, schema_version).result()
 
-    def _open(self, path: Path, schema: str) -> sqlite3.Connection:
+    def _open(self, path: Path, schema: str, schema_version: int) -> sqlite3.Connection:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             db = sqlite3.connect(path, isolation_level=None)
@@ -59,7 +62,9 @@ class SqliteFile:
             db.execute("PRAGMA synchronous=FULL")
             # The log is moved into the file by us, after the answers have left.
             db.execute("PRAGMA wal_autocheckpoint=0")
+            _check_version(db, schema_version)
             db.executescript(schema)
+            db.execute(f"PRAGMA user_version={schema_version}")
             if self._durability is Durability.UNSAFE_MEMORY:
                 db.execute("BEGIN IMMEDIATE")
         except (sqlite3.Error, OSError) as error:
@@ -147,6 +152,15 @@ class SqliteFile:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+
+
+def _check_version(db: sqlite3.Connection, expected: int) -> None:
+    """Refuse a file that another version of us, or somebody else, has laid out."""
+    found = db.execute("PRAGMA user_version").fetchone()[0]
+    table_count = db.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0]
+    if table_count and found != expected:
+        cause = f"found schema version {found}, expected {expected}"
+        raise LedgerUnavailable(f"the ledger cannot be used: {cause}", cause=cause)
 
 
 def _execute(db: sqlite3.Connection, batches: list[list[Statement]]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detent.adapters.sqlite_file import Durability, Row, SqliteFile
-from detent.adapters.sqlite_schema import SCHEMA
+from detent.adapters.sqlite_schema import SCHEMA, SCHEMA_VERSION
 from detent.contracts.binding import ModelBinding
 from detent.contracts.calls.ledger import ListDecisionsRequest
 from detent.contracts.canonical import canonical_bytes, parse_json
@@ -55,7 +55,7 @@ class SqliteLedger:
 
     def __init__(self, path: Path, durability: Durability = Durability.FULL) -> None:
         """Open or create the file; raises `LedgerUnavailable`."""
-        self._file = SqliteFile(path, SCHEMA, durability)
+        self._file = SqliteFile(path, SCHEMA, schema_version=SCHEMA_VERSION, durability=durability)
 
     async def close(self) -> None:
         """Write what is pending and close the file."""

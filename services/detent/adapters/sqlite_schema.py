@@ -8,6 +8,8 @@ grows, so that new rows touch the same few pages; hashes come in no order, so on
 first quarter is indexed. Nothing is ever updated or deleted.
 """
 
+SCHEMA_VERSION = 1
+
 _APPEND_ONLY = """
 CREATE TRIGGER IF NOT EXISTS {table}_no_update BEFORE UPDATE ON {table}
 BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END;

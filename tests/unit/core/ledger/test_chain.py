@@ -3,6 +3,7 @@
 import dataclasses
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -73,8 +74,8 @@ def rehashed(chain: Chain, at: int) -> Chain:
     return replaced(chain, at, canonical=changed, record_hash=sha256_hex(changed))
 
 
-def replaced(chain: Chain, at: int, **changes: object) -> Chain:
-    return [*chain[:at], dataclasses.replace(chain[at], **changes), *chain[at + 1 :]]  # type: ignore[arg-type]
+def replaced(chain: Chain, at: int, **changes: Any) -> Chain:
+    return [*chain[:at], dataclasses.replace(chain[at], **changes), *chain[at + 1 :]]
 
 
 def deleted(chain: Chain, at: int) -> Chain:
