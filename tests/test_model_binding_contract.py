@@ -130,7 +130,7 @@ def test_the_hash_covers_exactly_the_canonical_json(field: str) -> None:
     assert canonical_hash(ModelBinding.SCHEMA, fields | {field: None}) != binding.binding_hash
 
 
-@pytest.mark.proves("R137", "R138", "R174")
+@pytest.mark.proves("R137", "R174")
 def test_rolling_back_is_one_field_and_gives_the_published_hash() -> None:
     binding = model_binding()
 
@@ -140,6 +140,21 @@ def test_rolling_back_is_one_field_and_gives_the_published_hash() -> None:
 
     before, after = to_json(binding), to_json(rolled_back)
     assert [name for name in before if before[name] != after[name]] == ["signal_source"]
+
+
+@pytest.mark.proves("R138")
+@pytest.mark.parametrize("number", [0, 3, 99, -1])
+async def test_a_signal_source_that_is_neither_proxy_nor_model_is_refused(
+    stack: Stack, artifacts: Artifacts, number: int
+) -> None:
+    message = opening(plan_of(fresh_plan_id()), artifacts.stable_binding)
+    message.model_binding.signal_source = number
+
+    with pytest.raises(InvalidField) as refused:
+        await send(stack.targets["policy"], message)
+
+    assert refused.value.field == "model_binding.signal_source"
+    assert refused.value.metadata["expected"] == "one of proxy, model"
 
 
 def test_a_binding_that_saw_data_after_its_cutoff_is_refused() -> None:
@@ -202,7 +217,7 @@ async def test_a_binding_with_a_forged_horizon_is_held_by_nobody(
 # The hash at each hop
 
 
-@pytest.mark.proves("R319", "R69")
+@pytest.mark.proves("R319")
 @pytest.mark.parametrize("case", WRONG)
 async def test_policy_refuses_a_wrong_hash_on_every_call(
     stack: Stack, client: DetentClient, artifacts: Artifacts, case: str
@@ -232,7 +247,7 @@ async def test_policy_refuses_a_wrong_hash_on_every_call(
     assert recorded(stack.ledger_file, plan_id) == []
 
 
-@pytest.mark.proves("R319", "R69")
+@pytest.mark.proves("R319")
 @pytest.mark.parametrize("case", WRONG)
 async def test_the_feature_service_refuses_a_wrong_hash(
     stack: Stack, artifacts: Artifacts, case: str
@@ -378,7 +393,7 @@ async def test_other_content_under_the_name_of_an_open_plan_is_refused(
     assert again == strategist.opened
 
 
-@pytest.mark.proves("R188", "R186", "R319")
+@pytest.mark.proves("R69", "R186", "R188", "R319")
 async def test_a_model_deployed_under_an_open_plan_never_answers_for_it(
     stack: Stack, client: DetentClient, artifacts: Artifacts
 ) -> None:
@@ -407,7 +422,7 @@ async def test_a_model_deployed_under_an_open_plan_never_answers_for_it(
     assert {record["binding_hash"] for record in records} == {strategist.opened.binding_hash}
 
 
-@pytest.mark.proves("R188", "R304")
+@pytest.mark.proves("R188")
 async def test_every_bar_of_a_plan_is_answered_by_one_artifact(
     stack: Stack, client: DetentClient, artifacts: Artifacts
 ) -> None:

@@ -250,7 +250,7 @@ async def test_a_bar_that_is_asked_twice_has_one_record(
     assert len(host.inference.asked) == 1
 
 
-@pytest.mark.proves("R249", "R307")
+@pytest.mark.proves("R249")
 async def test_runs_with_and_without_the_model_join_without_a_gap(
     stack: Stack, client: DetentClient, artifacts: Artifacts
 ) -> None:
@@ -302,7 +302,6 @@ async def test_a_column_cannot_disagree_with_what_was_hashed(
         write(host.ledger_file, "UPDATE bar_decisions SET signal_source = 'proxy'")
 
 
-@pytest.mark.proves("R231")
 async def test_nothing_that_was_recorded_can_be_changed_by_a_statement(
     host: PolicyHost, host_client: DetentClient
 ) -> None:

@@ -106,12 +106,13 @@ BAD_BARS: list[tuple[str, Any]] = [
     ("rows[0].risk_overrides.max_weight_ppm", 1_000_001),
     ("rows[0].risk_overrides.stand_down.until_ts_ms", START_MS // 1000),
     ("rows[0].risk_overrides.stand_down.source", 0),
+    ("rows[0].risk_overrides.stand_down.source", 99),
     ("rows[0].risk_overrides.stand_down.reason", ""),
     ("rows[0].risk_overrides.stand_down.reason", "x" * 513),
 ]
 
 
-@pytest.mark.proves("R17", "R18", "R220")
+@pytest.mark.proves("R17", "R18", "R213", "R220")
 @pytest.mark.parametrize(("path", "value"), BAD_BARS, ids=lambda item: str(item)[:40])
 async def test_a_bad_bar_is_refused_by_its_path_and_decides_nothing(
     stack: Stack, opened: Strategist, path: str, value: Any
@@ -248,7 +249,7 @@ BAD_PLANS: list[tuple[str, str, Any]] = [
 ]
 
 
-@pytest.mark.proves("R17", "R211", "R213")
+@pytest.mark.proves("R17", "R211")
 @pytest.mark.parametrize(("field", "path", "value"), BAD_PLANS, ids=lambda item: str(item)[:40])
 async def test_a_bad_plan_is_refused_by_its_path_and_not_opened(
     stack: Stack, field: str, path: str, value: Any
@@ -334,7 +335,6 @@ async def test_features_as_of_no_time_are_refused(
 # A model input
 
 
-@pytest.mark.proves("R94")
 @pytest.mark.parametrize(
     ("values", "reason"),
     [

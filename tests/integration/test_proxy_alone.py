@@ -10,7 +10,7 @@ from detent.contracts.binding import PROXY_BINDING, SignalSource
 from detent_cli.stack import Stack, StackOptions
 
 
-@pytest.mark.proves("R142", "R223")
+@pytest.mark.proves("R223")
 async def test_a_proxy_plan_needs_neither_features_nor_inference(
     artifacts: Artifacts, tmp_path: Path
 ) -> None:

@@ -97,7 +97,7 @@ def client_at(host: PolicyHost, folder: Path) -> DetentClient:
     )
 
 
-@pytest.mark.proves("R51", "R32")
+@pytest.mark.proves("R51")
 async def test_the_same_stream_gives_the_same_bytes(tmp_path: Path, binding: ModelBinding) -> None:
     first = await streamed(tmp_path / "first", binding)
 

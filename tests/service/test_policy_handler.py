@@ -16,7 +16,7 @@ from tests.builders import (
     plan_of,
     row_of,
 )
-from tests.fakes import PolicyHost, hangs
+from tests.fakes import PolicyHost, hangs, model_input_of, raises
 from tests.strategist import ledger_rows, noted, recorded
 
 from detent.contracts.binding import PROXY_BINDING, ModelBinding
@@ -290,7 +290,6 @@ async def test_a_call_without_time_left_asks_nobody_and_uses_no_key(opened: Poli
     assert recorded(opened.ledger_file, "plan") == []
 
 
-@pytest.mark.proves("R98")
 async def test_each_dependency_gets_less_than_what_is_left(opened: PolicyHost) -> None:
     budgets: list[float] = []
 
@@ -310,13 +309,26 @@ async def test_each_dependency_gets_less_than_what_is_left(opened: PolicyHost) -
     assert for_inference < for_features <= 1.0 - 0.020
 
 
-@pytest.mark.proves("R51", "R72")
+@pytest.mark.proves("R321")
 async def test_a_hanging_model_leaves_time_for_the_answer(opened: PolicyHost) -> None:
     opened.inference.behavior = hangs
 
     decision = await decide(opened, timeout_s=0.5)
 
     assert decision.fallback_reason is Reason.INFERENCE_DEADLINE
+
+
+@pytest.mark.proves("R38", "R100")
+async def test_a_failed_inference_still_records_what_the_model_would_have_seen(
+    opened: PolicyHost,
+) -> None:
+    opened.inference.behavior = raises(RuntimeError("boom"))
+
+    decision = await decide(opened)
+
+    (record,) = recorded(opened.ledger_file, "plan")
+    assert decision.fallback_reason is Reason.INFERENCE_ERROR
+    assert record["features_hash"] == model_input_of(SYMBOL, START_MS).features_hash
 
 
 # Plans

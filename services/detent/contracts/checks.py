@@ -65,7 +65,7 @@ def is_hash64(value: str) -> bool:
 
 def check_unique(field: str, values: Sequence[str]) -> None:
     """Refuse a list that names something twice."""
-    if len(set(values)) != len(values):
+    if len(values) > 1 and len(set(values)) != len(values):
         twice = next(value for value in values if values.count(value) > 1)
         raise InvalidField(field, twice, "each name once")
 
@@ -78,6 +78,6 @@ def check_count(field: str, values: Sequence[object], low: int, high: int) -> No
 
 def check_exactly_one(field: str, **answers: object) -> None:
     """Refuse a choice of which none or several are present."""
-    present = [name for name, answer in answers.items() if answer is not None]
-    if len(present) != 1:
+    if list(answers.values()).count(None) != len(answers) - 1:
+        present = [name for name, answer in answers.items() if answer is not None]
         raise InvalidField(field, present or "(none)", f"exactly one of {', '.join(answers)}")

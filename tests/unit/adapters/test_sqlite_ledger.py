@@ -167,7 +167,6 @@ async def test_pages_give_every_record_once_in_order(ledger: SqliteLedger) -> No
     assert found == [item.canonical.decode() for item in rows]
 
 
-@pytest.mark.proves("R231")
 async def test_refusals_late_answers_and_local_answers_have_tables_of_their_own(
     ledger: SqliteLedger, tmp_path: Path
 ) -> None:

@@ -121,6 +121,7 @@ def test_an_inactive_trigger_flattens_now_whatever_stands_in_the_way() -> None:
     assert found.reasons == (Reason.TRIGGER_INACTIVE,)
 
 
+@pytest.mark.proves("R208")
 @pytest.mark.parametrize("current_ppm", [0, 100_000, -100_000])
 def test_without_a_volatility_nothing_is_added(current_ppm: int) -> None:
     for vol_hat_ppm in (None, 0, -1):
@@ -205,7 +206,7 @@ def test_a_stand_down_waits_for_no_cooldown() -> None:
     assert (found.target_weight_final_ppm, found.order_style) == (0, OrderStyle.TAKER)
 
 
-@pytest.mark.proves("R224", "R225")
+@pytest.mark.proves("R224")
 @pytest.mark.parametrize("current_ppm", [0, 4_000, -150_000])
 def test_a_symbol_that_is_not_on_the_list_holds_nothing(current_ppm: int) -> None:
     found = outcome_of(
@@ -385,7 +386,6 @@ def test_smoothing_is_the_horizons_own_and_has_a_default() -> None:
         assert outcome_of(config=config).target_weight_final_ppm == final_ppm
 
 
-@pytest.mark.proves("R353")
 def test_a_trade_set_lasts_from_flat_to_flat() -> None:
     state, counts = STATE_INITIAL, []
     # Current weight as the strategist holds it, and whether a direction is allowed.

@@ -39,7 +39,7 @@ def test_the_first_of_the_ten_codes_in_order_is_the_reason() -> None:
     assert [str(reason) for reason in GATE_PRIORITY] == in_order
 
 
-@pytest.mark.proves("R90", "R91", "R92", "R93", "R113")
+@pytest.mark.proves("R92", "R113")
 def test_every_combination_of_the_switches_gives_its_first_reason() -> None:
     switches = itertools.product([False, True], repeat=6)
     for env_kill, config_kill, infer, active, ack, allowed in switches:
@@ -73,7 +73,6 @@ def test_the_acknowledgement_is_taken_to_the_letter(ack: str) -> None:
     assert enablement_reason(enablement, kill_switch_env=False) is Reason.BAD_ACK
 
 
-@pytest.mark.proves("R91")
 @pytest.mark.parametrize(
     ("environment", "allowed", "reason"),
     [

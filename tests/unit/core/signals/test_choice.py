@@ -16,7 +16,7 @@ FLAT = ProxyAnswer(p_hat_bps=5_000, reason=Reason.PROXY_FLAT)
 ANSWER = ModelOutcome(features_hash="d" * 64, p_hat_raw_bps=7_500, p_hat_bps=8_000)
 
 
-@pytest.mark.proves("R206", "R243")
+@pytest.mark.proves("R243")
 def test_a_model_that_answered_is_used_and_the_proxy_is_kept_beside_it() -> None:
     binding = model_binding()
 
