@@ -41,7 +41,7 @@ BARS = 1_500
 HISTORY_BARS = 200
 # A busy machine may be late for its own latency gate on a bar, and a container that comes back
 # has another address, which policy finds when it asks for the name again.
-MODEL_S_MAX = 60.0
+MODEL_S_MAX = 20.0
 PAUSE_S = 0.25
 # What the loss of the inference process looks like from policy: its connection is refused,
 # or nobody says so and the time runs out.
