@@ -31,6 +31,8 @@ from detent_cli.stack import free_port
 
 ROOT = Path(__file__).parents[2]
 STREAMS = 6
+# A policy that never comes back must fail the test, not hang it.
+PATIENCE_S = 60.0
 
 
 @dataclasses.dataclass(slots=True)
@@ -99,9 +101,10 @@ class Tally:
         self._moved.set()
 
     async def until(self, count: int) -> None:
-        while self.count < count:
-            self._moved.clear()
-            await self._moved.wait()
+        async with asyncio.timeout(PATIENCE_S):
+            while self.count < count:
+                self._moved.clear()
+                await self._moved.wait()
 
 
 @dataclasses.dataclass(slots=True)

@@ -25,7 +25,14 @@ from detent_client import ClientOptions, DetentClient
 
 BARS = 90
 SYMBOLS = (SYMBOL, OTHER_SYMBOL)
-RESTARTS = (13, 14, 60)
+RESTARTS = (13, 14, 60, 77)
+# From this bar on the market was closed for forty days: longer than a proxy may look back.
+GAP_AT = 75
+
+
+def close_ms(index: int) -> int:
+    """Give the close time of a bar of the stream."""
+    return START_MS + (index + (40 * 24 if index >= GAP_AT else 0)) * HOUR_MS
 
 
 def rows_of(index: int) -> list[DecisionRow]:
@@ -75,12 +82,18 @@ async def streamed(
             for index in range(first, last):
                 behave(host, index)
                 for plan in opened:
+                    # Where some runs restart, all of them have an emergency on the last bar.
+                    if index in RESTARTS:
+                        await client.decide(
+                            plan,
+                            ts_ms=close_ms(index - 1),
+                            row=row_of(SYMBOL, close="900", exit_intent=emergency()),
+                            kind=DecisionKind.EMERGENCY,
+                        )
                     rows = rows_of(index)
                     batches = [[row] for row in reversed(rows)] if alone else [rows]
                     for batch in batches * (1 + asked_twice):
-                        results = await client.decide_many(
-                            plan, ts_ms=START_MS + index * HOUR_MS, rows=batch
-                        )
+                        results = await client.decide_many(plan, ts_ms=close_ms(index), rows=batch)
                         assert all(result.decision for result in results)
         first = last
     records = read_records(folder / "ledger.sqlite")
@@ -101,7 +114,7 @@ def client_at(host: PolicyHost, folder: Path) -> DetentClient:
 async def test_the_same_stream_gives_the_same_bytes(tmp_path: Path, binding: ModelBinding) -> None:
     first = await streamed(tmp_path / "first", binding)
 
-    assert len(first) == BARS * 2 * 2
+    assert len(first) == 2 * (2 * BARS + len(RESTARTS))
     assert await streamed(tmp_path / "again", binding) == first
     assert await streamed(tmp_path / "alone", binding, alone=True) == first
     assert await streamed(tmp_path / "restarted", binding, restarts=RESTARTS) == first

@@ -19,8 +19,6 @@ from detent.core.ledger.chain import StoredRecord, Verification, verify_chains
 from detent.core.ledger.record import BoundPlan, bind_plan
 
 # As bytes, whatever somebody has put there: an auditor must be able to read all of it.
-# Hourly bars of an instrument that rests over a long holiday lie this far apart on average.
-BARS_APART_MAX = 8
 _STORED = "plan_id, symbol, ts_ms, kind, sequence, record_hash, CAST(canonical AS BLOB)"
 _OPENED = "SELECT plan, binding FROM plan_log AS opened WHERE event = 'opened'"
 _IS_CLOSED = (
@@ -138,14 +136,14 @@ class SqliteLedger:
 
         return [_written(row) for row in await self._file.use(walk_back)]
 
-    async def closes_before(self, plan: Plan, ts_ms: int, *, count: int) -> dict[str, list[float]]:
-        """Give the newest closes that a plan may know at a bar, per symbol, oldest first.
+    async def closes_between(
+        self, plan: Plan, since_ts_ms: int, ts_ms: int
+    ) -> dict[str, dict[int, float]]:
+        """Give the closes since an instant that a plan knows at a bar, per symbol, oldest first.
 
-        These are its own, and those that other plans of its book saw before its first record:
-        what they saw later is not its past. They reach back as far as `count` bars can lie
-        apart over weekends and holidays, and no further.
+        These are its own, that of the bar itself included, and those that other plans of its
+        book saw before its first record: what they saw later is not its past.
         """
-        since_ts_ms = ts_ms - count * plan.bar_interval_ms * BARS_APART_MAX
         first = await self._file.read(
             "SELECT symbol, ts_ms FROM decision_records WHERE sequence = 0 AND plan_id = ?",
             (plan.plan_id,),
@@ -153,7 +151,7 @@ class SqliteLedger:
         begun: dict[str, int] = dict(first)
         rows = await self._file.read(
             "SELECT plan_id, symbol, ts_ms, json_extract(canonical, '$.row.bar_close')"
-            " FROM decision_records WHERE ts_ms >= ? AND ts_ms < ? AND kind = ? AND plan_id IN"
+            " FROM decision_records WHERE ts_ms BETWEEN ? AND ? AND kind = ? AND plan_id IN"
             " (SELECT plan_id FROM plan_log WHERE book = ? AND event = 'opened')"
             " ORDER BY ts_ms, id",
             (since_ts_ms, ts_ms, DecisionKind.BAR.value, plan.book),
@@ -163,7 +161,7 @@ class SqliteLedger:
         for plan_id, symbol, bar_ts_ms, close in rows:
             if plan_id == plan.plan_id or bar_ts_ms < begun.get(symbol, ts_ms):
                 seen.setdefault(symbol, {})[bar_ts_ms] = float(close)
-        return {symbol: list(bars.values())[-count:] for symbol, bars in seen.items()}
+        return seen
 
     async def list_records(self, query: ListDecisionsRequest, after_id: int) -> list[Row]:
         """Give (id, canonical) of a page of records in the order of writing."""

@@ -125,19 +125,21 @@ async def test_a_plan_sees_its_own_closes_and_its_books_before_it(ledger: Sqlite
     await ledger.add_records(chain_of(6))
     await ledger.add_records(chain_of(9, bound=stranger))
 
-    async def seen(plan: Plan, *, bar: int, count: int = 10, symbol: str = SYMBOL) -> list[float]:
-        ts_ms = START_MS + bar * HOUR_MS
-        return (await ledger.closes_before(plan, ts_ms, count=count)).get(symbol, [])
+    async def seen(
+        plan: Plan, *, since: int = 0, until: int = 10, symbol: str = SYMBOL
+    ) -> list[float]:
+        instants = (START_MS + bar * HOUR_MS for bar in (since, until))
+        closes = (await ledger.closes_between(plan, *instants)).get(symbol, {})
+        assert [*closes] == sorted(closes)
+        return [*closes.values()]
 
-    assert await seen(later.plan, bar=10) == [100, 101, 102, 103, 104, 105]
-    assert await seen(later.plan, bar=4) == [100, 101, 102, 103]
-    assert await seen(later.plan, bar=10, count=2) == [104, 105]
-    assert await seen(later.plan, bar=10, symbol=OTHER_SYMBOL) == []
-    # What lies too far back to be recent is not asked for at all.
-    assert await seen(later.plan, bar=1_000) == []
+    assert await seen(later.plan) == [100, 101, 102, 103, 104, 105]
+    assert await seen(later.plan, until=4) == [100, 101, 102, 103]
+    assert await seen(later.plan, since=4) == [104, 105]
+    assert await seen(later.plan, symbol=OTHER_SYMBOL) == []
     # From its first record on, its past is its own: bar 5 of the other plan is not in it.
     await ledger.add_records(chain_of(1, bound=later, first_bar=4))
-    assert await seen(later.plan, bar=10) == [100, 101, 102, 103, 104]
+    assert await seen(later.plan) == [100, 101, 102, 103, 104]
 
 
 async def test_plans_are_kept_with_their_bindings_open_and_closed(ledger: SqliteLedger) -> None:

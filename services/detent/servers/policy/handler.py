@@ -346,7 +346,7 @@ def _records(
     outcomes: Mapping[str, ModelOutcome] | None,
 ) -> list[Written]:
     """Decide rows, each beside its proxy, and write their records."""
-    closes = [list(opened.closes[row.symbol]) for row in rows]
+    closes = [opened.closes_at(row.symbol, query.ts_ms) for row in rows]
     # Only a regular bar adds its close to what the proxy sees.
     if query.kind is DecisionKind.BAR:
         closes = [[*seen, float(row.bar_close)] for seen, row in zip(closes, rows, strict=True)]

@@ -8,9 +8,17 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from detent.adapters.sqlite_ledger import SqliteLedger, Written
 from detent.contracts.decision import DecisionKind
 from detent.contracts.errors import PlanClosed, PlanConflict, PlanNotFound
-from detent.contracts.plan import PlanStatus
+from detent.contracts.plan import Plan, PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
 from detent.core.ledger.record import CHAIN_START, BoundPlan, ChainPoint
+
+# Hourly bars of an instrument that rests over a long holiday lie this far apart on average.
+BARS_APART_MAX = 8
+
+
+def history_since_ts_ms(plan: Plan, ts_ms: int) -> int:
+    """Say how far back the proxy of a plan may look at a bar."""
+    return ts_ms - PROXY_DEFAULT.closes_needed * plan.bar_interval_ms * BARS_APART_MAX
 
 
 class SymbolChain:
@@ -40,7 +48,7 @@ class OpenPlan:
     def __init__(self, bound: BoundPlan) -> None:
         """Start every chain at its beginning; closes are recalled at the first bar."""
         self.bound = bound
-        self.closes: dict[str, collections.deque[float]] = {}
+        self.closes: dict[str, collections.deque[tuple[int, float]]] = {}
         self.chains = {symbol: SymbolChain() for symbol in bound.plan.symbols}
 
     @contextlib.asynccontextmanager
@@ -63,7 +71,16 @@ class OpenPlan:
             symbol = item.record.row.symbol
             self.chains[symbol].advance(item)
             if item.record.kind is DecisionKind.BAR:
-                self.closes[symbol].append(float(item.record.row.bar_close))
+                close = float(item.record.row.bar_close)
+                self.closes[symbol].append((item.record.ts_ms, close))
+
+    def closes_at(self, symbol: str, ts_ms: int) -> list[float]:
+        """Give the closes before a bar that the proxy may look back on.
+
+        The bound is that of the recall, so that a restart changes nothing that is computed.
+        """
+        since_ts_ms = history_since_ts_ms(self.bound.plan, ts_ms)
+        return [close for seen_ts_ms, close in self.closes[symbol] if seen_ts_ms >= since_ts_ms]
 
 
 class Plans:
@@ -143,10 +160,11 @@ class Plans:
         unknown = [symbol for symbol in symbols if symbol not in opened.closes]
         if not unknown:
             return
-        count = PROXY_DEFAULT.closes_needed
-        closes = await self._ledger.closes_before(opened.bound.plan, ts_ms, count=count)
+        plan = opened.bound.plan
+        seen = await self._ledger.closes_between(plan, history_since_ts_ms(plan, ts_ms), ts_ms)
         for symbol in unknown:
-            opened.closes[symbol] = collections.deque(closes.get(symbol, ()), maxlen=count)
+            bars = seen.get(symbol, {}).items()
+            opened.closes[symbol] = collections.deque(bars, maxlen=PROXY_DEFAULT.closes_needed)
 
     def _keep(self, opened: OpenPlan) -> None:
         plan = opened.bound.plan
