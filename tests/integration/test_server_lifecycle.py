@@ -37,7 +37,7 @@ async def decided(stack: Stack, artifacts: Artifacts, journal_file: Path) -> lis
     return [record.canonical.replace(name, b"plan").decode() for record in page.records]
 
 
-@pytest.mark.proves("R51")
+@pytest.mark.proves("R51", "R150")
 async def test_one_process_decides_the_same_as_three(
     artifacts: Artifacts, stack: Stack, tmp_path: Path
 ) -> None:
