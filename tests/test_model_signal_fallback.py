@@ -223,22 +223,6 @@ async def test_symbols_without_features_have_reasons_of_their_own(
     assert_model(await cold.decide(100))
 
 
-async def test_a_bar_that_the_data_do_not_reach_is_stale_within_the_deadline(
-    client: DetentClient, artifacts: Artifacts
-) -> None:
-    strategist = await Strategist.open(client, artifacts.bars, artifacts.stable_binding)
-    last = strategist.bars[-1]
-    row = row_of(close=last.close)
-
-    started_s = time.monotonic()
-    decision = await client.decide(
-        strategist.opened, ts_ms=last.ts_ms + HOUR_MS, row=row, deadline_s=DEADLINE_S
-    )
-
-    assert time.monotonic() - started_s < DEADLINE_S + SLACK_S
-    assert decision.fallback_reason in (Reason.FEATURES_STALE, Reason.CLIENT_NO_SERVICE)
-
-
 # Every way in which a dependency can answer wrongly: `tests/wrong_answers.py`
 
 

@@ -6,7 +6,6 @@ name in snake case, from a domain request and a `Call` to a domain response.
 
 import asyncio
 import dataclasses
-import gc
 import logging
 import signal
 import time
@@ -32,7 +31,6 @@ from detent.rpc.tracing import annotate, extract, span, trace_id_of
 DEADLINE_S_DEFAULT = 5.0
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 CONCURRENT_CALLS_MAX = 1_000
-GC_YOUNG_OBJECTS = 100_000
 TRACED_FIELDS = ("binding_hash", "plan_id", "ts_ms", "as_of_ts_ms")
 
 log = logging.getLogger(__name__)
@@ -233,11 +231,6 @@ def _ids(message: Any) -> dict[str, str | int]:
 
 async def serve_until_stopped(server: Server, serving: Mapping[str, bool]) -> None:
     """Listen, say what serves, wait for the stop signal, drain."""
-    # What start-up made stays: the collector need not walk it again. A batch of thousands of
-    # rows makes young objects by the hundred thousand, none of them in cycles.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_YOUNG_OBJECTS)
     address = await server.start()
     await server.set_serving(serving)
     log.info(events.SERVER_READY, extra={"address": address, "serving": dict(serving)})
