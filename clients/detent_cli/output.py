@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from detent.contracts.errors import DetentError
+from detent.contracts.errors import ArtifactInvalid, DataInvalid, DetentError
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 
@@ -53,11 +53,22 @@ def reported(*, as_json: bool) -> Iterator[None]:
         yield
     except DetentError as error:
         if as_json:
-            facts = {"reason": error.reason.value, "message": error.message}
+            facts = {"reason": reason_of(error), "message": error.message}
             print_json({"error": facts | {"metadata": error.metadata}})
         else:
-            errors.print(bad(error.reason.value), Text(error.message))
+            errors.print(bad(reason_of(error)), Text(error.message))
         raise typer.Exit(EXIT_ERROR) from error
+
+
+def reason_of(error: DetentError) -> str:
+    """Name what went wrong; two errors never travel and have no reason of the wire."""
+    match error:
+        case ArtifactInvalid():
+            return error.gate_reason.value
+        case DataInvalid():
+            return "DATA_INVALID"
+        case _:
+            return error.reason.value
 
 
 def good(text: str) -> Text:

@@ -1,14 +1,15 @@
 """Proves that an answered decision is in the ledger once, however often policy is killed."""
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,10 +52,27 @@ class Policy:
         self.pid = int(self.forker.stdout.readline())
 
     def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
+        """Kill the process and wait until it is gone, and its port with it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        while self.is_running():
+            time.sleep(0.001)
+
+    def is_running(self) -> bool:
+        # The forker does not wait for its children, so nothing stays behind of a dead one.
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def revive(self) -> None:
+        """Start again what ended by itself, as a supervisor would: its port may be in use."""
+        if not self.is_running():
+            self.start()
 
 
-@contextmanager
+@contextlib.contextmanager
 def policy_process(folder: Path, durability: str) -> Iterator[Policy]:
     """Start a policy process that can be killed and started again in no time."""
     target = f"127.0.0.1:{free_port()}"
@@ -100,11 +118,13 @@ class Tally:
         self.count += 1
         self._moved.set()
 
-    async def until(self, count: int) -> None:
+    async def until(self, count: int, policy: Policy) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while self.count < count:
                 self._moved.clear()
-                await self._moved.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._moved.wait(), 0.5)
+                policy.revive()
 
 
 @dataclasses.dataclass(slots=True)
@@ -174,11 +194,11 @@ async def streams_under_kills(folder: Path, durability: str, *, kills: int) -> l
             stop = asyncio.Event()
             running = [asyncio.create_task(stream.run(stop)) for stream in streams]
             for _ in range(kills):
-                await tally.until(tally.count + 1)
+                await tally.until(tally.count + 1, policy)
                 await asyncio.sleep(chance.uniform(0.0, 0.08))
                 policy.kill()
                 policy.start()
-            await tally.until(tally.count + STREAMS)
+            await tally.until(tally.count + STREAMS, policy)
             stop.set()
             await asyncio.gather(*running)
     return streams

@@ -125,7 +125,7 @@ def split_by_time(samples: Samples) -> Parts:
         part: Samples = getattr(parts, field.name)
         up_count = int(part.labels.sum())
         if len(part) < PART_ROWS_MIN or up_count in (0, len(part)):
-            found = f"{len(part)} rows to {field.name} on, {up_count} of them up"
+            found = f"{len(part)} rows for {field.name}, {up_count} of them up"
             raise _too_few(found, f"at least {PART_ROWS_MIN} rows, of both classes")
     return parts
 
