@@ -1,6 +1,8 @@
 # `make` lists what there is; everything installs what it needs into .venv.
 SHELL := /bin/bash
 PYTHON ?= python3
+# Trust what the machine trusts, as pip does: a company's own certificates included.
+export UV_SYSTEM_CERTS := 1
 BIN := .venv/bin
 STAMP := .venv/.installed
 EXTRAS := --extra feature --extra inference-cpu --extra policy --extra offline --extra console
