@@ -6,6 +6,7 @@ name in snake case, from a domain request and a `Call` to a domain response.
 
 import asyncio
 import dataclasses
+import gc
 import logging
 import signal
 import time
@@ -31,6 +32,7 @@ from detent.rpc.tracing import annotate, extract, span, trace_id_of
 DEADLINE_S_DEFAULT = 5.0
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 CONCURRENT_CALLS_MAX = 1_000
+GC_YOUNG_OBJECTS = 100_000
 TRACED_FIELDS = ("binding_hash", "plan_id", "ts_ms", "as_of_ts_ms")
 
 log = logging.getLogger(__name__)
@@ -231,6 +233,11 @@ def _ids(message: Any) -> dict[str, str | int]:
 
 async def serve_until_stopped(server: Server, serving: Mapping[str, bool]) -> None:
     """Listen, say what serves, wait for the stop signal, drain."""
+    # A batch of thousands of rows makes objects by the hundred thousand, none in cycles, and
+    # what start-up made stays. Walking all that costs a batch of 1,000 rows 5 to 12 %.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_YOUNG_OBJECTS)
     address = await server.start()
     await server.set_serving(serving)
     log.info(events.SERVER_READY, extra={"address": address, "serving": dict(serving)})
