@@ -1,7 +1,5 @@
 """Hold the units of the wire: basis points, parts per million, milliseconds."""
 
-from fractions import Fraction
-
 BPS_ONE = 10_000
 BPS_HALF = 5_000
 PPM_ONE = 1_000_000
@@ -33,8 +31,3 @@ def divide_half_even(numerator: int, denominator: int) -> int:
     if twice > denominator or (twice == denominator and quotient % 2 == 1):
         return quotient + 1
     return quotient
-
-
-def round_half_even(value: Fraction) -> int:
-    """Round an exact rational once, half to even."""
-    return divide_half_even(value.numerator, value.denominator)
