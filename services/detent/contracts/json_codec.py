@@ -8,7 +8,6 @@ strict: an unknown or missing key and a float are refused by name.
 
 import dataclasses
 import functools
-import operator
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -17,33 +16,21 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from detent.contracts.canonical import JsonValue
+from detent.contracts.compiled import compile_function
 from detent.contracts.decimals import format_decimal, parse_decimal
 from detent.contracts.errors import InvalidField
 
 T = TypeVar("T")
 # A domain type as the caches see it: the type checker does not take `type[T]` for hashable.
 Kind = Any
-Encode = Callable[[Any], Any]
-ReadAll = Callable[[Any], tuple[Any, ...]]
-Encoder = tuple[tuple[str, ...], ReadAll, tuple[tuple[str, Encode], ...], tuple[str, ...]]
+Write = Callable[[Any], dict[str, JsonValue]]
 Decode = Callable[[str, JsonValue], Any]
 
 
 def to_json(value: Any) -> dict[str, JsonValue]:
     """Give the JSON object of a domain value."""
     kind: Kind = type(value)
-    names, read, converted, flat = _encoder_of(kind)
-    # Plain values are taken over as they are, all in one step; only the others are visited.
-    fields: dict[str, JsonValue] = dict(zip(names, read(value), strict=True))
-    for name, encode in converted:
-        item = fields[name]
-        if item is not None:
-            fields[name] = encode(item)
-    for name in flat:
-        answer = fields.pop(name)
-        if answer is not None:
-            fields.update(typing.cast("dict[str, JsonValue]", answer))
-    return fields
+    return _writer_of(kind)(value)
 
 
 def from_json(kind: type[T], fields: Mapping[str, JsonValue]) -> T:
@@ -79,6 +66,11 @@ def unwrap_optional(hint: Any) -> tuple[Any, bool]:
     return hint, False
 
 
+def is_domain_type(hint: Any) -> bool:
+    """Say whether a type is one of ours, with fields of its own."""
+    return dataclasses.is_dataclass(hint)
+
+
 def field_hints(kind: type) -> list[tuple[str, Any]]:
     """List the fields of a domain type with their resolved types, in order."""
     hints = typing.get_type_hints(kind)
@@ -93,28 +85,41 @@ def _flat_names(kind: Kind) -> dict[str, type]:
 
 
 @functools.cache
-def _encoder_of(kind: Kind) -> Encoder:
-    """Compile a type: JSON names, a reader of all fields, converters, and what to lay flat."""
+def _writer_of(kind: Kind) -> Write:
+    """Compile a type: what gives its JSON object, with what is laid flat laid flat."""
     renamed = getattr(kind, "JSON_NAMES", {})
-    hints = field_hints(kind)
-    names = tuple(renamed.get(name, name) for name, _ in hints)
-    encoders = [(name, _encoder(unwrap_optional(hint)[0])) for name, hint in hints]
-    return (
-        names,
-        read_all(tuple(name for name, _ in hints)),
-        tuple((renamed.get(name, name), encode) for name, encode in encoders if encode),
-        tuple(getattr(kind, "JSON_FLAT", ())),
-    )
+    flat = _flat_names(kind)
+    names: dict[str, object] = {"format_decimal": format_decimal}
+    lines = []
+    for name, hint in field_hints(kind):
+        bare, optional = unwrap_optional(hint)
+        source = f"value.{name}"
+        written = _written(bare, name, source, names)
+        if name in flat:
+            lines.append(f"        **({{}} if {source} is None else {written}),")
+            continue
+        if optional and written != source:
+            written = f"None if {source} is None else {written}"
+        lines.append(f"        {renamed.get(name, name)!r}: {written},")
+    body = "\n".join(["    return {", *lines, "    }"])
+    return compile_function("write(value)", body, names)
 
 
-def read_all(names: tuple[str, ...]) -> ReadAll:
-    """Give a function that reads all of an object's fields in one step."""
-    if not names:
-        return lambda _value: ()
-    if len(names) == 1:
-        read = operator.attrgetter(names[0])
-        return lambda value: (read(value),)
-    return typing.cast("ReadAll", operator.attrgetter(*names))
+def _written(hint: Any, name: str, source: str, names: dict[str, object]) -> str:
+    """Give the expression that makes a value what JSON takes."""
+    if typing.get_origin(hint) is tuple:
+        item = _written(typing.get_args(hint)[0], name, "item", names)
+        return f"list({source})" if item == "item" else f"[{item} for item in {source}]"
+    if typing.get_origin(hint) is dict:
+        return f"dict({source})"
+    if hint is Decimal:
+        return f"format_decimal({source})"
+    if hint is bytes:
+        return f"{source}.hex()"
+    if is_domain_type(hint):
+        names[f"write_{name}"] = _writer_of(hint)
+        return f"write_{name}({source})"
+    return source
 
 
 @functools.cache
@@ -127,22 +132,6 @@ def _decoders(kind: Kind) -> list[tuple[str, str, Decode, bool]]:
     ]
 
 
-def _encoder(hint: Any) -> Encode | None:
-    """Give what converts a value of a type; None for what JSON takes as it is."""
-    if typing.get_origin(hint) is tuple:
-        encode = _encoder(typing.get_args(hint)[0])
-        return list if encode is None else lambda items: [encode(item) for item in items]
-    if typing.get_origin(hint) is dict:
-        return dict
-    if hint is Decimal:
-        return format_decimal
-    if hint is bytes:
-        return bytes.hex
-    if dataclasses.is_dataclass(hint):
-        return to_json
-    return None
-
-
 def _decoder(hint: Any) -> Decode:
     if typing.get_origin(hint) is tuple:
         return functools.partial(_decode_list, _decoder(typing.get_args(hint)[0]))
@@ -152,7 +141,7 @@ def _decoder(hint: Any) -> Decode:
         return _decode_hex
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return functools.partial(_decode_enum, hint)
-    if dataclasses.is_dataclass(hint):
+    if is_domain_type(hint):
         return functools.partial(_decode_object, hint)
     return functools.partial(_decode_plain, hint)
 

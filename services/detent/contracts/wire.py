@@ -2,11 +2,10 @@
 
 Every message of `detent.api.v1` that carries domain data has a frozen dataclass with the
 same name and the same fields, so one generic codec serves them all. It is compiled per
-class on first use: a list of field names with a converter each. Nothing else in the house
-touches a protobuf object, but for the generic server and client plumbing.
+class on first use into one expression per field. Nothing else in the house touches a protobuf
+object, but for the generic server and client plumbing.
 """
 
-import dataclasses
 import functools
 import importlib
 import typing
@@ -17,15 +16,14 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from detent.contracts.compiled import compile_function
 from detent.contracts.decimals import format_decimal, parse_decimal
 from detent.contracts.errors import InvalidField
-from detent.contracts.json_codec import ReadAll, field_hints, read_all, unwrap_optional
+from detent.contracts.json_codec import field_hints, is_domain_type, unwrap_optional
 
 T = TypeVar("T")
-ToWire = Callable[[Any], Any]
-FromWire = Callable[[str, Any], Any]
-Reader = tuple[tuple[str, ...], ReadAll, tuple[tuple[str, bool | None, FromWire], ...]]
-Writer = tuple[type[Message], tuple[str, ...], ReadAll, tuple[tuple[str, ToWire], ...]]
+Write = Callable[[Any], dict[str, Any]]
+Read = Callable[[Any, str], Any]
 
 PROTO_MODULES = (
     "market",
@@ -59,14 +57,8 @@ def message_class(name: str) -> type[Message]:
 def to_wire(value: Any) -> Any:
     """Give the protobuf message of a domain value."""
     kind: Any = type(value)
-    make, names, read, converted = _writer_of(kind)
-    # Plain values are taken over as they are, all in one step; None leaves a field unset.
-    arguments = dict(zip(names, read(value), strict=True))
-    for name, convert in converted:
-        item = arguments[name]
-        if item is not None:
-            arguments[name] = convert(item)
-    return make(**arguments)
+    # Nested messages are given as their fields: protobuf fills them in place, without a copy.
+    return message_class(kind.__name__)(**_writer_of(kind)(value))
 
 
 def from_wire(kind: type[T], message: Any) -> T:
@@ -77,16 +69,7 @@ def from_wire(kind: type[T], message: Any) -> T:
             names it by its path.
     """
     cached: Any = kind
-    plain, read, others = _reader_of(cached)
-    arguments: dict[str, Any] = dict(zip(plain, read(message), strict=True))
-    for name, present, convert in others:
-        if present is not None and not message.HasField(name):
-            if present:
-                raise InvalidField(name, "(missing)", "the field")
-            arguments[name] = None
-        else:
-            arguments[name] = convert(name, getattr(message, name))
-    return kind(**arguments)
+    return typing.cast("T", _reader_of(cached)(message, ""))
 
 
 def wire_fields(kind: type) -> list[tuple[str, Any]]:
@@ -96,104 +79,137 @@ def wire_fields(kind: type) -> list[tuple[str, Any]]:
 
 
 @functools.cache
-def _writer_of(kind: Any) -> Writer:
-    """Compile a type: its message class, field names, a reader of all fields, converters."""
-    make = message_class(kind.__name__)
-    fields = make.DESCRIPTOR.fields_by_name
-    names = tuple(name for name, _ in wire_fields(kind))
-    writers = [
-        (name, _writer(unwrap_optional(h)[0], fields[name])) for name, h in wire_fields(kind)
-    ]
-    converted = tuple((name, convert) for name, convert in writers if convert is not None)
-    return make, names, read_all(names), converted
+def _writer_of(kind: Any) -> Write:
+    """Compile a type: what gives the fields of its message by name; None is unset."""
+    fields = message_class(kind.__name__).DESCRIPTOR.fields_by_name
+    names: dict[str, object] = {"format_decimal": format_decimal}
+    lines = []
+    for name, hint in wire_fields(kind):
+        bare, optional = unwrap_optional(hint)
+        source = f"value.{name}"
+        written = _written(bare, fields[name], source, names)
+        if optional and written != source:
+            written = f"None if {source} is None else {written}"
+        lines.append(f"        {name!r}: {written},")
+    body = "\n".join(["    return {", *lines, "    }"])
+    return compile_function("write(value)", body, names)
+
+
+def _written(hint: Any, field: Any, source: str, names: dict[str, object]) -> str:
+    """Give the expression that makes a value what protobuf takes."""
+    if typing.get_origin(hint) is tuple:
+        item = _written(typing.get_args(hint)[0], field, "item", names)
+        return source if item == "item" else f"[{item} for item in {source}]"
+    if hint is Decimal:
+        return f"format_decimal({source})"
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        names[f"numbers_{field.name}"] = _enum_numbers(hint, field.enum_type)
+        return f"numbers_{field.name}[{source}]"
+    if is_domain_type(hint):
+        names[f"write_{field.name}"] = _writer_of(hint)
+        return f"write_{field.name}({source})"
+    return source
 
 
 @functools.cache
-def _reader_of(kind: Any) -> Reader:
-    """Compile a type: the fields taken as they are, a reader of all of them, and the others.
-
-    The presence rule of the others is None where a value is always there, True where it is
-    required, False where it may lack.
-    """
+def _reader_of(kind: Any) -> Read:
+    """Compile a type: what makes its value of a message and of the path to it."""
     fields = message_class(kind.__name__).DESCRIPTOR.fields_by_name
-    plain: list[str] = []
-    others: list[tuple[str, bool | None, FromWire]] = []
+    names: dict[str, object] = {
+        "kind": kind,
+        "InvalidField": InvalidField,
+        "missing": _missing,
+        "parse_decimal": parse_decimal,
+        "read_list": _read_list,
+    }
+    lines = []
     for name, hint in field_hints(kind):
         bare, optional = unwrap_optional(hint)
-        field = fields[name]
-        convert = _reader(bare, field, optional=optional)
-        rule = (not optional) if field.has_presence else None
-        if convert is None and rule is None:
-            plain.append(name)
-        else:
-            others.append((name, rule, convert or _as_it_is))
-    return tuple(plain), read_all(tuple(plain)), tuple(others)
+        read = _read(bare, fields[name], optional=optional, names=names)
+        if fields[name].has_presence:
+            absent = "None" if optional else f"missing({name!r})"
+            read = f"{read} if message.HasField({name!r}) else {absent}"
+        lines.append(f"            {name}={read},")
+    body = [
+        "    try:",
+        "        return kind(",
+        *lines,
+        "        )",
+        "    except InvalidField as error:",
+        "        raise (error.under(path) if path else error)",
+    ]
+    return compile_function("read(message, path)", "\n".join(body), names)
 
 
-def _as_it_is(_name: str, value: Any) -> Any:
-    return value
-
-
-def _writer(hint: Any, field: Any) -> ToWire | None:
-    """Give what converts a value of a type; None for what protobuf takes as it is."""
+def _read(hint: Any, field: Any, *, optional: bool, names: dict[str, object]) -> str:
+    """Give the expression that reads a field of a message."""
+    name = field.name
+    source = f"message.{name}"
     if typing.get_origin(hint) is tuple:
-        convert = _writer(typing.get_args(hint)[0], field)
-        return None if convert is None else lambda items: [convert(item) for item in items]
-    if hint is Decimal:
-        return format_decimal
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        numbers = _enum_numbers(hint, field.enum_type)
-        return numbers.__getitem__
-    if dataclasses.is_dataclass(hint):
-        return to_wire
-    return None
-
-
-def _reader(hint: Any, field: Any, *, optional: bool) -> FromWire | None:
-    """Give what converts a value from the wire; None for what is taken as it is."""
-    if typing.get_origin(hint) is tuple:
-        item = _reader(typing.get_args(hint)[0], field, optional=False)
-        return functools.partial(_read_list, item)
+        read_item = _item_reader(typing.get_args(hint)[0], field)
+        if read_item is None:
+            return f"tuple({source})"
+        names[f"read_{name}"] = read_item
+        return f"read_list(read_{name}, {name!r}, {source})"
     if typing.get_origin(hint) is dict:
-        return lambda _name, value: dict(value)
+        return f"dict({source})"
     if hint is Decimal:
-        return parse_decimal
+        return f"parse_decimal({name!r}, {source})"
     if isinstance(hint, type) and issubclass(hint, StrEnum):
-        numbers = _enum_numbers(hint, field.enum_type)
-        members = {number: member for member, number in numbers.items()}
-        return functools.partial(_read_enum, hint, members, 0 if optional else None)
-    if dataclasses.is_dataclass(hint):
-        return functools.partial(_read_message, hint)
+        names[f"members_{name}"] = _Members(name, hint, field.enum_type, optional=optional)
+        return f"members_{name}[{source}]"
+    if is_domain_type(hint):
+        names[f"read_{name}"] = _reader_of(hint)
+        return f"read_{name}({source}, {name!r})"
+    return source
+
+
+def _item_reader(hint: Any, field: Any) -> Read | None:
+    """Give what reads one item of a list, of itself and its path; None for plain items."""
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        members = _Members("", hint, field.enum_type, optional=False)
+        return functools.partial(_read_member, members)
+    if is_domain_type(hint):
+        return _reader_of(hint)
     return None
+
+
+def _read_list(read: Read, name: str, values: Any) -> tuple[Any, ...]:
+    try:
+        # The path of an item is only worth writing when something is wrong with one.
+        return tuple([read(value, "") for value in values])
+    except InvalidField:
+        return tuple([read(value, f"{name}[{index}]") for index, value in enumerate(values)])
+
+
+def _missing(name: str) -> typing.NoReturn:
+    raise InvalidField(name, "(missing)", "the field")
+
+
+class _Members(dict[int, StrEnum | None]):
+    """Maps the numbers of an enum on the wire to its members; 0 is None where that may be."""
+
+    def __init__(self, name: str, hint: type[StrEnum], enum: Any, *, optional: bool) -> None:
+        numbers = _enum_numbers(hint, enum)
+        super().__init__({number: member for member, number in numbers.items()})
+        if optional:
+            self[0] = None
+        self._name = name
+        self._hint = hint
+
+    def __missing__(self, number: int) -> typing.NoReturn:
+        """Refuse what is not a member, by the name of the field."""
+        found = number or "(unspecified)"
+        raise InvalidField(self._name, found, f"one of {', '.join(self._hint)}")
+
+
+def _read_member(members: _Members, number: int, path: str) -> StrEnum | None:
+    try:
+        return members[number]
+    except InvalidField as error:
+        raise InvalidField(path, error.found, error.expected) from error
 
 
 def _enum_numbers(hint: type[StrEnum], enum: Any) -> dict[StrEnum, int]:
     prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
     return {member: enum.values_by_name[prefix + member.name].number for member in hint}
-
-
-def _read_enum(
-    hint: type[StrEnum], members: dict[int, StrEnum], absent: int | None, name: str, number: int
-) -> StrEnum | None:
-    if number == absent:
-        return None
-    if number not in members:
-        raise InvalidField(name, number or "(unspecified)", f"one of {', '.join(hint)}")
-    return members[number]
-
-
-def _read_list(item: FromWire | None, name: str, values: Any) -> tuple[Any, ...]:
-    if item is None:
-        return tuple(values)
-    try:
-        # The path of an item is only worth writing when something is wrong with one.
-        return tuple([item("", value) for value in values])
-    except InvalidField:
-        return tuple([item(f"{name}[{index}]", value) for index, value in enumerate(values)])
-
-
-def _read_message(hint: Any, name: str, message: Any) -> Any:
-    try:
-        return from_wire(hint, message)
-    except InvalidField as error:
-        raise error.under(name) from error
