@@ -1,12 +1,12 @@
 """Builds valid values, so that a test states only what it is about."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
+from msgspec import structs
 from opentelemetry.context import Context
 
 from detent.contracts.binding import (
@@ -91,14 +91,12 @@ def model_binding(**changes: Any) -> ModelBinding:
         data_cutoff_ts_ms=START_MS - HOUR_MS,
         architecture_id="logistic",
     )
-    return dataclasses.replace(binding, **changes)
+    return structs.replace(binding, **changes)
 
 
 def policy_config(**changes: Any) -> PolicyConfig:
     """Give the default config on a named horizon, volatilities per bar."""
-    return dataclasses.replace(
-        PolicyConfig(horizon_id=HORIZON, vol_unit=VolUnit.PER_BAR), **changes
-    )
+    return structs.replace(PolicyConfig(horizon_id=HORIZON, vol_unit=VolUnit.PER_BAR), **changes)
 
 
 def plan_of(plan_id: str, symbols: Sequence[str] = (SYMBOL,), **changes: Any) -> Plan:
@@ -111,7 +109,7 @@ def plan_of(plan_id: str, symbols: Sequence[str] = (SYMBOL,), **changes: Any) ->
         triggers=(Trigger(trigger_id=TRIGGER, parameters_hash=PARAMETERS_HASH),),
         policy_config=policy_config(),
     )
-    return dataclasses.replace(plan, **changes)
+    return structs.replace(plan, **changes)
 
 
 def row_of(
@@ -135,7 +133,7 @@ def row_of(
         vol_unit=VolUnit.PER_BAR,
         risk_overrides=None,
     )
-    return dataclasses.replace(row, **changes)
+    return structs.replace(row, **changes)
 
 
 def emergency(exit_rule_id: str = "stop_loss") -> ExitIntent:
@@ -162,7 +160,7 @@ def policy_inputs_of(**changes: Any) -> PolicyInputs:
         limits=plan_of("limits").risk_limits,
         state=STATE_INITIAL,
     )
-    return dataclasses.replace(inputs, **changes)
+    return structs.replace(inputs, **changes)
 
 
 def record_of(

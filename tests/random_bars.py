@@ -1,6 +1,5 @@
 """Draws bars for policy, as arrays for the reference and one by one for the real thing."""
 
-import dataclasses
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -129,7 +128,7 @@ def draw_cases(count: int, *, seed: int) -> Cases:
 
 def policy_inputs_of(cases: Cases) -> Iterator[PolicyInputs]:
     """Give the same bars one by one, as policy takes them."""
-    columns = {field.name: getattr(cases, field.name) for field in dataclasses.fields(cases)}
+    columns = {name: getattr(cases, name) for name in cases.__struct_fields__}
     lists = {name: values.tolist() for name, values in columns.items()}
     config, limits = _config(lists, 0)
     for index in range(len(cases)):

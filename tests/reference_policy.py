@@ -5,8 +5,7 @@ follow the same text, or one of them is wrong. Sources: FORMULAS 2.1 (steps 1 to
 execution rule), decisions D8, D9 and D22; the order style is rows R214 to R217.
 """
 
-import dataclasses
-
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,8 +19,7 @@ PPM = 1_000_000
 BPS = 10_000
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Cases:
+class Cases(msgspec.Struct, frozen=True, kw_only=True):
     """Holds n bars, one array each; NONE stands for what is absent.
 
     Magnitudes are bounded so that no product leaves 63 bits: volatility below 10^8 ppm,
@@ -57,8 +55,7 @@ class Cases:
         return len(self.trigger)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Weights:
+class Weights(msgspec.Struct, frozen=True, kw_only=True):
     """Holds the answer to n bars, in parts per million."""
 
     raw_ppm: Ints

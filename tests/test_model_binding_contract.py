@@ -1,12 +1,12 @@
 """Proves that a plan pins one artifact: every hop checks it, and nothing changes it."""
 
 import asyncio
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf.message import Message
+from msgspec import structs
 from tests.builders import SYMBOL, model_binding, plan_of
 from tests.conftest import Artifacts
 from tests.fakes import model_input_of, send
@@ -114,7 +114,7 @@ async def test_a_plan_without_a_binding_is_refused(stack: Stack, artifacts: Arti
 def test_every_field_of_a_binding_is_part_of_its_hash(field: str) -> None:
     binding = model_binding()
 
-    changed = dataclasses.replace(binding, **{field: OTHER[field]})
+    changed = structs.replace(binding, **{field: OTHER[field]})
 
     assert changed.binding_hash != binding.binding_hash
 
@@ -134,7 +134,7 @@ def test_the_hash_covers_exactly_the_canonical_json(field: str) -> None:
 def test_rolling_back_is_one_field_and_gives_the_published_hash() -> None:
     binding = model_binding()
 
-    rolled_back = dataclasses.replace(binding, signal_source=SignalSource.PROXY)
+    rolled_back = structs.replace(binding, signal_source=SignalSource.PROXY)
 
     assert rolled_back.binding_hash == PROXY_BINDING_HASH
 
@@ -173,11 +173,11 @@ async def test_a_binding_of_another_horizon_is_refused_when_the_plan_opens(
     client: DetentClient, artifacts: Artifacts
 ) -> None:
     plan = plan_of(fresh_plan_id())
-    config = dataclasses.replace(plan.policy_config, horizon_id="h24")
+    config = structs.replace(plan.policy_config, horizon_id="h24")
 
     with pytest.raises(HorizonMismatch) as refused:
         await client.open_plan(
-            dataclasses.replace(plan, policy_config=config), artifacts.stable_binding
+            structs.replace(plan, policy_config=config), artifacts.stable_binding
         )
 
     assert refused.value.metadata["field"] == "plan.policy_config.horizon_id"
@@ -206,12 +206,12 @@ async def test_a_binding_with_a_forged_horizon_is_held_by_nobody(
     client: DetentClient, artifacts: Artifacts
 ) -> None:
     """Changing the binding to fit the plan changes its hash, which no manifest gives."""
-    forged = dataclasses.replace(artifacts.stable_binding, horizon_id="h24")
+    forged = structs.replace(artifacts.stable_binding, horizon_id="h24")
     plan = plan_of(fresh_plan_id())
-    config = dataclasses.replace(plan.policy_config, horizon_id="h24")
+    config = structs.replace(plan.policy_config, horizon_id="h24")
 
     with pytest.raises(BindingMismatch):
-        await client.open_plan(dataclasses.replace(plan, policy_config=config), forged)
+        await client.open_plan(structs.replace(plan, policy_config=config), forged)
 
 
 # The hash at each hop
@@ -382,11 +382,11 @@ async def test_other_content_under_the_name_of_an_open_plan_is_refused(
 ) -> None:
     strategist = await Strategist.open(client, artifacts.bars, artifacts.stable_binding)
     plan = strategist.opened.plan
-    config = dataclasses.replace(plan.policy_config, tau_bps=999)
+    config = structs.replace(plan.policy_config, tau_bps=999)
 
     with pytest.raises(PlanConflict, match="other content"):
         await client.open_plan(
-            dataclasses.replace(plan, policy_config=config), artifacts.stable_binding
+            structs.replace(plan, policy_config=config), artifacts.stable_binding
         )
     again = await client.open_plan(plan, artifacts.stable_binding)
 
@@ -473,5 +473,5 @@ async def assert_refused(target: str, message: Message, found: str, expected: st
 def serving(stack: Stack, artifact_dir: Path) -> Stack:
     """Give a stack at the same addresses that serves another artifact."""
     ports = {name: int(target.rpartition(":")[2]) for name, target in stack.targets.items()}
-    options = dataclasses.replace(stack._options, artifact_dir=artifact_dir, ports=ports)
+    options = structs.replace(stack._options, artifact_dir=artifact_dir, ports=ports)
     return Stack(options)

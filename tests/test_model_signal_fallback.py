@@ -1,7 +1,6 @@
 """Proves that whatever goes wrong with the model costs accuracy and never a decision."""
 
 import asyncio
-import dataclasses
 import os
 import random
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from tests.builders import (
     HOUR_MS,
     OTHER_SYMBOL,
@@ -173,7 +173,7 @@ async def test_an_artifact_that_cannot_be_served_is_a_fallback_with_its_own_reas
     copy = tmp_path / "copies" / artifacts.stable.name
     shutil.copytree(artifacts.stable, copy)
     spoil(copy)
-    options = dataclasses.replace(stack._options, artifact_dir=copy, ports=ports_of(stack))
+    options = structs.replace(stack._options, artifact_dir=copy, ports=ports_of(stack))
     strategist = await Strategist.open(client, artifacts.bars, artifacts.stable_binding)
 
     stack.kill("inference")
@@ -309,7 +309,7 @@ CLOSED = {
 async def test_a_closed_gate_asks_no_dependency_and_decides_as_the_proxy(
     tmp_path: Path, binding: ModelBinding, reason: Reason
 ) -> None:
-    enablement = dataclasses.replace(ACTIVE, **CLOSED[reason])
+    enablement = structs.replace(ACTIVE, **CLOSED[reason])
     async with (
         PolicyHost(tmp_path / "ledger.sqlite", binding, enablement=enablement) as host,
         client_at(host, tmp_path) as client,
@@ -415,8 +415,8 @@ async def test_rolling_back_takes_one_field_and_one_bar(
     await client.close_plan(opened)
 
     rolled_back = await client.open_plan(
-        dataclasses.replace(plan, plan_id=fresh_plan_id()),
-        dataclasses.replace(model, signal_source=SignalSource.PROXY),
+        structs.replace(plan, plan_id=fresh_plan_id()),
+        structs.replace(model, signal_source=SignalSource.PROXY),
     )
     on_proxy = Strategist(client, artifacts.bars[SYMBOL], rolled_back)
     decision = await on_proxy.decide(101)

@@ -1,6 +1,5 @@
 """Proves the map from a probability to a magnitude, and that it is the one place to swap."""
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from tests.builders import OTHER_SYMBOL, model_binding, plan_of, row_of
 from tests.conftest import Artifacts
 from tests.fakes import PolicyHost, RawServer, signals_of
@@ -252,7 +252,7 @@ async def test_swapping_the_source_changes_nothing_but_the_source(
 ) -> None:
     """Two plans, equal but for their names and one field of the binding."""
     model = artifacts.stable_binding
-    proxy = dataclasses.replace(model, signal_source=SignalSource.PROXY)
+    proxy = structs.replace(model, signal_source=SignalSource.PROXY)
     of_model = await Strategist.open(client, artifacts.bars, model)
     of_proxy = await Strategist.open(client, artifacts.bars, proxy)
 

@@ -1,7 +1,6 @@
 """Proves that one number crosses from the model into policy, and what it cannot do there."""
 
 import ast
-import dataclasses
 import inspect
 import typing
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from tests.builders import (
     HOUR_MS,
     START_MS,
@@ -35,7 +35,7 @@ from detent.api.v1 import (
 )
 from detent.contracts.binding import SignalSource
 from detent.contracts.decision import DecisionKind, DecisionRow, SignalRecord
-from detent.contracts.json_codec import field_hints, unwrap_optional
+from detent.contracts.json_codec import field_hints, is_domain_type, unwrap_optional
 from detent.contracts.plan import (
     STATE_INITIAL,
     HorizonAlpha,
@@ -72,7 +72,7 @@ FOREIGN = ("p_hat", "feature", "probability", "confidence", "model", "proxy", "h
 @pytest.mark.proves("R162", "R191", "R195", "R196", "R205")
 def test_policy_sees_exactly_these_fields() -> None:
     """Whoever adds one has to come here and say why."""
-    names = {field.name for field in dataclasses.fields(PolicyInputs)}
+    names = set(PolicyInputs.__struct_fields__)
 
     assert names == {
         "symbol",
@@ -114,7 +114,7 @@ def all_fields(kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
         bare, _ = unwrap_optional(hint)
         inner = typing.get_args(bare)[0] if typing.get_origin(bare) is tuple else bare
         yield prefix + name, inner
-        if dataclasses.is_dataclass(inner):
+        if is_domain_type(inner):
             yield from all_fields(typing.cast("type", inner), f"{prefix}{name}.")
 
 
@@ -356,7 +356,7 @@ async def test_an_emergency_is_flat_at_once_and_asks_no_model(
     decision = await host_client.decide(
         opened,
         ts_ms=START_MS,
-        row=dataclasses.replace(row, exit_intent=emergency()),
+        row=structs.replace(row, exit_intent=emergency()),
         kind=DecisionKind.EMERGENCY,
     )
 
@@ -395,7 +395,7 @@ async def test_a_tighter_limit_of_the_bar_cuts_the_strongest_belief(
 
 def test_the_contract_has_one_source_of_permission() -> None:
     """A row says what the trigger permits; a plan cannot say it once for all bars."""
-    assert "trigger_state" in {field.name for field in dataclasses.fields(DecisionRow)}
-    assert "trigger_state" not in {field.name for field in dataclasses.fields(Plan)}
+    assert "trigger_state" in set(DecisionRow.__struct_fields__)
+    assert "trigger_state" not in set(Plan.__struct_fields__)
     assert plan_pb2.TriggerState.keys()[0] == "TRIGGER_STATE_UNSPECIFIED"
     assert row_of(SYMBOL).trigger_state is TriggerState.LONG_ALLOWED

@@ -3,10 +3,10 @@
 A case is made for a host, because most of them spoil what its fakes would soundly answer.
 """
 
-import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from msgspec import structs
 from tests.builders import HOUR_MS, OTHER_SYMBOL, START_MS, SYMBOL
 from tests.fakes import PolicyHost, hangs, model_input_of, raises
 
@@ -25,7 +25,7 @@ def echoing(**changes: Any) -> Callable[[PolicyHost], T]:
     def behavior_of(host: PolicyHost) -> T:
         async def behavior(query: Any, call: Any) -> Any:
             answers = host.inference.answers if hasattr(query, "rows") else host.features.answers
-            return dataclasses.replace(await answers(query, call), **changes)
+            return structs.replace(await answers(query, call), **changes)
 
         return behavior
 
@@ -39,8 +39,8 @@ def with_row(**changes: Any) -> Callable[[PolicyHost], T]:
         async def behavior(query: Any, call: Any) -> Any:
             answers = host.inference.answers if hasattr(query, "rows") else host.features.answers
             answer = await answers(query, call)
-            rows = (dataclasses.replace(answer.rows[0], **changes), *answer.rows[1:])
-            return dataclasses.replace(answer, rows=rows)
+            rows = (structs.replace(answer.rows[0], **changes), *answer.rows[1:])
+            return structs.replace(answer, rows=rows)
 
         return behavior
 
@@ -53,9 +53,9 @@ def with_signal(**changes: Any) -> Callable[[PolicyHost], T]:
     def behavior_of(host: PolicyHost) -> T:
         async def behavior(query: Any, call: Any) -> Any:
             answer = await host.inference.answers(query, call)
-            signal_ = dataclasses.replace(answer.rows[0].signal, **changes)
-            rows = (dataclasses.replace(answer.rows[0], signal=signal_),)
-            return dataclasses.replace(answer, rows=rows)
+            signal_ = structs.replace(answer.rows[0].signal, **changes)
+            rows = (structs.replace(answer.rows[0], signal=signal_),)
+            return structs.replace(answer, rows=rows)
 
         return behavior
 

@@ -1,6 +1,5 @@
 """Print what was measured, and write it as JSON."""
 
-import dataclasses
 import json
 import os
 import platform
@@ -8,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -22,8 +22,7 @@ BATCH_SINGLES_MAX = 40
 BATCH_ROWS = 1_000
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Holds one whole run of the benchmark.
 
     Attributes:
@@ -55,7 +54,7 @@ def print_report(report: Report, console: Console) -> None:
 def write_json(report: Report, path: Path) -> None:
     """Write everything that was measured."""
     fields: dict[str, Any] = {"schema": SCHEMA, "machine": _machine(), "warm_bars": WARM_BARS}
-    fields |= dataclasses.asdict(report)
+    fields |= msgspec.to_builtins(report)
     for run, fields_of_run in zip(report.runs, fields["runs"], strict=True):
         fields_of_run["batch_costs_singles"] = round(batch_costs_singles(run), 2)
         fields_of_run["decision_over_echo"] = _over_echo(run.batch(1))

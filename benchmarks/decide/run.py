@@ -1,9 +1,10 @@
 """Measure one composition of the services, with or without spans."""
 
 import contextlib
-import dataclasses
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+
+import msgspec
 
 from benchmarks.decide.echo import Echo
 from benchmarks.decide.hops import read_hops
@@ -24,8 +25,7 @@ NO_SPANS = {f"DETENT_{name}_TRACE_FILE": "" for name in ("FEATURE", "INFERENCE",
 Step = Callable[[], None]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Composition:
+class Composition(msgspec.Struct, frozen=True, kw_only=True):
     """Says what is measured: one process or three, spans kept or not."""
 
     single: bool
@@ -38,8 +38,7 @@ class Composition:
         return f"{processes}, traced" if self.traced else processes
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RunResult:
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """Holds one composition's results and what its ledger says afterwards."""
 
     name: str

@@ -1,12 +1,12 @@
 """Turn measured times into the few numbers that are printed."""
 
-import dataclasses
 import statistics
 from collections.abc import Sequence
 
+import msgspec
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """Holds the distribution of one measured thing.
 
     Attributes:

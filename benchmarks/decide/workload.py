@@ -1,9 +1,10 @@
 """Walk through the bars of one plan as a strategist would, and time the answers."""
 
 import collections
-import dataclasses
 import time
 from decimal import Decimal
+
+import msgspec
 
 from benchmarks.decide.hops import Hops
 from benchmarks.decide.market import HORIZON_ID, INTERVAL_MS, Market, close_ts_ms
@@ -33,8 +34,7 @@ DEADLINE_S = 20.0
 TRIGGER_ID = "bench"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class BatchResult:
+class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     """Holds what was seen of one batch size.
 
     Attributes:

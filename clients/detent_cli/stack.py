@@ -1,7 +1,6 @@
 """Start, kill and stop the processes of Detent on one machine."""
 
 import contextlib
-import dataclasses
 import os
 import signal
 import socket
@@ -12,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import msgspec
 
 from detent.contracts.errors import ServiceUnavailable
 from detent.core.rollout.gates import ACTIVE_ACK
@@ -27,8 +28,7 @@ HEALTH_NAMES = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class StackOptions:
+class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Says what to start and where it keeps its files.
 
     Attributes:
@@ -44,8 +44,8 @@ class StackOptions:
     state_dir: Path
     single: bool = False
     active: bool = True
-    ports: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ports: Mapping[str, int] = msgspec.field(default_factory=dict)
+    environment: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class Stack:

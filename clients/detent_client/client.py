@@ -1,7 +1,6 @@
 """Open plans, decide bars, feed data, and read the ledger, with deadlines and typed errors."""
 
 import asyncio
-import dataclasses
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -9,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
+import msgspec
 from opentelemetry.context import Context
 from opentelemetry.trace import Tracer
 
@@ -78,8 +78,7 @@ RETRIED = (ServiceUnavailable, LedgerUnavailable)
 REPORT_ROWS_MAX = 1_000
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class OpenedPlan:
+class OpenedPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Holds an open plan with the binding hash that every call on it carries."""
 
     plan: Plan

@@ -1,9 +1,10 @@
 """Keep the client's own answers on disk until a service has them."""
 
-import dataclasses
 import os
 import threading
 from pathlib import Path
+
+import msgspec
 
 from detent.contracts.canonical import canonical_bytes, parse_json
 from detent.contracts.decision import LocalAnswer
@@ -14,8 +15,7 @@ SCHEMA = "detent.journal_entry.v1"
 ENTRIES_MAX = 100_000
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class JournalEntry:
+class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Holds one answer with the plan that it was given under."""
 
     plan_id: str

@@ -1,11 +1,11 @@
 """Hold what a strategist may choose about its client."""
 
-import dataclasses
 from pathlib import Path
 
+import msgspec
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ClientOptions:
+
+class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Says where the services are and how long to wait for them.
 
     Attributes:

@@ -4,13 +4,14 @@
 and `podman` where no Docker engine runs.
 """
 
-import dataclasses
 import os
 import pathlib
 import shlex
 import subprocess
 import time
 from collections.abc import Mapping
+
+import msgspec
 
 ROOT = pathlib.Path(__file__).parents[2]
 BUILD_S_MAX = 900.0
@@ -24,8 +25,7 @@ def command_of_environment() -> tuple[str, ...]:
     return tuple(shlex.split(os.environ.get("DETENT_CONTAINERS", "")))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """Runs one compose project.
 
     Attributes:

@@ -1,12 +1,12 @@
 """Sends values through both codecs and back: equal values, equal text, typed refusals."""
 
-import dataclasses
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from tests.builders import START_MS, emergency, model_binding, plan_of, record_of, row_of
 
 from detent.contracts.binding import PROXY_BINDING, ModelBinding
@@ -190,7 +190,7 @@ def test_absent_is_not_zero() -> None:
         range_score=0,
         warmup_bars=3,
     )
-    zero = dataclasses.replace(warm, atr=Decimal(0))
+    zero = structs.replace(warm, atr=Decimal(0))
 
     assert to_json(warm)["atr"] is None
     assert to_json(zero)["atr"] == "0"

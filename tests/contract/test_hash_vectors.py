@@ -1,6 +1,5 @@
 """Holds the hashes to what was published: other languages compute them from the same text."""
 
-import dataclasses
 import hashlib
 import json
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from tests.builders import START_MS, model_binding, plan_of
 from tests.data.generate import SNAPSHOT, VECTORS_FILE, text
 
@@ -97,12 +97,12 @@ def test_the_document_names_every_vector_and_the_proxy_hash() -> None:
     ids=lambda change: next(iter(change)),
 )
 def test_a_snapshot_that_differs_in_one_field_has_another_hash(change: dict[str, Any]) -> None:
-    assert snapshot_hash(dataclasses.replace(SNAPSHOT, **change)) != snapshot_hash(SNAPSHOT)
+    assert snapshot_hash(structs.replace(SNAPSHOT, **change)) != snapshot_hash(SNAPSHOT)
 
 
 @pytest.mark.proves("R26")
 def test_equal_decimals_hash_alike_however_they_are_written() -> None:
-    other = dataclasses.replace(SNAPSHOT, mid_price=Decimal(70811), thin_l1=Decimal("0.11"))
+    other = structs.replace(SNAPSHOT, mid_price=Decimal(70811), thin_l1=Decimal("0.11"))
 
     assert snapshot_hash(other) == snapshot_hash(SNAPSHOT)
 
@@ -160,7 +160,7 @@ def test_a_binding_that_differs_in_one_field_has_another_hash(change: dict[str, 
 
 @pytest.mark.proves("R136", "R137", "R138")
 def test_a_binding_turned_to_the_proxy_has_the_published_hash_whatever_it_held() -> None:
-    turned = dataclasses.replace(model_binding(), signal_source=SignalSource.PROXY)
+    turned = structs.replace(model_binding(), signal_source=SignalSource.PROXY)
 
     assert turned.binding_hash == PROXY_BINDING_HASH
     assert ModelBinding(signal_source=SignalSource.PROXY).binding_hash == PROXY_BINDING_HASH
@@ -189,6 +189,6 @@ def test_a_policy_config_that_differs_in_one_field_has_another_hash(
     change: dict[str, Any],
 ) -> None:
     config: PolicyConfig = plan_of("plan").policy_config
-    other = dataclasses.replace(config, **change)
+    other = structs.replace(config, **change)
 
     assert other.policy_config_hash != config.policy_config_hash

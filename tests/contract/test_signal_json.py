@@ -1,6 +1,5 @@
 """Holds the signal to seed 003's contract: its flat JSON form and every invariant of it."""
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import from_json, to_json
@@ -76,7 +76,7 @@ def test_a_regime_that_breaks_its_contract_is_refused(
     signal: MlSignalSnapshot, change: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(InvalidField) as refused:
-        dataclasses.replace(regime_of(signal), **change)
+        structs.replace(regime_of(signal), **change)
 
     assert refused.value.field == field
 
@@ -84,7 +84,7 @@ def test_a_regime_that_breaks_its_contract_is_refused(
 @pytest.mark.proves("R24")
 @pytest.mark.parametrize("spacing_x1000", [500, 1_000, 2_000])
 def test_spacing_at_its_bounds_is_accepted(signal: MlSignalSnapshot, spacing_x1000: int) -> None:
-    dataclasses.replace(regime_of(signal), spacing_multiplier_x1000=spacing_x1000)
+    structs.replace(regime_of(signal), spacing_multiplier_x1000=spacing_x1000)
 
 
 @pytest.mark.proves("R18", "R26", "R27", "R29")
@@ -109,7 +109,7 @@ def test_a_signal_that_breaks_its_contract_is_refused(
     signal: MlSignalSnapshot, change: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(InvalidField) as refused:
-        dataclasses.replace(signal, **change)
+        structs.replace(signal, **change)
 
     assert refused.value.field == field
 

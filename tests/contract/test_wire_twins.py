@@ -1,18 +1,18 @@
 """Holds every domain type to its protobuf twin: the same names, the same kinds."""
 
-import dataclasses
 import importlib
 import typing
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+import msgspec
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from detent.contracts import binding, decision, market, plan, signals, snapshots
 from detent.contracts.calls import feature, inference, ledger, policy
-from detent.contracts.json_codec import unwrap_optional
+from detent.contracts.json_codec import is_domain_type, unwrap_optional
 from detent.contracts.wire import PROTO_MODULES, message_class, wire_fields
 
 MODULES = (
@@ -31,7 +31,7 @@ TWINS = {
     kind.__name__: kind
     for module in MODULES
     for kind in vars(module).values()
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 }
 TEXT, BYTES, MESSAGE, ENUM, INT32, INT64 = (
     FieldDescriptor.TYPE_STRING,
@@ -56,7 +56,7 @@ def wire_types(hint: Any) -> set[int]:
     """Give the wire types that a domain type may travel as."""
     if typing.get_origin(hint) is tuple:
         return wire_types(typing.get_args(hint)[0])
-    if typing.get_origin(hint) is dict or dataclasses.is_dataclass(hint):
+    if typing.get_origin(hint) is dict or is_domain_type(hint):
         return {MESSAGE}
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return {ENUM}

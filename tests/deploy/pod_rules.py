@@ -4,9 +4,10 @@ The table is our own and not a scanner's, so that a rule can be read where it is
 rule carries its controls: edits of a good pod that it must refuse, or it checks nothing.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
+
+import msgspec
 
 Object = dict[str, Any]
 Spoil = Callable[[Object], object]
@@ -16,8 +17,7 @@ VOLUME_KINDS = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "
 WORKLOAD_KINDS = {"Deployment", "StatefulSet", "DaemonSet", "Job"}
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Pod:
+class Pod(msgspec.Struct, frozen=True, kw_only=True):
     """One pod template with the name of what owns it."""
 
     owner: str
@@ -29,8 +29,7 @@ class Pod:
         return [*self.spec.get("initContainers", []), *self.spec["containers"]]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """One rule of the table.
 
     Attributes:

@@ -1,10 +1,10 @@
 """Proves that a decision waits for its data, within its deadline and no longer."""
 
 import asyncio
-import dataclasses
 import time
 
 import pytest
+from msgspec import structs
 from tests.builders import HOUR_MS, SYMBOL, row_of
 from tests.conftest import Artifacts
 from tests.strategist import Strategist, feed
@@ -21,7 +21,7 @@ SLACK_S = 0.5
 async def test_a_bar_asked_before_its_data_came_is_answered_by_the_model_once_they_do(
     client: DetentClient, artifacts: Artifacts
 ) -> None:
-    series = [dataclasses.replace(bar, symbol=LATE_SYMBOL) for bar in artifacts.bars[SYMBOL]]
+    series = [structs.replace(bar, symbol=LATE_SYMBOL) for bar in artifacts.bars[SYMBOL]]
     await feed(client, {LATE_SYMBOL: series[:100]})
     strategist = await Strategist.open(
         client, {LATE_SYMBOL: series}, artifacts.stable_binding, symbols=(LATE_SYMBOL,)

@@ -1,11 +1,11 @@
 """Proves what the feature service answers, with calls made by hand."""
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import AsyncIterator, Iterable
 
 import pytest
+from msgspec import structs
 from opentelemetry.context import Context
 from pydantic import ValidationError
 from tests.unit.core.features.market import (
@@ -61,7 +61,7 @@ def call_for(seconds: float) -> Call:
 
 @pytest.fixture(name="handler")
 def _handler() -> FeatureHandler:
-    sets = {STABLE: DIRECTION, CANDIDATE: dataclasses.replace(DIRECTION), OF_MIDS: MIDS}
+    sets = {STABLE: DIRECTION, CANDIDATE: structs.replace(DIRECTION), OF_MIDS: MIDS}
     return FeatureHandler(sets)
 
 
@@ -118,7 +118,7 @@ async def test_full_view_adds_the_snapshot(handler: FeatureHandler) -> None:
     assert full is not None
     assert bare is not None
     assert full.snapshot is not None
-    assert bare == dataclasses.replace(full, snapshot=None)
+    assert bare == structs.replace(full, snapshot=None)
 
 
 async def test_rows_come_in_the_order_in_which_they_were_asked_for(
@@ -191,7 +191,7 @@ async def test_live_data_from_the_future_are_refused() -> None:
     """One stray stamp would push the watermark past every bar that follows."""
     now_ms = close_ms(3)
     handler = FeatureHandler({STABLE: DIRECTION}, now_ms=lambda: now_ms)
-    ahead = dataclasses.replace(bar(4, "1"), ts_ms=now_ms + FUTURE_MS_MAX + 1)
+    ahead = structs.replace(bar(4, "1"), ts_ms=now_ms + FUTURE_MS_MAX + 1)
 
     response = await ingest(handler, [ahead, bar(3, "1")])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import struct
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 from opentelemetry.context import Context
 from tests.unit.artifacts import artifact, artifact_in, model_inputs
 
@@ -71,13 +71,13 @@ def hashed(row: ModelInput, values: bytes) -> ModelInput:
         snapshot_hashes=row.snapshot_hashes,
         values=values,
     )
-    return dataclasses.replace(row, values=values, features_hash=found)
+    return structs.replace(row, values=values, features_hash=found)
 
 
 def integers(signal: MlSignalSnapshot | None) -> MlSignalSnapshot:
     """Give a signal without what is outside every digest."""
     assert signal is not None
-    return dataclasses.replace(signal, inference_latency_us=0)
+    return structs.replace(signal, inference_latency_us=0)
 
 
 @pytest.fixture(name="serving", scope="module")
@@ -108,8 +108,8 @@ class StubSession:
 
 def stubbed(serving: Serving, answer: Callable[[np.ndarray[Any, Any]], object]) -> Serving:
     """Give the artifact with a session that is a stub."""
-    session = dataclasses.replace(serving.session, session=StubSession(answer))
-    return dataclasses.replace(serving, session=session)
+    session = structs.replace(serving.session, session=StubSession(answer))
+    return structs.replace(serving, session=session)
 
 
 def saying(p: float) -> Callable[[np.ndarray[Any, Any]], object]:
@@ -213,15 +213,15 @@ def _with_value(value: float) -> Callable[[ModelInput], ModelInput]:
 
 
 def _other_values(row: ModelInput) -> ModelInput:
-    return dataclasses.replace(row, values=row.values[:-4] + struct.pack("<f", 0.25))
+    return structs.replace(row, values=row.values[:-4] + struct.pack("<f", 0.25))
 
 
 def _other_instant(row: ModelInput) -> ModelInput:
-    return dataclasses.replace(row, ts_ms=row.ts_ms + 1)
+    return structs.replace(row, ts_ms=row.ts_ms + 1)
 
 
 def _other_hash(row: ModelInput) -> ModelInput:
-    return dataclasses.replace(row, features_hash="0" * 64)
+    return structs.replace(row, features_hash="0" * 64)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 """Proves the life of a bar and of a plan, through the handler, with fakes behind it."""
 
 import asyncio
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from tests.builders import (
     HOUR_MS,
     OTHER_SYMBOL,
@@ -76,7 +76,7 @@ async def ask(
         kind=kind,
         rows=rows or (row_of(),),
     )
-    query = dataclasses.replace(query, **changes)
+    query = structs.replace(query, **changes)
     return await host.handler.decide_target_weights(query, call_of(timeout_s))
 
 
@@ -252,7 +252,7 @@ async def test_an_answer_that_comes_too_late_is_recorded_noted_and_not_given(
         kind=DecisionKind.BAR,
         rows=(row_of(),),
     )
-    call = dataclasses.replace(call_of(), deadline_s=5.0, clock=clock)
+    call = structs.replace(call_of(), deadline_s=5.0, clock=clock)
 
     with pytest.raises(DeadlineExceeded, match="too late"):
         await opened.handler.decide_target_weights(query, call)
@@ -386,7 +386,7 @@ async def test_a_close_that_could_not_be_kept_did_not_happen(opened: PolicyHost)
 
 
 async def test_a_book_has_one_open_plan_per_symbol(opened: PolicyHost) -> None:
-    other = dataclasses.replace(plan_of("other", (OTHER_SYMBOL, "AUDUSD")), book=PLAN.book)
+    other = structs.replace(plan_of("other", (OTHER_SYMBOL, "AUDUSD")), book=PLAN.book)
 
     with pytest.raises(PlanConflict) as refused:
         await open_plan(opened, other, PROXY_BINDING)
@@ -410,7 +410,7 @@ async def test_a_restart_takes_up_every_open_plan_where_it_was(
         await decide(host, bar=1)
         with pytest.raises(PlanClosed):
             await ask(host, plan=plan_of("closed"))
-        other = dataclasses.replace(plan_of("other"), book=PLAN.book)
+        other = structs.replace(plan_of("other"), book=PLAN.book)
         with pytest.raises(PlanConflict):
             await open_plan(host, other, PROXY_BINDING)
         verified = await host.ledger.verify("plan")
@@ -427,7 +427,7 @@ async def test_a_new_plan_of_a_book_sees_the_closes_before_its_bar_and_no_later_
     rows = [row_of(close=str(100 + bar * bar % 23)) for bar in range(90)]
     beliefs = [await belief(host, rows[bar], bar=bar, plan=first) for bar in range(90)]
     await close_plan(host, first)
-    second = dataclasses.replace(plan_of("second"), book=first.book)
+    second = structs.replace(plan_of("second"), book=first.book)
     await open_plan(host, second, host.binding)
 
     again = [await belief(host, rows[bar], bar=bar, plan=second) for bar in range(70, 90)]
@@ -471,5 +471,5 @@ async def test_local_answers_are_kept_once_in_a_table_of_their_own(opened: Polic
     assert recorded(opened.ledger_file, "plan") == []
     with pytest.raises(BindingMismatch):
         await opened.handler.report_local_answers(
-            dataclasses.replace(query, binding_hash="0" * 64), call_of()
+            structs.replace(query, binding_hash="0" * 64), call_of()
         )

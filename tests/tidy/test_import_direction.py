@@ -158,6 +158,7 @@ def test_core_and_contracts_are_pure() -> None:
         "def load() -> str:\n    return open('x').read()",
         "count = 0\ndef bump() -> None:\n    global count",
         "print('hello')",
+        "exec('x = 1')",
     ],
 )
 def test_an_impure_core_is_reported(text: str) -> None:
@@ -169,6 +170,13 @@ def test_protobuf_is_for_the_wire_codec_alone() -> None:
 
     assert check_purity(Source("services/detent/contracts/wire.py", text)) == []
     assert len(check_purity(Source("services/detent/contracts/plan.py", text))) == 2
+
+
+def test_code_is_compiled_in_one_place_alone() -> None:
+    text = "exec('x = 1')"
+
+    assert check_purity(Source("services/detent/contracts/compiled.py", text)) == []
+    assert check_purity(Source("services/detent/contracts/wire.py", text))
 
 
 @pytest.mark.proves("R195")

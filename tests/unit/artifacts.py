@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import shutil
 import tempfile
@@ -10,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+from msgspec import structs
 
 from detent.adapters.artifact_store import ARTIFACT_FILES, Artifact, read_artifact
 from detent.contracts.calls.feature import ModelInput
@@ -79,7 +79,7 @@ def _built() -> Path:
 def _other_built() -> Path:
     """Build an artifact that differs from the first one in every file."""
     features = direction_bars_v1(HOUR_MS)
-    fewer = dataclasses.replace(features, name="fewer", features=features.features[:-1])
+    fewer = structs.replace(features, name="fewer", features=features.features[:-1])
     return build(Path(tempfile.mkdtemp()), version=OTHER_VERSION, feature_set=fewer)
 
 

@@ -1,9 +1,9 @@
 """Stream the last bars through the services, kill inference in the middle, bring it back."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 from opentelemetry.trace import Tracer
 
 from detent.contracts.binding import ModelBinding
@@ -20,8 +20,7 @@ Say = Callable[[str], None]
 DEADLINE_S = 2.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, kw_only=True):
     """Holds one bar with what was asked and what was answered."""
 
     bar: Bar
@@ -30,8 +29,7 @@ class Step:
     record: DecisionRecord
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Holds everything that the demo saw."""
 
     steps: tuple[Step, ...]

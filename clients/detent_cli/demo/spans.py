@@ -1,14 +1,14 @@
 """Read the spans that the demo's processes wrote."""
 
-import dataclasses
 import datetime as dt
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import msgspec
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+
+class Span(msgspec.Struct, frozen=True, kw_only=True):
     """Holds one finished span; times in milliseconds since the epoch."""
 
     process: str

@@ -6,13 +6,14 @@ nothing is opened again later, so what is served is what was checked.
 Source: seed 003, section 12.4; decisions D2 and D14.
 """
 
-import dataclasses
 import os
 import shutil
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
+
+import msgspec
 
 from detent.contracts.binding import ModelBinding
 from detent.contracts.calibration import CalibrationMethod, CalibrationSpec, parse_calibration
@@ -57,8 +58,7 @@ _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PinnedManifest:
+class PinnedManifest(msgspec.Struct, frozen=True, kw_only=True):
     """Holds what services that do not infer need of an artifact.
 
     Attributes:
@@ -74,8 +74,7 @@ class PinnedManifest:
     binding_hash: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Artifact:
+class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     """Holds a verified artifact, as bytes that are not read again.
 
     Attributes:
@@ -98,8 +97,7 @@ class Artifact:
         return self.pinned.manifest
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ManifestFolder:
+class ManifestFolder(msgspec.Struct, frozen=True, kw_only=True):
     """Holds every artifact of a folder: the sound ones by binding hash, the others by name."""
 
     accepted: Mapping[str, PinnedManifest]

@@ -4,12 +4,12 @@ The runtime is optional: without it the process starts, answers its health check
 refuses to infer. It is given the bytes that were hashed, and never a path.
 """
 
-import dataclasses
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,8 +27,7 @@ ROWS_BLOCK = 16
 DTYPE = "tensor(float)"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class GraphContract:
+class GraphContract(msgspec.Struct, frozen=True, kw_only=True):
     """States the one input and the one output that a graph must have.
 
     Attributes:
@@ -54,8 +53,7 @@ class GraphContract:
         )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class OnnxSession:
+class OnnxSession(msgspec.Struct, frozen=True, kw_only=True):
     """Holds a loaded graph whose input and output are those it was said to have.
 
     Attributes:
@@ -102,8 +100,7 @@ class OnnxSession:
         return found[:count]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Serving:
+class Serving(msgspec.Struct, frozen=True, kw_only=True):
     """Holds a verified artifact with its session and calibrator, ready to answer.
 
     Attributes:

@@ -1,10 +1,11 @@
 """Keep plans, records, refusals and late answers in one SQLite file."""
 
-import dataclasses
 import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+
+import msgspec
 
 from detent.adapters.sqlite_file import Durability, Row, SqliteFile
 from detent.adapters.sqlite_schema import SCHEMA, SCHEMA_VERSION
@@ -27,8 +28,7 @@ _IS_CLOSED = (
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class Written(msgspec.Struct, frozen=True, kw_only=True):
     """Pairs a record with the bytes and the hash that were computed from it once."""
 
     record: DecisionRecord
@@ -36,8 +36,7 @@ class Written:
     record_hash: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class BlockEvent:
+class BlockEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Holds one refusal: which call, when, why."""
 
     at_ms: int

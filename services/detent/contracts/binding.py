@@ -1,8 +1,9 @@
 """Hold what a plan pins: exactly one artifact, or the proxy."""
 
-import dataclasses
 from enum import StrEnum
 from typing import ClassVar
+
+import msgspec
 
 from detent.contracts.canonical import canonical_hash
 from detent.contracts.checks import (
@@ -36,8 +37,7 @@ class Head(StrEnum):
     BRACKETS = "brackets"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingWindow:
+class TrainingWindow(msgspec.Struct, frozen=True, kw_only=True):
     """States the close times of the first and last bar that training saw."""
 
     start_ts_ms: int
@@ -51,8 +51,7 @@ class TrainingWindow:
             raise InvalidField("end_ts_ms", self.end_ts_ms, f"after {self.start_ts_ms}")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ModelBinding:
+class ModelBinding(msgspec.Struct, frozen=True, kw_only=True):
     """Pins whoever carries it to one artifact, or to the proxy.
 
     With `signal_source` PROXY the model's fields may stay filled in: they do not count, so

@@ -1,9 +1,10 @@
 """Hold a fitted calibrator: a named method with exact parameters, and its hash."""
 
-import dataclasses
 from decimal import Decimal
 from enum import StrEnum
 from typing import ClassVar
+
+import msgspec
 
 from detent.contracts.canonical import canonical_bytes, parse_json, sha256_hex
 from detent.contracts.checks import check_name
@@ -26,8 +27,7 @@ class CalibrationMethod(StrEnum):
     IDENTITY = "identity"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class CalibrationSpec:
+class CalibrationSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Fixes one fitted calibrator to the last digit.
 
     The parameters are decimals, not floats: the text that is hashed is the value that is

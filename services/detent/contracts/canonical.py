@@ -12,9 +12,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-import orjson
+import msgspec
 
 from detent.contracts.errors import InvalidField
+
+_ENCODER = msgspec.json.Encoder(order="sorted")
 
 JsonValue = None | bool | int | str | list["JsonValue"] | dict[str, "JsonValue"]
 
@@ -26,7 +28,7 @@ def canonical_bytes(schema: str, fields: Mapping[str, JsonValue]) -> bytes:
         schema: Name and version of the type, for example `detent.model_binding.v1`.
         fields: The fields by name; our own codec wrote them, so they hold no float.
     """
-    text = orjson.dumps({"schema": schema, **fields}, option=orjson.OPT_SORT_KEYS)
+    text = _ENCODER.encode({"schema": schema, **fields})
     # Every string of the contract is ASCII by construction, so nothing needs escaping.
     assert text.isascii()
     return text

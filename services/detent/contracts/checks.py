@@ -78,6 +78,6 @@ def check_count(field: str, values: Sequence[object], low: int, high: int) -> No
 
 def check_exactly_one(field: str, **answers: object) -> None:
     """Refuse a choice of which none or several are present."""
-    if list(answers.values()).count(None) != len(answers) - 1:
+    if [*answers.values()].count(None) != len(answers) - 1:
         present = [name for name, answer in answers.items() if answer is not None]
         raise InvalidField(field, present or "(none)", f"exactly one of {', '.join(answers)}")

@@ -30,10 +30,16 @@ def parse_decimal(field: str, text: str) -> Decimal:
 
 def format_decimal(value: Decimal) -> str:
     """Write a decimal in its one canonical form: no exponent, no trailing zeros, no -0."""
-    text = format(value, "f")
+    text = _plain(value)
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
+
+
+def _plain(value: Decimal) -> str:
+    """Write a decimal without an exponent, its trailing zeros included."""
+    text = str(value)
+    return format(value, "f") if "E" in text else text
 
 
 def check_decimal(field: str, value: Decimal, *, above_zero: bool) -> None:
@@ -45,7 +51,7 @@ def check_decimal(field: str, value: Decimal, *, above_zero: bool) -> None:
     if not isinstance(value, Decimal) or not value.is_finite():
         raise InvalidField(field, value, "a finite Decimal, never a float")
     # The exponent comes first: writing out 1E+999999999 would take the memory of a house.
-    if abs(value.adjusted()) > DECIMAL_CHARS_MAX or len(format(value, "f")) > DECIMAL_CHARS_MAX:
+    if abs(value.adjusted()) > DECIMAL_CHARS_MAX or len(_plain(value)) > DECIMAL_CHARS_MAX:
         raise InvalidField(field, value, _EXPECTED)
-    if value < 0 or (above_zero and value == 0):
+    if (value.is_signed() and value) or (above_zero and not value):
         raise InvalidField(field, value, "above 0" if above_zero else "at least 0")

@@ -1,9 +1,10 @@
 """Hold what is asked for a bar, what is answered, and the record of both."""
 
-import dataclasses
 from decimal import Decimal
 from enum import StrEnum
 from typing import ClassVar
+
+import msgspec
 
 from detent.contracts.binding import SignalSource
 from detent.contracts.canonical import canonical_bytes, sha256_hex
@@ -34,8 +35,7 @@ class DecisionKind(StrEnum):
     EMERGENCY = "emergency"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DecisionRow:
+class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
     """States one symbol's bar as the strategist sees it.
 
     Attributes:
@@ -72,8 +72,7 @@ class DecisionRow:
             check_int("vol_hat_ppm", self.vol_hat_ppm, -INT64_MAX, INT64_MAX)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SignalRecord:
+class SignalRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Says which signal answered a bar, with the provenance of both.
 
     Attributes:
@@ -109,8 +108,7 @@ class SignalRecord:
     signal_strength_bps: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyOutcome:
+class PolicyOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Says how a signal became a weight; all weights are signed parts per million.
 
     Attributes:
@@ -140,8 +138,7 @@ class PolicyOutcome:
     cooldown_recommendation_bars: int | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DecisionRecord:
+class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Accounts for one bar of one symbol of one plan, completely.
 
     It holds no wall clock and no latency, so that a replay gives the same bytes. The field
@@ -177,8 +174,7 @@ class DecisionRecord:
         return sha256_hex(self.canonical)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """Carries the part of a record that a strategist acts on.
 
     `record_hash` is empty when the client answered by itself and nothing is durable yet.
@@ -223,8 +219,7 @@ def decision_of(record: DecisionRecord, record_hash: str) -> Decision:
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class LocalAnswer:
+class LocalAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Holds an answer that the client gave by itself while no service was reachable."""
 
     ts_ms: int

@@ -6,7 +6,6 @@ class may rename fields (`JSON_NAMES`) or lay nested answers flat (`JSON_FLAT`).
 strict: an unknown or missing key and a float are refused by name.
 """
 
-import dataclasses
 import functools
 import types
 import typing
@@ -14,6 +13,8 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, TypeVar
+
+import msgspec
 
 from detent.contracts.canonical import JsonValue
 from detent.contracts.compiled import compile_function
@@ -68,13 +69,13 @@ def unwrap_optional(hint: Any) -> tuple[Any, bool]:
 
 def is_domain_type(hint: Any) -> bool:
     """Say whether a type is one of ours, with fields of its own."""
-    return dataclasses.is_dataclass(hint)
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
 
 
-def field_hints(kind: type) -> list[tuple[str, Any]]:
+def field_hints(kind: type[msgspec.Struct]) -> list[tuple[str, Any]]:
     """List the fields of a domain type with their resolved types, in order."""
     hints = typing.get_type_hints(kind)
-    return [(field.name, hints[field.name]) for field in dataclasses.fields(kind)]
+    return [(name, hints[name]) for name in kind.__struct_fields__]
 
 
 @functools.cache

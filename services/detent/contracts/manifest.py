@@ -6,9 +6,10 @@ inference and policy services each know the accepted `binding_hash` without aski
 Source: seed 003, section 12.4; seed 000, sections 4 and 5; decision D14.
 """
 
-import dataclasses
 import re
 from typing import ClassVar, TypeVar
+
+import msgspec
 
 from detent.contracts.binding import (
     HORIZON_BARS_MAX,
@@ -70,8 +71,7 @@ def is_model_id(text: str) -> bool:
     return found is not None and len(found.group(1)) <= MODEL_NAME_CHARS_MAX
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ManifestFile:
+class ManifestFile(msgspec.Struct, frozen=True, kw_only=True):
     """Pins the content of one file of the artifact."""
 
     path: str
@@ -86,8 +86,7 @@ class ManifestFile:
         check_int("size_bytes", self.size_bytes, 1, FILE_BYTES_MAX)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """States one measured number; the unit is the suffix of its name."""
 
     name: str
@@ -101,8 +100,7 @@ class Metric:
         check_int("value", self.value, -INT64_MAX, INT64_MAX)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingMetadata:
+class TrainingMetadata(msgspec.Struct, frozen=True, kw_only=True):
     """States what the artifact was made from and how it did on rows held out.
 
     Attributes:
@@ -131,8 +129,7 @@ class TrainingMetadata:
         _check_sorted("metrics", [metric.name for metric in self.metrics])
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Describes one immutable artifact and pins each of its files.
 
     Attributes:
@@ -249,8 +246,7 @@ class Manifest:
         return sha256_hex(manifest_bytes(self))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class GoldenRow:
+class GoldenRow(msgspec.Struct, frozen=True, kw_only=True):
     """Holds one model input and the integers that it must give.
 
     Attributes:
@@ -262,8 +258,7 @@ class GoldenRow:
     direction: DirectionSignal
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class GoldenSet:
+class GoldenSet(msgspec.Struct, frozen=True, kw_only=True):
     """Holds the rows that a session must reproduce before it serves."""
 
     SCHEMA: ClassVar[str] = "detent.golden.v1"

@@ -1,7 +1,8 @@
 """Hold market data: finished bars and top-of-book quotes."""
 
-import dataclasses
 from decimal import Decimal
+
+import msgspec
 
 from detent.contracts.checks import check_int, check_symbol, check_ts_ms
 from detent.contracts.decimals import check_decimal
@@ -10,8 +11,7 @@ from detent.contracts.errors import InvalidField
 INTERVAL_MS_MAX = 366 * 86_400_000
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
+class Bar(msgspec.Struct, frozen=True, kw_only=True):
     """Holds one finished bar of one symbol.
 
     Attributes:
@@ -48,8 +48,7 @@ class Bar:
             raise InvalidField("low", self.low, "at most open and close")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Quote:
+class Quote(msgspec.Struct, frozen=True, kw_only=True):
     """Holds the best bid and ask of one symbol at one instant.
 
     Attributes:

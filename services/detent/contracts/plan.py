@@ -1,9 +1,10 @@
 """Hold the strategist's immutable intent and what bounds it."""
 
-import dataclasses
 from decimal import Decimal
 from enum import StrEnum
 from typing import ClassVar
+
+import msgspec
 
 from detent.contracts.canonical import canonical_hash
 from detent.contracts.checks import (
@@ -71,8 +72,7 @@ class PlanStatus(StrEnum):
     CLOSED = "closed"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Trigger:
+class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     """Identifies one trigger by name and by the hash of its parameters."""
 
     trigger_id: str
@@ -84,8 +84,7 @@ class Trigger:
         check_hash64("parameters_hash", self.parameters_hash)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class HorizonAlpha:
+class HorizonAlpha(msgspec.Struct, frozen=True, kw_only=True):
     """Holds the smoothing factor of one horizon, (0, 1000000] parts per million."""
 
     horizon_id: str
@@ -97,8 +96,7 @@ class HorizonAlpha:
         check_int("alpha_ppm", self.alpha_ppm, 1, PPM_ONE)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyConfig:
+class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Says how a signal becomes a weight; immutable for the life of a plan.
 
     Attributes:
@@ -165,8 +163,7 @@ class PolicyConfig:
         return canonical_hash(self.SCHEMA, to_json(self))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SymbolCap:
+class SymbolCap(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds the weight of one symbol, in parts per million."""
 
     symbol: str
@@ -178,8 +175,7 @@ class SymbolCap:
         check_int("max_weight_ppm", self.max_weight_ppm, 0, PPM_ONE)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RiskLimits:
+class RiskLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds every weight of a plan, in parts per million."""
 
     max_weight_ppm: int = PPM_ONE
@@ -199,8 +195,7 @@ class RiskLimits:
         return None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class StandDown:
+class StandDown(msgspec.Struct, frozen=True, kw_only=True):
     """Keeps a symbol flat until an instant; a state with a cause, not a boolean."""
 
     until_ts_ms: int
@@ -213,8 +208,7 @@ class StandDown:
         check_text("reason", self.reason)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RiskOverrides:
+class RiskOverrides(msgspec.Struct, frozen=True, kw_only=True):
     """Tightens the plan's limits for one bar; it can never loosen them."""
 
     max_weight_ppm: int | None = None
@@ -226,8 +220,7 @@ class RiskOverrides:
             check_int("max_weight_ppm", self.max_weight_ppm, 0, PPM_ONE)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ExitIntent:
+class ExitIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for an exit; `exit_rule_id` names the rule that fired and may be empty."""
 
     kind: ExitKind
@@ -239,8 +232,7 @@ class ExitIntent:
             check_text("exit_rule_id", self.exit_rule_id)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PositionState:
+class PositionState(msgspec.Struct, frozen=True, kw_only=True):
     """States what the strategist holds: signed weight in ppm of equity, and equity."""
 
     current_weight_ppm: int
@@ -253,8 +245,7 @@ class PositionState:
         check_decimal("equity", self.equity, above_zero=True)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyState:
+class PolicyState(msgspec.Struct, frozen=True, kw_only=True):
     """Holds what policy remembers of one symbol of a plan; a fold over its records.
 
     Attributes:
@@ -275,8 +266,7 @@ STATE_INITIAL = PolicyState(
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """States the strategist's immutable intent.
 
     Attributes:

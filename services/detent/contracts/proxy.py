@@ -1,7 +1,8 @@
 """Hold the parameters of the rule-based proxy, which every binding pins by hash."""
 
-import dataclasses
 from typing import ClassVar
+
+import msgspec
 
 from detent.contracts.canonical import canonical_hash
 from detent.contracts.checks import check_int
@@ -10,8 +11,7 @@ from detent.contracts.json_codec import to_json
 BARS_MAX = 10_000
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ProxyConfig:
+class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Fixes what seed 002 leaves open in tanh(k * zscore(momentum)).
 
     Attributes:

@@ -1,9 +1,10 @@
 """Hold what an artifact answers: one message, five heads, no side and no timing."""
 
-import dataclasses
 import re
 from enum import StrEnum
 from typing import ClassVar
+
+import msgspec
 
 from detent.contracts.checks import (
     check_count,
@@ -48,8 +49,7 @@ def check_three_shares(prefix: str, low_bps: int, mid_bps: int, high_bps: int) -
         raise InvalidField(f"{prefix}_prob_bps", f"a sum of {total_bps}", f"a sum of {BPS_ONE}")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DirectionSignal:
+class DirectionSignal(msgspec.Struct, frozen=True, kw_only=True):
     """Answers P(up over the horizon), uncalibrated and calibrated, in basis points."""
 
     p_hat_raw_bps: int
@@ -61,8 +61,7 @@ class DirectionSignal:
         check_int("p_hat_bps", self.p_hat_bps, 0, BPS_ONE)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RegimeSignal:
+class RegimeSignal(msgspec.Struct, frozen=True, kw_only=True):
     """Answers the volatility regime and a spacing multiplier.
 
     Source: seed 003, section 12.2.2.
@@ -94,8 +93,7 @@ class RegimeSignal:
         )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ToxicitySignal:
+class ToxicitySignal(msgspec.Struct, frozen=True, kw_only=True):
     """Answers the toxicity of the flow and the regime expected next."""
 
     toxicity_low_prob_bps: int
@@ -117,8 +115,7 @@ class ToxicitySignal:
             raise InvalidField("predicted_toxicity", self.predicted_toxicity, f"argmax {expected}")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class FillSignal:
+class FillSignal(msgspec.Struct, frozen=True, kw_only=True):
     """Answers P(fill within the horizon) in basis points."""
 
     p_fill_bps: int
@@ -128,8 +125,7 @@ class FillSignal:
         check_int("p_fill_bps", self.p_fill_bps, 0, BPS_ONE)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class BracketProbability:
+class BracketProbability(msgspec.Struct, frozen=True, kw_only=True):
     """Holds one outcome's probability before and, if the group was whole, after coupling."""
 
     bracket_key: str
@@ -144,8 +140,7 @@ class BracketProbability:
             check_int("p_unified_bps", self.p_unified_bps, 0, BPS_ONE)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class BracketsSignal:
+class BracketsSignal(msgspec.Struct, frozen=True, kw_only=True):
     """Answers k exclusive outcomes, coupled all or not at all."""
 
     brackets: tuple[BracketProbability, ...]
@@ -161,8 +156,7 @@ class BracketsSignal:
             raise InvalidField("p_unified_bps", coupled, f"all or none, summing to {BPS_ONE}")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class MlSignalSnapshot:
+class MlSignalSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Carries what a pinned artifact answered for one symbol at one instant.
 
     Its JSON form is flat: the fields of the head that answered stand beside the common

@@ -1,8 +1,9 @@
 """Hold the two feature snapshots of seed 003, section 12.2.1."""
 
-import dataclasses
 from decimal import Decimal
 from typing import ClassVar
+
+import msgspec
 
 from detent.contracts.checks import check_int, check_symbol, check_ts_ms
 from detent.contracts.decimals import check_decimal
@@ -10,8 +11,7 @@ from detent.contracts.errors import InvalidField
 from detent.contracts.units import BPS_ONE, INT32_MAX
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureSnapshot:
+class FeatureSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Describes one symbol's top of book and volatility at one instant.
 
     The four quote fields are None, together, when the symbol has no quotes.
@@ -69,8 +69,7 @@ class FeatureSnapshot:
         check_int("warmup_bars", self.warmup_bars, 0, INT32_MAX)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class L2FeatureSnapshot:
+class L2FeatureSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Describes the depth of one symbol's order book at one instant.
 
     Attributes:

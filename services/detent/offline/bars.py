@@ -5,7 +5,6 @@ Files carry the open time of a bar, the wire its close: the interval is added he
 
 import collections
 import csv
-import dataclasses
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,8 +28,7 @@ BARS_MAX = 5_000_000
 BATCH_ROWS = 50_000
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RawBar:
+class RawBar(msgspec.Struct, frozen=True, kw_only=True):
     """Holds one row of a file before its interval is known.
 
     Attributes:
@@ -45,8 +44,7 @@ class RawBar:
     numbers: tuple[Decimal, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
     """Reports bars that are not there.
 
     Attributes:
@@ -62,8 +60,7 @@ class Gap:
     missing_bars: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class BarTable:
+class BarTable(msgspec.Struct, frozen=True, kw_only=True):
     """Holds the bars of a file.
 
     Attributes:

@@ -4,10 +4,10 @@ Nothing here reads a clock or draws a number: the same bars and the same argumen
 same bytes.
 """
 
-import dataclasses
 from importlib.metadata import version as library_version
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from detent.adapters.artifact_store import list_files, read_artifact, write_artifact
@@ -55,8 +55,7 @@ GOLDEN_ROWS = 32
 STAGES = ("features", "train", "calibrate", "evaluate", "write", "verify")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """States what a person decides about an artifact.
 
     Attributes:
@@ -76,8 +75,7 @@ class Recipe:
     feature_set: FeatureSet
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Fitted:
+class _Fitted(msgspec.Struct, frozen=True, kw_only=True):
     """Holds what the fits gave, on its way into the manifest."""
 
     parts: Parts
@@ -185,7 +183,7 @@ def _golden(session: OnnxSession, calibrator: Calibrator, samples: Samples) -> G
 
 
 def _report(table: BarTable, recipe: Recipe, fitted: _Fitted, *, model_id: str) -> TrainReport:
-    parts = {field.name: getattr(fitted.parts, field.name) for field in dataclasses.fields(Parts)}
+    parts = {name: getattr(fitted.parts, name) for name in Parts.__struct_fields__}
     down, up = OUTPUT_CLASSES[Head.DIRECTION]
     return TrainReport(
         model_id=model_id,

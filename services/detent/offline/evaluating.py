@@ -1,7 +1,6 @@
 """Measure a calibrated model on rows that nothing was fitted on."""
 
-import dataclasses
-
+import msgspec
 import numpy as np
 
 from detent.contracts.manifest import Metric
@@ -19,8 +18,7 @@ NULL_RESAMPLES = 500
 NULL_SEED = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """Holds the scores of one model on its test rows.
 
     Attributes:

@@ -4,9 +4,9 @@ The inputs come from the code that serves live; a label is only used in a part i
 was known before the next part begins.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,8 +25,7 @@ CALIBRATION_SHARE = 0.2
 PART_ROWS_MIN = 100
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Samples:
+class Samples(msgspec.Struct, frozen=True, kw_only=True):
     """Holds labelled rows in the order of time.
 
     Attributes:
@@ -59,8 +58,7 @@ class Samples:
         return [row.tobytes() for row in self.values]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Holds rows that follow one another in time without sharing a label.
 
     Attributes:
@@ -121,11 +119,11 @@ def split_by_time(samples: Samples) -> Parts:
         ),
         test=samples.where(samples.ts_ms >= test_ts_ms),
     )
-    for field in dataclasses.fields(Parts):
-        part: Samples = getattr(parts, field.name)
+    for name in Parts.__struct_fields__:
+        part: Samples = getattr(parts, name)
         up_count = int(part.labels.sum())
         if len(part) < PART_ROWS_MIN or up_count in (0, len(part)):
-            found = f"{len(part)} rows for {field.name}, {up_count} of them up"
+            found = f"{len(part)} rows for {name}, {up_count} of them up"
             raise _too_few(found, f"at least {PART_ROWS_MIN} rows, of both classes")
     return parts
 

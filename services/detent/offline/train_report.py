@@ -6,8 +6,9 @@ and a rebuild gives the same bytes.
 Source: row R145.
 """
 
-import dataclasses
 from typing import ClassVar
+
+import msgspec
 
 from detent.contracts.canonical import canonical_bytes, parse_json
 from detent.contracts.errors import InvalidField
@@ -15,8 +16,7 @@ from detent.contracts.json_codec import from_json, to_json
 from detent.contracts.manifest import Metric
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ClassCount:
+class ClassCount(msgspec.Struct, frozen=True, kw_only=True):
     """Counts the rows of one class in one part."""
 
     part: str
@@ -24,8 +24,7 @@ class ClassCount:
     count: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ReportBin:
+class ReportBin(msgspec.Struct, frozen=True, kw_only=True):
     """Describes one bin of the reliability curve, in parts per million.
 
     Attributes:
@@ -47,8 +46,7 @@ class ReportBin:
     null_high_ppm: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TrainReport:
+class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
     """Holds the content of `train_report.json`.
 
     Attributes:

@@ -3,8 +3,7 @@
 Source: seed 003, milestone M8-03b-1; rows R147 to R149.
 """
 
-import dataclasses
-
+import msgspec
 import numpy as np
 from onnx import ModelProto
 from skl2onnx import to_onnx
@@ -28,8 +27,7 @@ ONNX_ML_OPSET = 3
 SEED = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TrainedModel:
+class TrainedModel(msgspec.Struct, frozen=True, kw_only=True):
     """Holds an exported graph and how it did on the rows that it was fitted on.
 
     Attributes:

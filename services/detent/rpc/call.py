@@ -3,9 +3,10 @@
 Cancellation needs no field: a caller that leaves cancels the task that serves it.
 """
 
-import dataclasses
 from collections.abc import Callable
 
+import msgspec
+from msgspec import structs
 from opentelemetry.context import Context
 
 from detent.contracts.errors import DeadlineExceeded
@@ -17,8 +18,7 @@ RESERVE_SHARE = 0.10
 REMAINING_S_MIN = 0.001
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Carries what is known of one call, whatever transport brought it.
 
     Attributes:
@@ -52,4 +52,4 @@ class Call:
 
     def narrowed(self, *, budget_s: float, trace: Context) -> "Call":
         """Give the call that a dependency sees."""
-        return dataclasses.replace(self, deadline_s=self.clock() + budget_s, trace=trace)
+        return structs.replace(self, deadline_s=self.clock() + budget_s, trace=trace)

@@ -1,6 +1,5 @@
 """Find the domain types of a call by the names in its service descriptor."""
 
-import dataclasses
 import re
 from typing import Any
 
@@ -13,6 +12,7 @@ from detent.api.v1 import (
     policy_service_pb2,
 )
 from detent.contracts.calls import feature, inference, ledger, policy
+from detent.contracts.json_codec import is_domain_type
 
 SERVICES: dict[str, ServiceDescriptor] = {
     service.name: service
@@ -28,7 +28,7 @@ _TYPES: dict[str, Any] = {
     name: kind
     for module in (feature, inference, policy, ledger)
     for name, kind in vars(module).items()
-    if dataclasses.is_dataclass(kind)
+    if is_domain_type(kind)
 }
 
 

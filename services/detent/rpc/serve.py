@@ -5,7 +5,6 @@ name in snake case, from a domain request and a `Call` to a domain response.
 """
 
 import asyncio
-import dataclasses
 import gc
 import logging
 import signal
@@ -14,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
+import msgspec
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -39,8 +39,7 @@ log = logging.getLogger(__name__)
 Refused = Callable[[str, Any, DetentError], Awaitable[None]]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
+class Service(msgspec.Struct, frozen=True, kw_only=True):
     """Pairs a service of the contract with what answers it.
 
     Attributes:
@@ -54,8 +53,7 @@ class Service:
     on_refusal: Refused | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ServerOptions:
+class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Says how a process serves.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -10,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import onnx
 import pytest
+from msgspec import structs
 from onnx import TensorProto, helper
 from tests.unit.artifacts import artifact, model_inputs
 
@@ -133,10 +133,10 @@ def test_session_on_another_provider_than_it_claims_is_refused(
 @pytest.mark.parametrize(
     "graph",
     [
-        pytest.param(dataclasses.replace(GRAPH, input_name="x"), id="input name"),
-        pytest.param(dataclasses.replace(GRAPH, width=GRAPH.width + 1), id="width"),
-        pytest.param(dataclasses.replace(GRAPH, output_name="p"), id="output name"),
-        pytest.param(dataclasses.replace(GRAPH, classes=3), id="classes"),
+        pytest.param(structs.replace(GRAPH, input_name="x"), id="input name"),
+        pytest.param(structs.replace(GRAPH, width=GRAPH.width + 1), id="width"),
+        pytest.param(structs.replace(GRAPH, output_name="p"), id="output name"),
+        pytest.param(structs.replace(GRAPH, classes=3), id="classes"),
     ],
 )
 def test_session_of_a_graph_with_other_inputs_or_outputs_is_refused(graph: GraphContract) -> None:
@@ -198,7 +198,7 @@ def test_serving_that_misses_a_golden_row_by_one_unit_is_refused(index: int) -> 
         p_hat_raw_bps=row.direction.p_hat_raw_bps, p_hat_bps=row.direction.p_hat_bps + 1
     )
     golden[index] = GoldenRow(values=row.values, direction=moved)
-    other = dataclasses.replace(artifact(), golden=GoldenSet(rows=tuple(golden)))
+    other = structs.replace(artifact(), golden=GoldenSet(rows=tuple(golden)))
 
     with pytest.raises(ArtifactInvalid, match="golden row") as caught:
         open_serving(other)
@@ -240,9 +240,7 @@ def test_session_that_fails_says_so_in_our_words(outcome: object) -> None:
 
 def test_session_translates_the_errors_of_the_real_runtime(serving: Serving) -> None:
     """The runtime's own classes derive from `Exception` alone, so each must be listed."""
-    broken = dataclasses.replace(
-        serving.session, graph=dataclasses.replace(GRAPH, output_name="none")
-    )
+    broken = structs.replace(serving.session, graph=structs.replace(GRAPH, output_name="none"))
 
     with pytest.raises(InternalError):
         broken.probabilities([model_inputs()[0].values])

@@ -1,10 +1,10 @@
 """Proves what the ledger keeps: each bar once, plans for good, and everything that was not one."""
 
-import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from tests.builders import (
     HOUR_MS,
     OTHER_SYMBOL,
@@ -83,7 +83,7 @@ async def test_a_key_is_used_once(ledger: SqliteLedger, again: str) -> None:
     if again == "other content":
         record = record_of(bound=BOUND, row=row_of(close="99"))
     if again == "other place":
-        record = dataclasses.replace(second.record, sequence=0)
+        record = structs.replace(second.record, sequence=0)
 
     with pytest.raises(LedgerUnavailable, match="UNIQUE"):
         await ledger.add_records([written(record)])
@@ -118,7 +118,7 @@ async def test_the_last_record_of_every_symbol_is_where_a_restart_begins(
 
 async def test_a_plan_sees_its_own_closes_and_its_books_before_it(ledger: SqliteLedger) -> None:
     book = BOUND.plan.book
-    later = bind_plan(dataclasses.replace(plan_of("later"), book=book), PROXY_BINDING)
+    later = bind_plan(structs.replace(plan_of("later"), book=book), PROXY_BINDING)
     stranger = bind_plan(plan_of("stranger"), PROXY_BINDING)
     for bound in (BOUND, later, stranger):
         await ledger.add_plan_event(bound, PlanStatus.OPEN)

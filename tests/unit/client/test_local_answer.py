@@ -1,10 +1,9 @@
 """Holds the client's own answer to hold-or-reduce, for every question it can be asked."""
 
-import dataclasses
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from tests.builders import START_MS, emergency, plan_of, policy_config, row_of
 
 from detent.contracts.decision import DecisionKind, DecisionRow, LocalAnswer
@@ -106,7 +105,7 @@ def test_an_answer_that_raised_exposure_cannot_be_reported() -> None:
             target_weight_final_ppm=100_001,
             reason=Reason.CLIENT_NO_SERVICE,
         )
-    held = dataclasses.replace(
+    held = structs.replace(
         row, position=PositionState(current_weight_ppm=0, equity=1000 * row.bar_close)
     )
     assert local(held) == 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 
 import pytest
+from msgspec import structs
 from tests.unit.artifacts import manifest_of
 
 from detent.contracts.binding import SignalSource
@@ -22,7 +22,7 @@ from detent.contracts.manifest import (
     parse_manifest,
 )
 
-FIELDS = [field.name for field in dataclasses.fields(Manifest)]
+FIELDS = list(Manifest.__struct_fields__)
 HASH = "0123456789abcdef" * 4
 
 
@@ -116,7 +116,7 @@ def test_manifest_lists_every_file_once() -> None:
     assert tuple(file.path for file in files) == LISTED_FILES
     for wrong in (files[1:], files[::-1], (*files, files[0])):
         with pytest.raises(InvalidField):
-            dataclasses.replace(manifest_of(), files=wrong)
+            structs.replace(manifest_of(), files=wrong)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_binding_takes_every_field_from_the_manifest() -> None:
     assert binding.signal_source is SignalSource.MODEL
     assert binding.model_id == f"{manifest.model_name}_{manifest.model_version}"
     assert binding.model_version_hash == manifest.model_version_hash
-    same = set(FIELDS) & {field.name for field in dataclasses.fields(binding)}
+    same = set(FIELDS) & set(binding.__struct_fields__)
     assert len(same) == 9
     for name in same:
         assert getattr(binding, name) == getattr(manifest, name)
@@ -185,7 +185,7 @@ def test_binding_takes_every_field_from_the_manifest() -> None:
 def test_binding_differs_when_any_field_of_the_manifest_does() -> None:
     """Even a field that the binding does not name is in it, through the manifest's hash."""
     manifest = manifest_of()
-    other = dataclasses.replace(manifest, framework="lightgbm")
+    other = structs.replace(manifest, framework="lightgbm")
 
     assert binding_of(other).binding_hash != binding_of(manifest).binding_hash
 

@@ -1,7 +1,8 @@
 """Hold the requests and responses of `FeatureService`."""
 
-import dataclasses
 from enum import StrEnum
+
+import msgspec
 
 from detent.contracts.checks import (
     check_count,
@@ -27,8 +28,7 @@ class SnapshotView(StrEnum):
     FULL = "full"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class MarketEvent:
+class MarketEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Carries one item of market data."""
 
     bar: Bar | None = None
@@ -39,8 +39,7 @@ class MarketEvent:
         check_exactly_one("event", bar=self.bar, quote=self.quote)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class IngestMarketDataRequest:
+class IngestMarketDataRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Carries some market data, oldest first."""
 
     events: tuple[MarketEvent, ...]
@@ -50,8 +49,7 @@ class IngestMarketDataRequest:
         check_count("events", self.events, 0, ROWS_MAX)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class MarketRefusal:
+class MarketRefusal(msgspec.Struct, frozen=True, kw_only=True):
     """Reports an item that was refused, as it was found."""
 
     symbol: str
@@ -60,16 +58,14 @@ class MarketRefusal:
     message: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Watermark:
+class Watermark(msgspec.Struct, frozen=True, kw_only=True):
     """Says how far the data of one symbol reach; 0 before the first bar."""
 
     symbol: str
     ts_ms: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class IngestMarketDataResponse:
+class IngestMarketDataResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Acknowledges market data."""
 
     accepted_count: int
@@ -79,8 +75,7 @@ class IngestMarketDataResponse:
     watermarks: tuple[Watermark, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class GetFeatureSnapshotsRequest:
+class GetFeatureSnapshotsRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for the model inputs of many symbols as of one instant."""
 
     binding_hash: str
@@ -97,8 +92,7 @@ class GetFeatureSnapshotsRequest:
             check_symbol("symbols", symbol)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ModelInput:
+class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
     """Holds what a model is given for one symbol.
 
     Attributes:
@@ -131,8 +125,7 @@ class ModelInput:
         check_hash64("features_hash", self.features_hash)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureRow:
+class FeatureRow(msgspec.Struct, frozen=True, kw_only=True):
     """Gives one symbol's model input, or the reason why there is none."""
 
     symbol: str
@@ -144,8 +137,7 @@ class FeatureRow:
         check_exactly_one("outcome", model_input=self.model_input, refusal=self.refusal)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class GetFeatureSnapshotsResponse:
+class GetFeatureSnapshotsResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Gives the model inputs in the order in which they were asked for."""
 
     binding_hash: str
@@ -153,15 +145,13 @@ class GetFeatureSnapshotsResponse:
     rows: tuple[FeatureRow, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DescribeFeatureSetRequest:
+class DescribeFeatureSetRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for the feature set that a binding names."""
 
     binding_hash: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DescribeFeatureSetResponse:
+class DescribeFeatureSetResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Describes a feature set."""
 
     binding_hash: str

@@ -1,6 +1,6 @@
 """Hold the requests and responses of `InferenceService`."""
 
-import dataclasses
+import msgspec
 
 from detent.contracts.binding import ModelBinding
 from detent.contracts.calls.feature import ModelInput
@@ -10,8 +10,7 @@ from detent.contracts.signals import MlSignalSnapshot
 from detent.contracts.units import ROWS_MAX
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class InferenceRow:
+class InferenceRow(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for one signal."""
 
     symbol: str
@@ -22,8 +21,7 @@ class InferenceRow:
         check_symbol("symbol", self.symbol)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class InferSignalsRequest:
+class InferSignalsRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for signals."""
 
     binding_hash: str
@@ -34,8 +32,7 @@ class InferSignalsRequest:
         check_count("rows", self.rows, 1, ROWS_MAX)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SignalRow:
+class SignalRow(msgspec.Struct, frozen=True, kw_only=True):
     """Gives one signal, or the reason why there is none."""
 
     symbol: str
@@ -48,8 +45,7 @@ class SignalRow:
         check_exactly_one("outcome", signal=self.signal, refusal=self.refusal)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class InferSignalsResponse:
+class InferSignalsResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Gives the signals in the order in which they were asked for."""
 
     binding_hash: str
@@ -58,15 +54,13 @@ class InferSignalsResponse:
     rows: tuple[SignalRow, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DescribeArtifactRequest:
+class DescribeArtifactRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for the artifact that is loaded."""
 
     binding_hash: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DescribeArtifactResponse:
+class DescribeArtifactResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Describes the artifact that is loaded."""
 
     binding_hash: str

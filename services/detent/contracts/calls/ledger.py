@@ -1,6 +1,6 @@
 """Hold the requests and responses of `LedgerService`."""
 
-import dataclasses
+import msgspec
 
 from detent.contracts.checks import check_hash64, check_int
 from detent.contracts.decision import DecisionRecord
@@ -8,8 +8,7 @@ from detent.contracts.decision import DecisionRecord
 PAGE_SIZE_MAX = 1_000
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class GetDecisionRequest:
+class GetDecisionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for one record."""
 
     record_hash: str
@@ -19,16 +18,14 @@ class GetDecisionRequest:
         check_hash64("record_hash", self.record_hash)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class GetDecisionResponse:
+class GetDecisionResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Gives one record and the canonical JSON that was hashed."""
 
     record: DecisionRecord
     canonical_json: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ListDecisionsRequest:
+class ListDecisionsRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for a page of records; empty names list all."""
 
     plan_id: str
@@ -41,23 +38,20 @@ class ListDecisionsRequest:
         check_int("page_size", self.page_size, 1, PAGE_SIZE_MAX)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ListDecisionsResponse:
+class ListDecisionsResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Gives a page of records; an empty token ends the list."""
 
     records: tuple[DecisionRecord, ...]
     next_page_token: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyLedgerRequest:
+class VerifyLedgerRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for a verification; an empty name verifies all."""
 
     plan_id: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ChainBreak:
+class ChainBreak(msgspec.Struct, frozen=True, kw_only=True):
     """Names one place where a chain does not hold."""
 
     plan_id: str
@@ -66,8 +60,7 @@ class ChainBreak:
     message: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ChainHead:
+class ChainHead(msgspec.Struct, frozen=True, kw_only=True):
     """Names the last record of a chain."""
 
     plan_id: str
@@ -76,8 +69,7 @@ class ChainHead:
     record_hash: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyLedgerResponse:
+class VerifyLedgerResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Reports a verification; no breaks means that the ledger is whole."""
 
     record_count: int
@@ -86,8 +78,7 @@ class VerifyLedgerResponse:
     heads: tuple[ChainHead, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayDecisionRequest:
+class ReplayDecisionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for a replay of one record."""
 
     record_hash: str
@@ -97,8 +88,7 @@ class ReplayDecisionRequest:
         check_hash64("record_hash", self.record_hash)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayDecisionResponse:
+class ReplayDecisionResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Reports a replay; equal hashes mean that it reproduced the record."""
 
     record_hash: str

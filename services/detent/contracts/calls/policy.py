@@ -1,6 +1,6 @@
 """Hold the requests and responses of `PolicyService`."""
 
-import dataclasses
+import msgspec
 
 from detent.contracts.binding import ModelBinding
 from detent.contracts.checks import (
@@ -16,8 +16,7 @@ from detent.contracts.reasons import ErrorReason
 from detent.contracts.units import ROWS_MAX
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class OpenPlanRequest:
+class OpenPlanRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for a plan to be opened under one binding."""
 
     binding_hash: str
@@ -25,8 +24,7 @@ class OpenPlanRequest:
     model_binding: ModelBinding
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PlanArm:
+class PlanArm(msgspec.Struct, frozen=True, kw_only=True):
     """Names one arm of a plan."""
 
     plan_id: str
@@ -34,8 +32,7 @@ class PlanArm:
     symbols: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class OpenPlanResponse:
+class OpenPlanResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Confirms a plan."""
 
     binding_hash: str
@@ -43,16 +40,14 @@ class OpenPlanResponse:
     policy_config_hash: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ClosePlanRequest:
+class ClosePlanRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for a plan to be closed."""
 
     binding_hash: str
     plan_id: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ClosePlanResponse:
+class ClosePlanResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Confirms that a plan is closed."""
 
     binding_hash: str
@@ -60,15 +55,13 @@ class ClosePlanResponse:
     status: PlanStatus
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class GetPlanRequest:
+class GetPlanRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for a plan."""
 
     plan_id: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class GetPlanResponse:
+class GetPlanResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Gives a plan with its binding."""
 
     binding_hash: str
@@ -78,8 +71,7 @@ class GetPlanResponse:
     policy_config_hash: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DecideTargetWeightsRequest:
+class DecideTargetWeightsRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for decisions on one bar."""
 
     binding_hash: str
@@ -96,8 +88,7 @@ class DecideTargetWeightsRequest:
         check_unique("rows", [row.symbol for row in self.rows])
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RowRefusal:
+class RowRefusal(msgspec.Struct, frozen=True, kw_only=True):
     """Says why one row was refused; the others were decided."""
 
     reason: ErrorReason
@@ -105,8 +96,7 @@ class RowRefusal:
     metadata: dict[str, str]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DecisionResult:
+class DecisionResult(msgspec.Struct, frozen=True, kw_only=True):
     """Gives one row's decision, or the reason why the row was refused."""
 
     symbol: str
@@ -118,16 +108,14 @@ class DecisionResult:
         check_exactly_one("outcome", decision=self.decision, refusal=self.refusal)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DecideTargetWeightsResponse:
+class DecideTargetWeightsResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Gives the decisions in the order in which they were asked for."""
 
     binding_hash: str
     results: tuple[DecisionResult, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ReportLocalAnswersRequest:
+class ReportLocalAnswersRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for local answers to be recorded."""
 
     binding_hash: str
@@ -139,8 +127,7 @@ class ReportLocalAnswersRequest:
         check_count("answers", self.answers, 1, ROWS_MAX)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ReportLocalAnswersResponse:
+class ReportLocalAnswersResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Confirms that local answers are durable."""
 
     binding_hash: str

@@ -7,8 +7,7 @@ Source: Guo et al. 2017 (bins); Broecker and Smith 2007 (consistency); QUANT A2 
 decision D21.
 """
 
-import dataclasses
-
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,8 +18,7 @@ BIN_COUNT = 15
 NULL_SHARE = 0.95
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ReliabilityBin:
+class ReliabilityBin(msgspec.Struct, frozen=True, kw_only=True):
     """Describes the rows whose probability lies in (low, high]; the first bin holds 0 too.
 
     Attributes:
@@ -38,8 +36,7 @@ class ReliabilityBin:
     up_share: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class NullBand:
+class NullBand(msgspec.Struct, frozen=True, kw_only=True):
     """Says where a perfectly calibrated model with these probabilities would land.
 
     Attributes:

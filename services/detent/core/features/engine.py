@@ -1,7 +1,8 @@
 """Holds what a feature engine is built with: interval, periods, memory, source of bars."""
 
-import dataclasses
 from enum import StrEnum
+
+import msgspec
 
 from detent.contracts.checks import check_int
 from detent.contracts.errors import InvalidField
@@ -17,8 +18,7 @@ class BarSource(StrEnum):
     FROM_QUOTES = "from_quotes"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class EngineConfig:
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Fixes how bars become indicators; part of `feature_version`.
 
     The source is declared and not guessed from what arrives first: a model that learned from

@@ -5,10 +5,11 @@ it: order, transforms, windows, engine, rounding, missing-data rule (D2). A feat
 input provides cannot be named: the set is refused when it is built, never filled with zeros.
 """
 
-import dataclasses
 import functools
 from enum import StrEnum
 from typing import ClassVar
+
+import msgspec
 
 from detent.contracts.canonical import canonical_bytes, parse_json, sha256_hex
 from detent.contracts.checks import check_count, check_int, check_name, check_unique
@@ -71,8 +72,7 @@ class MissingData(StrEnum):
     REFUSE = "refuse"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureSpec:
+class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Names one feature and how it is made.
 
     Attributes:
@@ -112,8 +112,7 @@ class FeatureSpec:
         return 1
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FeatureSet:
+class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Fixes what a model is given, in order.
 
     It has no slots so that the hash, which every row repeats, is computed once.

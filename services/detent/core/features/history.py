@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Iterator
 from decimal import Decimal
 
+import msgspec
+
 from detent.contracts.checks import check_ts_ms
 from detent.contracts.decimals import check_decimal
 from detent.contracts.errors import BarOutOfOrder, InvalidField
@@ -22,8 +24,7 @@ QUOTES_HELD_MAX = 1_024
 NO_VOLUME = Decimal(0)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryWindow:
+class HistoryWindow(msgspec.Struct, frozen=True, kw_only=True):
     """Shows what was known of one symbol as of one instant.
 
     Attributes:
@@ -41,8 +42,7 @@ class HistoryWindow:
     complete: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Closed:
+class _Closed(msgspec.Struct, frozen=True):
     """Keeps a finished bar with what was known at its close."""
 
     bar: Bar
@@ -238,10 +238,10 @@ class SymbolHistory:
                 found=bar.ts_ms,
                 expected=f"after {self.watermark_ts_ms}",
             )
-        for field in dataclasses.fields(Bar):
-            found, expected = getattr(bar, field.name), getattr(held, field.name)
+        for name in Bar.__struct_fields__:
+            found, expected = getattr(bar, name), getattr(held, name)
             if found != expected:
-                raise InvalidField(field.name, found, f"{expected}, as held for {bar.ts_ms}")
+                raise InvalidField(name, found, f"{expected}, as held for {bar.ts_ms}")
 
     def _check_mine(self, field: str, symbol: str) -> None:
         if symbol != self.symbol:

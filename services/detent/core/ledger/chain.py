@@ -1,7 +1,8 @@
 """Verify the hash chain of the ledger, one chain per plan and symbol."""
 
-import dataclasses
 from collections.abc import Iterable
+
+import msgspec
 
 from detent.contracts.canonical import parse_json, sha256_hex
 from detent.contracts.decision import GENESIS_HASH
@@ -12,8 +13,7 @@ BREAKS_MAX = 100
 KEYS = ("plan_id", "symbol", "ts_ms", "kind", "sequence")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class StoredRecord:
+class StoredRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Holds one row as it stands in the store: the keys, the hash, the bytes."""
 
     plan_id: str
@@ -25,8 +25,7 @@ class StoredRecord:
     canonical: bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Break:
+class Break(msgspec.Struct, frozen=True, kw_only=True):
     """Names one place where a chain does not hold, and what was found there."""
 
     plan_id: str
@@ -35,8 +34,7 @@ class Break:
     message: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """Holds what a walk over the chains found; no breaks means that they are whole."""
 
     record_count: int

@@ -3,7 +3,7 @@
 The live service, the replay and the back-test all come through `record_decision`.
 """
 
-import dataclasses
+import msgspec
 
 from detent.contracts.binding import ModelBinding, SignalSource
 from detent.contracts.decision import (
@@ -21,8 +21,7 @@ from detent.core.signals.choice import ModelOutcome, choose_signal, policy_signa
 from detent.core.signals.proxy import ProxyAnswer
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class BoundPlan:
+class BoundPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Holds an open plan with its binding and the two hashes that every record repeats."""
 
     plan: Plan
@@ -42,8 +41,7 @@ def bind_plan(plan: Plan, binding: ModelBinding) -> BoundPlan:
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ChainPoint:
+class ChainPoint(msgspec.Struct, frozen=True, kw_only=True):
     """Holds where the chain of one plan and symbol stands: what the next record builds on."""
 
     sequence: int
@@ -135,9 +133,10 @@ def policy_inputs(
 
 def triggers_known(plan: Plan, row: DecisionRow) -> bool:
     """Say whether a trigger of the plan stands behind the permission that the row claims."""
+    if not row.active_trigger_ids:
+        return row.trigger_state in (TriggerState.INACTIVE, TriggerState.EXIT_ONLY)
     known = {trigger.trigger_id for trigger in plan.triggers}
-    needed = row.trigger_state in (TriggerState.LONG_ALLOWED, TriggerState.SHORT_ALLOWED)
-    return known.issuperset(row.active_trigger_ids) and bool(row.active_trigger_ids or not needed)
+    return known.issuperset(row.active_trigger_ids)
 
 
 def replay_decision(

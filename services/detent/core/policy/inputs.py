@@ -1,7 +1,8 @@
 """Hold everything that policy sees of one bar; what is not here cannot influence a weight."""
 
-import dataclasses
 from decimal import Decimal
+
+import msgspec
 
 from detent.contracts.plan import (
     ExitIntent,
@@ -13,8 +14,7 @@ from detent.contracts.plan import (
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyInputs:
+class PolicyInputs(msgspec.Struct, frozen=True, kw_only=True):
     """Holds one bar of one symbol as policy sees it.
 
     Attributes:

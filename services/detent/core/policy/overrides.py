@@ -1,6 +1,6 @@
 """Apply what outranks policy: risk caps, stand-down, emergency exit, in that order."""
 
-import dataclasses
+import msgspec
 
 from detent.contracts.plan import ExitKind
 from detent.contracts.reasons import Reason
@@ -12,8 +12,7 @@ TIER_RISK_CAP = 3
 TIER_POLICY = 4
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Overridden:
+class Overridden(msgspec.Struct, frozen=True, kw_only=True):
     """Holds a weight after every override, which rules fired, and the tier that decided."""
 
     capped_ppm: int
@@ -83,7 +82,6 @@ def _capped(inputs: PolicyInputs, weight_ppm: int) -> tuple[int, list[Reason]]:
     overrides = inputs.overrides
     override_cap_ppm = overrides.max_weight_ppm if overrides is not None else None
     allowlist = inputs.config.symbol_allowlist
-    allowed = not allowlist or inputs.symbol in allowlist
     symbol_cap_ppm = inputs.limits.symbol_cap_ppm(inputs.symbol)
     w_max_ppm = inputs.config.w_max_ppm
     caps = (
@@ -91,15 +89,17 @@ def _capped(inputs: PolicyInputs, weight_ppm: int) -> tuple[int, list[Reason]]:
         (Reason.RISK_CAP_SYMBOL, symbol_cap_ppm),
         (Reason.RISK_CAP_PLAN, inputs.limits.max_weight_ppm),
         (Reason.RISK_CAP_OVERRIDE, override_cap_ppm),
-        (Reason.SYMBOL_NOT_ALLOWED, None if allowed else 0),
     )
     reasons: list[Reason] = []
     magnitude_ppm = abs(weight_ppm)
     for reason, cap_ppm in caps:
-        # A forbidden symbol is told so even while it is flat.
-        if cap_ppm is not None and (magnitude_ppm > cap_ppm or reason is Reason.SYMBOL_NOT_ALLOWED):
+        if cap_ppm is not None and magnitude_ppm > cap_ppm:
             magnitude_ppm = cap_ppm
             reasons.append(reason)
+    if allowlist and inputs.symbol not in allowlist:
+        # A forbidden symbol is told so even while it is flat.
+        magnitude_ppm = 0
+        reasons.append(Reason.SYMBOL_NOT_ALLOWED)
     return (magnitude_ppm if weight_ppm > 0 else -magnitude_ppm), reasons
 
 

@@ -1,7 +1,8 @@
 """Turn a permitted magnitude into a weight: dead band, volatility, bounds, smoothing, exit."""
 
-import dataclasses
 from decimal import Decimal
+
+import msgspec
 
 from detent.contracts.plan import PolicyConfig, TriggerState
 from detent.contracts.reasons import Reason
@@ -16,8 +17,7 @@ DIRECTION = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """Holds what the signal asks for, before smoothing; parts per million."""
 
     signal_deadbanded_ppm: int

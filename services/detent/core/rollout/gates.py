@@ -3,8 +3,9 @@
 Source: seed 003, milestone M8-02c; ADR-065 of its system; DESIGN section 4.
 """
 
-import dataclasses
 from collections.abc import Collection
+
+import msgspec
 
 from detent.contracts.reasons import Reason
 
@@ -25,8 +26,7 @@ GATE_PRIORITY = (
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Enablement:
+class Enablement(msgspec.Struct, frozen=True, kw_only=True):
     """Holds the switches of one process; the defaults keep the model off.
 
     Attributes:

@@ -7,10 +7,10 @@ arithmetic, so that a row gives the same integer alone and in any batch.
 Source: Platt 1999; Lin, Lin and Weng 2007; decisions D6 and D17.
 """
 
-import dataclasses
 import math
 from decimal import Decimal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,16 +38,14 @@ RIDGE = 1e-12
 SUFFICIENT_DECREASE = 1e-4
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PlattFit:
+class PlattFit(msgspec.Struct, frozen=True, kw_only=True):
     """Holds the optimum: q = 1 / (1 + exp(a * score + b))."""
 
     a: float
     b: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Calibrator:
+class Calibrator(msgspec.Struct, frozen=True, kw_only=True):
     """Applies one calibration; built once per artifact."""
 
     a: float

@@ -1,6 +1,6 @@
 """Choose between two ready probabilities and keep the provenance of both."""
 
-import dataclasses
+import msgspec
 
 from detent.contracts.binding import ModelBinding, SignalSource
 from detent.contracts.decision import SignalRecord
@@ -10,8 +10,7 @@ from detent.core.signals.proxy import ProxyAnswer
 from detent.core.signals.strength import signal_strength_bps
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ModelOutcome:
+class ModelOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Holds what came of asking the model: an answer, or the one reason why there is none.
 
     Attributes:

@@ -4,10 +4,10 @@ It is computed on every bar, in every mode, so that falling back is a choice bet
 ready values and not another path.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from detent.contracts.proxy import ProxyConfig
@@ -18,8 +18,7 @@ from detent.contracts.units import BPS_HALF, BPS_ONE
 DEVIATION_RELATIVE_MIN = 1e-12
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ProxyAnswer:
+class ProxyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Holds the proxy's probability in basis points and, if it is 5000 for want, why."""
 
     p_hat_bps: int

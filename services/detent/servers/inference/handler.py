@@ -4,12 +4,12 @@ Before it stands `core/features`, whose hash it checks again; after it `core/sig
 """
 
 import asyncio
-import dataclasses
 import logging
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import numpy as np
 
 from detent.adapters.onnx_session import Serving
@@ -53,8 +53,7 @@ Answers = list[DirectionSignal | Reason]
 log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
+class _Run(msgspec.Struct, frozen=True, kw_only=True):
     """Holds one answer per good row, the time inside, and what failed if it did."""
 
     answers: Answers
@@ -221,20 +220,20 @@ def _refusals(
     rows: Sequence[InferenceRow], hashes: Sequence[str], *, width: int
 ) -> list[Reason | None]:
     """Find the rows that the model must not see, and why."""
+    fits = [len(row.model_input.values) == 4 * width for row in rows]
+    values = b"".join(
+        row.model_input.values for row, whole in zip(rows, fits, strict=True) if whole
+    )
+    finite = iter(np.isfinite(np.frombuffer(values, "<f4").reshape(-1, width)).all(axis=1).tolist())
     refusals: list[Reason | None] = []
-    for row, features_hash64 in zip(rows, hashes, strict=True):
-        values = row.model_input.values
-        refusal: Reason | None = None
-        if len(values) != 4 * width:
-            refusal = Reason.FEATURE_VERSION_MISMATCH
-        elif row.model_input.features_hash != features_hash64 or not _is_finite(values):
-            refusal = Reason.FEATURES_MISSING
-        refusals.append(refusal)
+    for row, whole, features_hash64 in zip(rows, fits, hashes, strict=True):
+        if not whole:
+            refusals.append(Reason.FEATURE_VERSION_MISMATCH)
+        elif not next(finite) or row.model_input.features_hash != features_hash64:
+            refusals.append(Reason.FEATURES_MISSING)
+        else:
+            refusals.append(None)
     return refusals
-
-
-def _is_finite(values: bytes) -> bool:
-    return bool(np.isfinite(np.frombuffer(values, dtype="<f4")).all())
 
 
 def _signal_row(

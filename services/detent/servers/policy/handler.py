@@ -49,7 +49,7 @@ from detent.core.signals.proxy import proxy_answers
 from detent.rpc.call import Call
 from detent.rpc.tracing import span
 from detent.servers.policy.model_path import ModelPath
-from detent.servers.policy.plans import OpenPlan, Plans
+from detent.servers.policy.plans import OpenPlan, Plans, SymbolChain
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +231,12 @@ class PolicyHandler:
         rows = _Sorted(fresh=[], written={}, refusals={})
         for row in query.rows:
             try:
-                written = await self._recorded(opened, query, row)
+                chain = _chain_of(opened, query, row)
+                # A batch of new bars asks the ledger nothing.
+                if query.ts_ms > chain.last_ts_ms:
+                    rows.fresh.append(row)
+                    continue
+                written = await self._recorded(opened, query, row, chain.last_ts_ms)
             except DetentError as error:
                 if isinstance(error, LedgerUnavailable):
                     raise
@@ -244,36 +249,27 @@ class PolicyHandler:
         return rows
 
     async def _recorded(
-        self, opened: OpenPlan, query: DecideTargetWeightsRequest, row: DecisionRow
+        self,
+        opened: OpenPlan,
+        query: DecideTargetWeightsRequest,
+        row: DecisionRow,
+        last_ts_ms: int,
     ) -> Written | None:
         """Give the record that the row already has, or None when it may be decided."""
-        plan = opened.bound.plan
-        chain = opened.chains.get(row.symbol)
-        if chain is None:
-            raise SymbolNotInPlan(
-                f"plan {plan.plan_id!r} does not name {row.symbol}",
-                symbol=row.symbol,
-                plan_id=plan.plan_id,
-            )
-        if row.vol_unit is not plan.policy_config.vol_unit:
-            expected = f"the plan's {plan.policy_config.vol_unit}"
-            raise InvalidField("vol_unit", row.vol_unit, expected)
-        if query.kind is DecisionKind.EMERGENCY and row.exit_intent is None:
-            raise InvalidField("exit_intent", "(missing)", "the intent of the emergency")
-        if query.ts_ms > chain.last_ts_ms:
-            return None
         written = await self._ledger.find_record(
-            plan_id=plan.plan_id, symbol=row.symbol, ts_ms=query.ts_ms, kind=query.kind
+            plan_id=opened.bound.plan.plan_id,
+            symbol=row.symbol,
+            ts_ms=query.ts_ms,
+            kind=query.kind,
         )
         if written is not None:
             _check_same_question(written.record.row, row, ts_ms=query.ts_ms)
-        elif query.ts_ms < chain.last_ts_ms:
+        elif query.ts_ms < last_ts_ms:
             raise BarOutOfOrder(
-                f"{row.symbol}: the bar {query.ts_ms} is older than the last decided"
-                f" {chain.last_ts_ms}",
+                f"{row.symbol}: the bar {query.ts_ms} is older than the last decided {last_ts_ms}",
                 symbol=row.symbol,
                 ts_ms=query.ts_ms,
-                last_ts_ms=chain.last_ts_ms,
+                last_ts_ms=last_ts_ms,
             )
         return written
 
@@ -339,6 +335,24 @@ class PolicyHandler:
             await asyncio.wait(self._at_work)
 
 
+def _chain_of(opened: OpenPlan, query: DecideTargetWeightsRequest, row: DecisionRow) -> SymbolChain:
+    """Give the chain that a row continues, if the plan takes the row at all."""
+    plan = opened.bound.plan
+    chain = opened.chains.get(row.symbol)
+    if chain is None:
+        raise SymbolNotInPlan(
+            f"plan {plan.plan_id!r} does not name {row.symbol}",
+            symbol=row.symbol,
+            plan_id=plan.plan_id,
+        )
+    if row.vol_unit is not plan.policy_config.vol_unit:
+        expected = f"the plan's {plan.policy_config.vol_unit}"
+        raise InvalidField("vol_unit", row.vol_unit, expected)
+    if query.kind is DecisionKind.EMERGENCY and row.exit_intent is None:
+        raise InvalidField("exit_intent", "(missing)", "the intent of the emergency")
+    return chain
+
+
 def _records(
     opened: OpenPlan,
     query: DecideTargetWeightsRequest,
@@ -346,10 +360,11 @@ def _records(
     outcomes: Mapping[str, ModelOutcome] | None,
 ) -> list[Written]:
     """Decide rows, each beside its proxy, and write their records."""
-    closes = [opened.closes_at(row.symbol, query.ts_ms) for row in rows]
+    closes = opened.closes_at([row.symbol for row in rows], query.ts_ms)
     # Only a regular bar adds its close to what the proxy sees.
     if query.kind is DecisionKind.BAR:
-        closes = [[*seen, float(row.bar_close)] for seen, row in zip(closes, rows, strict=True)]
+        for seen, row in zip(closes, rows, strict=True):
+            seen.append(float(row.bar_close))
     written = []
     for row, proxy in zip(rows, proxy_answers(closes, PROXY_DEFAULT), strict=True):
         record = record_decision(

@@ -1,11 +1,11 @@
 """Ask the model for one bar and turn every way it can fail into a reason."""
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
+import msgspec
 from opentelemetry.trace import Tracer
 
 from detent.contracts import errors, events
@@ -45,8 +45,7 @@ INFERENCE_REASONS: dict[type[errors.DetentError], Reason] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ModelPath:
+class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
     """Asks features, then inference, each within what is left of the deadline.
 
     Attributes:

@@ -1,8 +1,8 @@
 """Keep the open plans of this process and where each of their chains stands."""
 
 import asyncio
-import collections
 import contextlib
+from array import array
 from collections.abc import AsyncIterator, Iterable, Sequence
 
 from detent.adapters.sqlite_ledger import SqliteLedger, Written
@@ -11,6 +11,7 @@ from detent.contracts.errors import PlanClosed, PlanConflict, PlanNotFound
 from detent.contracts.plan import Plan, PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
 from detent.core.ledger.record import CHAIN_START, BoundPlan, ChainPoint
+from detent.servers.policy.closes import Closes
 
 # Hourly bars of an instrument that rests over a long holiday lie this far apart on average.
 BARS_APART_MAX = 8
@@ -48,7 +49,7 @@ class OpenPlan:
     def __init__(self, bound: BoundPlan) -> None:
         """Start every chain at its beginning; closes are recalled at the first bar."""
         self.bound = bound
-        self.closes: dict[str, collections.deque[tuple[int, float]]] = {}
+        self.closes: dict[str, Closes] = {}
         self.chains = {symbol: SymbolChain() for symbol in bound.plan.symbols}
 
     @contextlib.asynccontextmanager
@@ -71,16 +72,15 @@ class OpenPlan:
             symbol = item.record.row.symbol
             self.chains[symbol].advance(item)
             if item.record.kind is DecisionKind.BAR:
-                close = float(item.record.row.bar_close)
-                self.closes[symbol].append((item.record.ts_ms, close))
+                self.closes[symbol].add(item.record.ts_ms, float(item.record.row.bar_close))
 
-    def closes_at(self, symbol: str, ts_ms: int) -> list[float]:
-        """Give the closes before a bar that the proxy may look back on.
+    def closes_at(self, symbols: Iterable[str], ts_ms: int) -> "list[array[float]]":
+        """Give the closes before a bar that the proxy may look back on, per symbol.
 
         The bound is that of the recall, so that a restart changes nothing that is computed.
         """
         since_ts_ms = history_since_ts_ms(self.bound.plan, ts_ms)
-        return [close for seen_ts_ms, close in self.closes[symbol] if seen_ts_ms >= since_ts_ms]
+        return [self.closes[symbol].since(since_ts_ms) for symbol in symbols]
 
 
 class Plans:
@@ -163,8 +163,7 @@ class Plans:
         plan = opened.bound.plan
         seen = await self._ledger.closes_between(plan, history_since_ts_ms(plan, ts_ms), ts_ms)
         for symbol in unknown:
-            bars = seen.get(symbol, {}).items()
-            opened.closes[symbol] = collections.deque(bars, maxlen=PROXY_DEFAULT.closes_needed)
+            opened.closes[symbol] = Closes(seen.get(symbol, {}).items())
 
     def _keep(self, opened: OpenPlan) -> None:
         plan = opened.bound.plan

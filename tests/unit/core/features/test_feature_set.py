@@ -1,11 +1,11 @@
 """Proves what a feature set pins, and that nothing unprovided can be named."""
 
-import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from detent.contracts.errors import InvalidField
 from detent.core.features.engine import BarSource, EngineConfig
@@ -70,16 +70,16 @@ def test_json_round_trip_keeps_set_and_version() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        pytest.param(dataclasses.replace(SET, name="other"), id="name"),
-        pytest.param(dataclasses.replace(SET, features=(NATR, RETURN)), id="order"),
-        pytest.param(dataclasses.replace(SET, features=(RETURN,)), id="one fewer"),
+        pytest.param(structs.replace(SET, name="other"), id="name"),
+        pytest.param(structs.replace(SET, features=(NATR, RETURN)), id="order"),
+        pytest.param(structs.replace(SET, features=(RETURN,)), id="one fewer"),
         pytest.param(
-            dataclasses.replace(SET, features=(feature(FeatureTransform.RETURN_PCT, 4), NATR)),
+            structs.replace(SET, features=(feature(FeatureTransform.RETURN_PCT, 4), NATR)),
             id="window",
         ),
         *(
             pytest.param(
-                dataclasses.replace(SET, engine=engine),
+                structs.replace(SET, engine=engine),
                 id=f"engine {number}",
             )
             for number, engine in enumerate(

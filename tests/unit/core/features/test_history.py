@@ -1,9 +1,9 @@
 """Proves what a history takes, refuses and shows as of an instant."""
 
-import dataclasses
 from decimal import Decimal
 
 import pytest
+from msgspec import structs
 from tests.unit.core.features.market import (
     FROM_QUOTES,
     MINUTE_MS,
@@ -157,7 +157,7 @@ def test_bar_with_other_content_is_refused() -> None:
     history = history_of(bars_of(["100", "101"]))
 
     with pytest.raises(InvalidField) as caught:
-        history.add_bar(dataclasses.replace(bar(1, "101"), volume=Decimal(2)))
+        history.add_bar(structs.replace(bar(1, "101"), volume=Decimal(2)))
 
     assert (caught.value.field, caught.value.found) == ("volume", Decimal(2))
     assert caught.value.expected == f"1, as held for {close_ms(1)}"

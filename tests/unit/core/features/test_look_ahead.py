@@ -1,10 +1,9 @@
 """Proves that no reading of the past depends on what came later."""
 
-import dataclasses
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from tests.unit.core.features.look_ahead import changed_instants
 from tests.unit.core.features.market import (
     FROM_QUOTES,
@@ -27,7 +26,7 @@ from detent.core.features.snapshot import mid_price
 
 
 def short_set(engine: EngineConfig) -> FeatureSet:
-    quick = dataclasses.replace(engine, atr_period=2, range_horizon=2)
+    quick = structs.replace(engine, atr_period=2, range_horizon=2)
     features = (feature(FeatureTransform.RETURN_PCT, 1), feature(FeatureTransform.NATR_PCT))
     return FeatureSet(name="short", features=features, engine=quick)
 
@@ -50,10 +49,10 @@ class FoldsLateQuotes(SymbolHistory):
         if quote.ts_ms >= self.reach_ts_ms or not self._closed:
             return super().add_quote(quote)
         last, mid = self._closed[-1], mid_price(quote)
-        late = dataclasses.replace(
+        late = structs.replace(
             last.bar, high=max(last.bar.high, mid), low=min(last.bar.low, mid), close=mid
         )
-        self._closed[-1] = dataclasses.replace(last, bar=late)
+        self._closed[-1] = structs.replace(last, bar=late)
         return True
 
 

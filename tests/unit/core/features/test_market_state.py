@@ -1,8 +1,7 @@
 """Proves how market data reach the histories that several feature sets share."""
 
-import dataclasses
-
 import pytest
+from msgspec import structs
 from tests.unit.core.features.market import (
     FROM_QUOTES,
     MINUTE_MS,
@@ -107,7 +106,7 @@ def test_number_of_symbols_is_bounded_and_refusals_use_none_up() -> None:
 
 
 def test_watermark_is_that_of_the_slowest_engine() -> None:
-    other = dataclasses.replace(MINUTES, engine=dataclasses.replace(MINUTES.engine, max_bars=30))
+    other = structs.replace(MINUTES, engine=structs.replace(MINUTES.engine, max_bars=30))
     state = MarketState([MINUTES, other, HOURS])
     assert state.watermark_ts_ms(SYMBOL) == 0
     state.take(MarketEvent(bar=bar(0, "1", interval_ms=60 * MINUTE_MS)))
@@ -127,7 +126,7 @@ def test_late_quotes_are_counted() -> None:
 
 def test_newest_input_is_computed_once_however_often_it_is_read() -> None:
     """Two bindings with one feature set, and every decision on a bar, share one computation."""
-    again = dataclasses.replace(MINUTES)
+    again = structs.replace(MINUTES)
     state = MarketState([MINUTES, again])
     for one in wave(30):
         state.take(MarketEvent(bar=one))
@@ -150,7 +149,7 @@ def test_symbols_do_not_touch_one_another() -> None:
     alone, together = MarketState([MINUTES]), MarketState([MINUTES])
     for mine, other in zip(wave(40), wave(40, symbol="ETHUSDT"), strict=True):
         alone.take(MarketEvent(bar=mine))
-        together.take(MarketEvent(bar=dataclasses.replace(other, volume=mine.close)))
+        together.take(MarketEvent(bar=structs.replace(other, volume=mine.close)))
         together.take(MarketEvent(bar=mine))
 
     for index in range(40):

@@ -1,6 +1,5 @@
 """Proves the values, the hashes and the refusals of model inputs."""
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -12,6 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+from msgspec import structs
 from tests.unit.core.features.market import (
     MINUTE_MS,
     READY_MADE,
@@ -202,10 +202,10 @@ def test_snapshot_hash_changes_with_every_field() -> None:
     assert snapshot is not None
 
     hashes = {snapshot_hash(snapshot)}
-    for field in dataclasses.fields(snapshot):
-        value = getattr(snapshot, field.name)
-        changes: dict[str, Any] = {field.name: "ETHUSDT" if isinstance(value, str) else value + 1}
-        hashes.add(snapshot_hash(dataclasses.replace(snapshot, **changes)))
+    for name in snapshot.__struct_fields__:
+        value = getattr(snapshot, name)
+        changes: dict[str, Any] = {name: "ETHUSDT" if isinstance(value, str) else value + 1}
+        hashes.add(snapshot_hash(structs.replace(snapshot, **changes)))
 
     assert len(hashes) == 13
 
@@ -226,7 +226,7 @@ def test_view_decides_on_the_snapshot_and_on_nothing_else() -> None:
     assert full.snapshot is not None
     assert full.snapshot.warmup_bars == 30
     assert full.snapshot_hashes == (snapshot_hash(full.snapshot),)
-    assert bare == dataclasses.replace(full, snapshot=None)
+    assert bare == structs.replace(full, snapshot=None)
 
 
 @pytest.mark.proves("R19")
@@ -287,8 +287,8 @@ def test_value_that_is_no_float32_is_missing(value: float, monkeypatch: pytest.M
 
 @pytest.mark.proves("R19")
 def test_past_that_is_no_longer_held_is_missing() -> None:
-    engine = dataclasses.replace(READY_MADE, max_bars=30)
-    feature_set = dataclasses.replace(DIRECTION, engine=engine)
+    engine = structs.replace(READY_MADE, max_bars=30)
+    feature_set = structs.replace(DIRECTION, engine=engine)
     history = history_of(wave(60), engine)
 
     assert isinstance(refused(feature_set, history, close_ms(54)), ModelInput)

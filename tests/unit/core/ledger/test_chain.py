@@ -1,6 +1,5 @@
 """Proves that whatever is done to stored records between two heads is found."""
 
-import dataclasses
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from tests.builders import HOUR_MS, OTHER_SYMBOL, START_MS, SYMBOL, plan_of, record_of, row_of
 
 from detent.contracts.binding import PROXY_BINDING
@@ -75,7 +75,7 @@ def rehashed(chain: Chain, at: int) -> Chain:
 
 
 def replaced(chain: Chain, at: int, **changes: Any) -> Chain:
-    return [*chain[:at], dataclasses.replace(chain[at], **changes), *chain[at + 1 :]]
+    return [*chain[:at], structs.replace(chain[at], **changes), *chain[at + 1 :]]
 
 
 def deleted(chain: Chain, at: int) -> Chain:
@@ -87,8 +87,8 @@ def swapped(chain: Chain, at: int) -> Chain:
     one, other = chain[at], chain[at + 1]
     return [
         *chain[:at],
-        dataclasses.replace(other, sequence=one.sequence),
-        dataclasses.replace(one, sequence=other.sequence),
+        structs.replace(other, sequence=one.sequence),
+        structs.replace(one, sequence=other.sequence),
         *chain[at + 2 :],
     ]
 
@@ -161,6 +161,6 @@ def test_a_cut_tail_shows_in_the_head() -> None:
 
 
 def test_breaks_are_listed_up_to_a_bound() -> None:
-    chain = [dataclasses.replace(row, record_hash="0" * 64) for row in WHOLE * 20]
+    chain = [structs.replace(row, record_hash="0" * 64) for row in WHOLE * 20]
 
     assert len(verify_chains(chain).breaks) == 100

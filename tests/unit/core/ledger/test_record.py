@@ -1,12 +1,12 @@
 """Proves that a record is a pure function of its question, and replays to the same bytes."""
 
-import dataclasses
 import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from tests.builders import (
     HOUR_MS,
     START_MS,
@@ -154,6 +154,6 @@ def test_a_decision_is_the_part_of_a_record_that_is_acted_on() -> None:
 
 def test_binding_a_proxy_plan_drops_what_does_not_count() -> None:
     """Rolling back changes one field of the binding; what is bound is the bare proxy."""
-    rolled_back = dataclasses.replace(model_binding(), signal_source=SignalSource.PROXY)
+    rolled_back = structs.replace(model_binding(), signal_source=SignalSource.PROXY)
 
     assert bind_plan(plan_of("plan"), rolled_back) == bind_plan(plan_of("plan"), PROXY_BINDING)

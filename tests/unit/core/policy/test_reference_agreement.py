@@ -1,9 +1,8 @@
 """Proves policy against a second implementation and against what it must never do."""
 
-import dataclasses
-
 import numpy as np
 import pytest
+from msgspec import structs
 from tests import reference_policy
 from tests.random_bars import draw_cases, policy_inputs_of
 from tests.reference_policy import EXIT_ONLY, INACTIVE, LONG, SHORT, Cases, Weights
@@ -87,16 +86,16 @@ def test_ten_million_bars_agree_with_the_reference_and_break_no_promise(chunk: i
 
 def assert_agree(cases: Cases, found: Weights) -> None:
     expected = reference_policy.decide(cases)
-    for field in dataclasses.fields(Weights):
-        differs = getattr(found, field.name) != getattr(expected, field.name)
+    for name in Weights.__struct_fields__:
+        differs = getattr(found, name) != getattr(expected, name)
         if differs.any():
             first = int(np.argmax(differs))
-            case = {f.name: getattr(cases, f.name)[first] for f in dataclasses.fields(cases)}
+            case = {name: getattr(cases, name)[first] for name in cases.__struct_fields__}
             got, want = (
-                {f.name: getattr(weights, f.name)[first] for f in dataclasses.fields(Weights)}
+                {name: getattr(weights, name)[first] for name in Weights.__struct_fields__}
                 for weights in (found, expected)
             )
-            pytest.fail(f"{int(differs.sum())} differ in {field.name}: {case}\n{got}\n{want}")
+            pytest.fail(f"{int(differs.sum())} differ in {name}: {case}\n{got}\n{want}")
     assert_never(cases, found)
 
 
@@ -132,7 +131,7 @@ def test_the_promises_notice_a_policy_that_breaks_them(break_it: object) -> None
     """The control: each promise fails on a policy that was bent on purpose."""
     cases = draw_cases(50_000, seed=3)
     sound = reference_policy.decide(cases)
-    bent = dataclasses.replace(sound, final_ppm=break_it(cases, sound))  # type: ignore[operator]
+    bent = structs.replace(sound, final_ppm=break_it(cases, sound))  # type: ignore[operator]
 
     assert_never(cases, sound)
     with pytest.raises(AssertionError):

@@ -1,11 +1,11 @@
 """Proves policy by examples that can be worked out on paper."""
 
-import dataclasses
 import itertools
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec import structs
 from tests.builders import HOUR_MS, START_MS, SYMBOL, emergency, policy_config, policy_inputs_of
 
 from detent.contracts.decision import PolicyOutcome
@@ -112,7 +112,7 @@ def test_an_exit_snaps_where_the_rest_is_worth_no_trade(equity: Decimal, final_p
 
 @pytest.mark.proves("R192")
 def test_an_inactive_trigger_flattens_now_whatever_stands_in_the_way() -> None:
-    state = dataclasses.replace(STATE_INITIAL, last_rebalance_ts_ms=START_MS)
+    state = structs.replace(STATE_INITIAL, last_rebalance_ts_ms=START_MS)
 
     found = outcome_of(trigger_state=INACTIVE, current_weight_ppm=1, state=state)
 
@@ -196,7 +196,7 @@ def test_a_stand_down_ends_at_its_instant_and_not_before(source: StandDownSource
 
 @pytest.mark.proves("R220", "R216")
 def test_a_stand_down_waits_for_no_cooldown() -> None:
-    state = dataclasses.replace(HELD, last_rebalance_ts_ms=START_MS)
+    state = structs.replace(HELD, last_rebalance_ts_ms=START_MS)
     stand_down = StandDown(until_ts_ms=START_MS + 1, reason="news", source=StandDownSource.OPS)
 
     found = outcome_of(
@@ -233,7 +233,7 @@ def test_a_symbol_that_is_not_on_the_list_holds_nothing(current_ppm: int) -> Non
 def test_an_emergency_waits_for_its_entry_to_age_and_needs_a_rule(
     held_bars: int, rule: str, reason: Reason
 ) -> None:
-    state = dataclasses.replace(HELD, entry_ts_ms=START_MS - held_bars * HOUR_MS)
+    state = structs.replace(HELD, entry_ts_ms=START_MS - held_bars * HOUR_MS)
 
     found = outcome_of(current_weight_ppm=100_000, exit_intent=emergency(rule), state=state)
 
@@ -330,7 +330,7 @@ def test_flip_flopping_trades_once_per_cooldown() -> None:
 
 @pytest.mark.proves("R216")
 def test_a_tightened_limit_does_not_wait_for_the_cooldown() -> None:
-    state = dataclasses.replace(HELD, last_rebalance_ts_ms=START_MS - HOUR_MS)
+    state = structs.replace(HELD, last_rebalance_ts_ms=START_MS - HOUR_MS)
     tighter = RiskOverrides(max_weight_ppm=50_000)
 
     found = outcome_of(current_weight_ppm=200_000, overrides=tighter, state=state)

@@ -1,9 +1,9 @@
 """Proves the order of the gates that ask nobody, and what opens each."""
 
-import dataclasses
 import itertools
 
 import pytest
+from msgspec import structs
 from tests.fakes import ACTIVE
 
 from detent.contracts.reasons import Reason
@@ -68,7 +68,7 @@ def test_every_combination_of_the_switches_gives_its_first_reason() -> None:
     "ack", ["", "yes", f"{ACTIVE_ACK} ", f" {ACTIVE_ACK}", ACTIVE_ACK.lower(), ACTIVE_ACK[:-1]]
 )
 def test_the_acknowledgement_is_taken_to_the_letter(ack: str) -> None:
-    enablement = dataclasses.replace(ACTIVE, active_ack=ack)
+    enablement = structs.replace(ACTIVE, active_ack=ack)
 
     assert enablement_reason(enablement, kill_switch_env=False) is Reason.BAD_ACK
 
@@ -88,6 +88,6 @@ def test_the_acknowledgement_is_taken_to_the_letter(ack: str) -> None:
 def test_an_allow_list_lets_in_whom_it_names_and_an_empty_one_everybody(
     environment: str, allowed: tuple[str, ...], reason: Reason | None
 ) -> None:
-    enablement = dataclasses.replace(ACTIVE, environment=environment, allowed_environments=allowed)
+    enablement = structs.replace(ACTIVE, environment=environment, allowed_environments=allowed)
 
     assert enablement_reason(enablement, kill_switch_env=False) is reason

@@ -1,9 +1,9 @@
 """Proves that an answer is checked again where it is about to be used."""
 
-import dataclasses
 from typing import Any
 
 import pytest
+from msgspec import structs
 from tests.builders import OTHER_SYMBOL, START_MS, SYMBOL, model_binding
 from tests.fakes import model_input_of, signals_of
 
@@ -57,7 +57,7 @@ def gated_row(row: SignalRow) -> ModelOutcome:
 def test_an_answer_from_elsewhere_is_refused_for_every_row(
     changes: dict[str, str], reason: Reason | None
 ) -> None:
-    assert gated(dataclasses.replace(ANSWER, **changes)) is reason
+    assert gated(structs.replace(ANSWER, **changes)) is reason
 
 
 @pytest.mark.proves("R73", "R203")
@@ -81,7 +81,7 @@ def test_a_sound_row_is_passed_on_untouched() -> None:
 def test_a_signal_that_answers_another_question_is_refused(changes: dict[str, Any]) -> None:
     row = ANSWER.rows[0]
     assert row.signal is not None
-    spoilt = dataclasses.replace(row, signal=dataclasses.replace(row.signal, **changes))
+    spoilt = structs.replace(row, signal=structs.replace(row.signal, **changes))
 
     outcome = gated_row(spoilt)
 
@@ -95,7 +95,7 @@ def test_a_signal_that_answers_another_question_is_refused(changes: dict[str, An
     "changes", [{"symbol": OTHER_SYMBOL}, {"features_hash": "0" * 64}], ids=str
 )
 def test_a_row_that_is_filed_under_another_question_is_refused(changes: dict[str, Any]) -> None:
-    assert gated_row(dataclasses.replace(ANSWER.rows[0], **changes)).reason is Reason.OUTPUT_INVALID
+    assert gated_row(structs.replace(ANSWER.rows[0], **changes)).reason is Reason.OUTPUT_INVALID
 
 
 def test_a_refused_row_keeps_its_own_reason() -> None:
