@@ -64,7 +64,7 @@ class DetentError(Exception):
         error = cls.__new__(cls)
         DetentError.__init__(error, message, **metadata)
         for name, value in metadata.items():
-            if name in ("field", "found", "expected"):
+            if name in ("field", "found", "expected", "rule"):
                 setattr(error, name, value)
         if isinstance(error, ModelNotReady):
             error.gate_reason = Reason(metadata["gate_reason"])
@@ -76,18 +76,33 @@ class InvalidField(DetentError):
 
     reason = ErrorReason.INVALID_FIELD
 
-    def __init__(self, field: str, found: object, expected: str) -> None:
-        """Name the field by its path, what stood there and what should have."""
+    rule: str | None = None
+
+    def __init__(
+        self, field: str, found: object, expected: str, *, rule: str | None = None
+    ) -> None:
+        """Name the field by its path, what stood there and what should have.
+
+        Args:
+            field: Path of the field.
+            found: What stood there.
+            expected: What should have.
+            rule: Name of the rule that was broken, where rules have names.
+        """
         message = f"{field}: found {shown(found)!r}, expected {expected}"
-        super().__init__(message, field=field, found=found, expected=expected)
+        named = {} if rule is None else {"rule": rule}
+        super().__init__(message, field=field, found=found, expected=expected, **named)
         self.field = field
         self.found = found
         self.expected = expected
+        self.rule = rule
 
     def under(self, prefix: str) -> "InvalidField":
         """Give the same error as seen from an enclosing message."""
         joint = "" if self.field.startswith("[") or not self.field else "."
-        return InvalidField(f"{prefix}{joint}{self.field}", self.found, self.expected)
+        return InvalidField(
+            f"{prefix}{joint}{self.field}", self.found, self.expected, rule=self.rule
+        )
 
 
 class InvalidResponse(InvalidField):

@@ -250,6 +250,7 @@ class MarketEvent(_message.Message):
 
     BAR_FIELD_NUMBER: _builtins.int
     QUOTE_FIELD_NUMBER: _builtins.int
+    BOOK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def bar(self) -> _market_pb2.Bar:
         """Carries a finished bar."""
@@ -258,17 +259,22 @@ class MarketEvent(_message.Message):
     def quote(self) -> _market_pb2.Quote:
         """Carries a quote."""
 
+    @_builtins.property
+    def book(self) -> _market_pb2.Book:
+        """Carries an order book."""
+
     def __init__(
         self,
         *,
         bar: _market_pb2.Bar | None = ...,
         quote: _market_pb2.Quote | None = ...,
+        book: _market_pb2.Book | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "event", b"event", "quote", b"quote"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "book", b"book", "event", b"event", "quote", b"quote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "event", b"event", "quote", b"quote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "book", b"book", "event", b"event", "quote", b"quote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["bar", "quote"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["bar", "quote", "book"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

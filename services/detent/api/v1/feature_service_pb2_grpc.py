@@ -57,7 +57,7 @@ class FeatureServiceServicer:
     """
 
     def IngestMarketData(self, request_iterator, context):
-        """Takes bars and quotes and acknowledges how far the data reach.
+        """Takes bars, quotes and books and acknowledges how far the data reach.
 
         Items are judged one by one: a refused item is reported and does not stop the
         others. A repeated identical bar is accepted once and counted as known.

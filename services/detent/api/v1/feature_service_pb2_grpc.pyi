@@ -34,7 +34,7 @@ class FeatureServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FeatureServiceAsyncStub: ...
     IngestMarketData: _grpc.StreamUnaryMultiCallable[_feature_service_pb2.IngestMarketDataRequest, _feature_service_pb2.IngestMarketDataResponse]
-    """Takes bars and quotes and acknowledges how far the data reach.
+    """Takes bars, quotes and books and acknowledges how far the data reach.
 
     Items are judged one by one: a refused item is reported and does not stop the
     others. A repeated identical bar is accepted once and counted as known.
@@ -55,7 +55,7 @@ class FeatureServiceAsyncStub(FeatureServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     IngestMarketData: _aio.StreamUnaryMultiCallable[_feature_service_pb2.IngestMarketDataRequest, _feature_service_pb2.IngestMarketDataResponse]  # type: ignore[assignment]
-    """Takes bars and quotes and acknowledges how far the data reach.
+    """Takes bars, quotes and books and acknowledges how far the data reach.
 
     Items are judged one by one: a refused item is reported and does not stop the
     others. A repeated identical bar is accepted once and counted as known.
@@ -79,7 +79,7 @@ class FeatureServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_feature_service_pb2.IngestMarketDataRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_feature_service_pb2.IngestMarketDataResponse, _abc.Awaitable[_feature_service_pb2.IngestMarketDataResponse]]:
-        """Takes bars and quotes and acknowledges how far the data reach.
+        """Takes bars, quotes and books and acknowledges how far the data reach.
 
         Items are judged one by one: a refused item is reported and does not stop the
         others. A repeated identical bar is accepted once and counted as known.

@@ -13,7 +13,7 @@ from detent.contracts.checks import (
     check_unique,
 )
 from detent.contracts.errors import InvalidField
-from detent.contracts.market import Bar, Quote
+from detent.contracts.market import Bar, Book, Quote
 from detent.contracts.reasons import ErrorReason, Reason
 from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
 from detent.contracts.units import ROWS_MAX
@@ -33,10 +33,11 @@ class MarketEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     bar: Bar | None = None
     quote: Quote | None = None
+    book: Book | None = None
 
     def __post_init__(self) -> None:
         """Refuse an item that is nothing or two things."""
-        check_exactly_one("event", bar=self.bar, quote=self.quote)
+        check_exactly_one("event", bar=self.bar, quote=self.quote, book=self.book)
 
 
 class IngestMarketDataRequest(msgspec.Struct, frozen=True, kw_only=True):
