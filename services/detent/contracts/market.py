@@ -6,7 +6,7 @@ import msgspec
 
 from detent.contracts.checks import check_int, check_symbol, check_ts_ms
 from detent.contracts.decimals import check_decimal
-from detent.contracts.errors import InvalidField
+from detent.contracts.errors import DataCrossed, InvalidField
 
 INTERVAL_MS_MAX = 366 * 86_400_000
 
@@ -76,4 +76,4 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
         check_decimal("bid_qty", self.bid_qty, above_zero=False)
         check_decimal("ask_qty", self.ask_qty, above_zero=False)
         if self.bid_price >= self.ask_price:
-            raise InvalidField("bid_price", self.bid_price, f"below the ask {self.ask_price}")
+            raise DataCrossed("bid_price", self.bid_price, f"below the ask {self.ask_price}")
