@@ -10,7 +10,7 @@ import msgspec
 
 from detent.contracts.checks import check_count, check_int, check_symbol, check_ts_ms
 from detent.contracts.decimals import check_decimal
-from detent.contracts.errors import InvalidField
+from detent.contracts.errors import DataCrossed, InvalidField
 
 INTERVAL_MS_MAX = 366 * 86_400_000
 LEVELS_MAX = 1_000
@@ -81,7 +81,7 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
         check_decimal("bid_qty", self.bid_qty, above_zero=False)
         check_decimal("ask_qty", self.ask_qty, above_zero=False)
         if self.bid_price >= self.ask_price:
-            raise InvalidField("bid_price", self.bid_price, f"below the ask {self.ask_price}")
+            raise DataCrossed("bid_price", self.bid_price, f"below the ask {self.ask_price}")
 
 
 class BookRule(StrEnum):
@@ -156,7 +156,7 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
         bid, ask = self.bids[0].price, self.asks[0].price
         if bid >= ask:
             rule = BookRule.BOOK_LOCKED if bid == ask else BookRule.BOOK_CROSSED
-            raise InvalidField("bids[0].price", bid, f"below the best ask {ask}", rule=rule)
+            raise DataCrossed("bids[0].price", bid, f"below the best ask {ask}", rule=rule)
 
     def _check_depth(self, field: str, levels: tuple[BookLevel, ...], rule: BookRule) -> None:
         check_count(field, levels, 0, LEVELS_MAX)

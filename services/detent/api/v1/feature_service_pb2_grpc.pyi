@@ -36,8 +36,10 @@ class FeatureServiceStub:
     IngestMarketData: _grpc.StreamUnaryMultiCallable[_feature_service_pb2.IngestMarketDataRequest, _feature_service_pb2.IngestMarketDataResponse]
     """Takes bars, quotes and books and acknowledges how far the data reach.
 
-    Items are judged one by one: a refused item is reported and does not stop the
-    others. A repeated identical bar is accepted once and counted as known.
+    Items are judged one by one: a refused item, malformed ones included, is reported
+    and counted under its reason and does not stop the others. A repeated identical
+    item is accepted once and counted as known. Only a message that does not parse, or
+    carries too many events, ends the stream.
     """
     GetFeatureSnapshots: _grpc.UnaryUnaryMultiCallable[_feature_service_pb2.GetFeatureSnapshotsRequest, _feature_service_pb2.GetFeatureSnapshotsResponse]
     """Gives the model inputs of many symbols as of one instant.
@@ -57,8 +59,10 @@ class FeatureServiceAsyncStub(FeatureServiceStub):
     IngestMarketData: _aio.StreamUnaryMultiCallable[_feature_service_pb2.IngestMarketDataRequest, _feature_service_pb2.IngestMarketDataResponse]  # type: ignore[assignment]
     """Takes bars, quotes and books and acknowledges how far the data reach.
 
-    Items are judged one by one: a refused item is reported and does not stop the
-    others. A repeated identical bar is accepted once and counted as known.
+    Items are judged one by one: a refused item, malformed ones included, is reported
+    and counted under its reason and does not stop the others. A repeated identical
+    item is accepted once and counted as known. Only a message that does not parse, or
+    carries too many events, ends the stream.
     """
     GetFeatureSnapshots: _aio.UnaryUnaryMultiCallable[_feature_service_pb2.GetFeatureSnapshotsRequest, _feature_service_pb2.GetFeatureSnapshotsResponse]  # type: ignore[assignment]
     """Gives the model inputs of many symbols as of one instant.
@@ -81,8 +85,10 @@ class FeatureServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_feature_service_pb2.IngestMarketDataResponse, _abc.Awaitable[_feature_service_pb2.IngestMarketDataResponse]]:
         """Takes bars, quotes and books and acknowledges how far the data reach.
 
-        Items are judged one by one: a refused item is reported and does not stop the
-        others. A repeated identical bar is accepted once and counted as known.
+        Items are judged one by one: a refused item, malformed ones included, is reported
+        and counted under its reason and does not stop the others. A repeated identical
+        item is accepted once and counted as known. Only a message that does not parse, or
+        carries too many events, ends the stream.
         """
 
     @_abc_1.abstractmethod
