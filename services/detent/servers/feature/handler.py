@@ -134,7 +134,7 @@ class FeatureHandler:
         return feature_set
 
     def _take(self, event: MarketEvent, tally: "_Tally") -> None:
-        item = event.bar or event.quote
+        item = event.bar or event.quote or event.book
         assert item is not None, "an event is valid by construction"
         try:
             self._check_not_from_future(item.symbol, item.ts_ms)

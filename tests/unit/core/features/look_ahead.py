@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable
 
 from detent.contracts.errors import DetentError
-from detent.contracts.market import Bar, Quote
+from detent.contracts.market import Bar, Book, Quote
 from detent.core.features.history import SymbolHistory
 
 
 def changed_instants(
     history: SymbolHistory,
-    events: Iterable[Bar | Quote],
+    events: Iterable[Bar | Quote | Book],
     read: Callable[[SymbolHistory, int], object],
 ) -> set[int]:
     """Feed events one by one and list the instants whose reading changed afterwards.
@@ -25,8 +25,10 @@ def changed_instants(
         try:
             if isinstance(event, Bar):
                 history.add_bar(event)
-            else:
+            elif isinstance(event, Quote):
                 history.add_quote(event)
+            else:
+                history.add_book(event)
         except DetentError:
             pass
         changed |= {at for at, before in first.items() if read(history, at) != before}
