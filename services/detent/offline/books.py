@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from detent.contracts.decimals import parse_decimal
 from detent.contracts.errors import DataInvalid, InvalidField
 from detent.contracts.market import LEVELS_MAX, Book, BookLevel, BookRule
+from detent.core.features.market_state import SYMBOLS_MAX
 from detent.offline.bars import invalid
 
 RECORD_TYPE = "l2_snapshot"
@@ -177,6 +178,9 @@ class _Rows:
         if ts_ms <= last_ts_ms:
             expected = f"after {last_ts_ms}, the book before"
             raise InvalidField("ts_ms", ts_ms, expected, rule=RecordRule.BOOK_OUT_OF_ORDER)
+        if symbol not in self._last_ts_ms and len(self._last_ts_ms) >= SYMBOLS_MAX:
+            expected = f"at most {SYMBOLS_MAX} symbols"
+            raise InvalidField("symbol", symbol, expected, rule=RecordRule.FIELD_OUT_OF_RANGE)
         self._key = ts_ms, symbol
         self._last_ts_ms[symbol] = ts_ms
         self._sides = {"bid": [], "ask": []}

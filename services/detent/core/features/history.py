@@ -113,6 +113,21 @@ class SymbolHistory:
         """Count the finished bars held."""
         return len(self._closed)
 
+    def add(self, item: Bar | Quote | Book) -> bool:
+        """Take an item of any kind, by the rules of its kind.
+
+        Returns:
+            True when it is new, False when it is known.
+
+        Raises:
+            DetentError: It is refused.
+        """
+        if isinstance(item, Bar):
+            return self.add_bar(item)
+        if isinstance(item, Quote):
+            return self.add_quote(item)
+        return self.add_book(item)
+
     def add_bar(self, bar: Bar) -> bool:
         """Take a finished bar.
 

@@ -151,12 +151,7 @@ class MarketState:
         history = held.get(item.symbol)
         if history is None:
             history = SymbolHistory(item.symbol, engine)
-        if isinstance(item, Bar):
-            is_new = history.add_bar(item)
-        elif isinstance(item, Quote):
-            is_new = history.add_quote(item)
-        else:
-            is_new = history.add_book(item)
+        is_new = history.add(item)
         # Kept only once something was taken: what is refused must not use up a symbol.
         held[item.symbol] = history
         return is_new

@@ -1,5 +1,6 @@
 """Finds readings of the past that change when the future arrives."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 
 from detent.contracts.errors import DetentError
@@ -22,15 +23,8 @@ def changed_instants(
     first: dict[int, object] = {}
     changed = set()
     for event in events:
-        try:
-            if isinstance(event, Bar):
-                history.add_bar(event)
-            elif isinstance(event, Quote):
-                history.add_quote(event)
-            else:
-                history.add_book(event)
-        except DetentError:
-            pass
+        with contextlib.suppress(DetentError):
+            history.add(event)
         changed |= {at for at, before in first.items() if read(history, at) != before}
         for at in (history.watermark_ts_ms, history.reach_ts_ms):
             if at > 0:
