@@ -36,6 +36,13 @@ class FeatureTransform(StrEnum):
     RANGE_SCORE_CAPPED = "range_score_capped"
     SPREAD_PCT = "spread_pct"
     IMBALANCE_L1 = "imbalance_l1"
+    DEPTH_IMBALANCE = "depth_imbalance"
+    IMPACT_BUY_PCT = "impact_buy_pct"
+    IMPACT_SELL_PCT = "impact_sell_pct"
+    WALL_BID_SCORE = "wall_bid_score"
+    WALL_ASK_SCORE = "wall_ask_score"
+    INSUFFICIENT_DEPTH_BUY = "insufficient_depth_buy"
+    INSUFFICIENT_DEPTH_SELL = "insufficient_depth_sell"
 
 
 # What each transform reads: bars before and including the newest, given its window.
@@ -50,6 +57,18 @@ _FROM_RANGE = frozenset(
         FeatureTransform.SUM_ABS_RETURNS_PCT,
         FeatureTransform.NET_RETURN_PCT,
         FeatureTransform.RANGE_SCORE_CAPPED,
+    }
+)
+# What is read from the order book; `book_values` computes them.
+BOOK_TRANSFORMS = frozenset(
+    {
+        FeatureTransform.DEPTH_IMBALANCE,
+        FeatureTransform.IMPACT_BUY_PCT,
+        FeatureTransform.IMPACT_SELL_PCT,
+        FeatureTransform.WALL_BID_SCORE,
+        FeatureTransform.WALL_ASK_SCORE,
+        FeatureTransform.INSUFFICIENT_DEPTH_BUY,
+        FeatureTransform.INSUFFICIENT_DEPTH_SELL,
     }
 )
 
@@ -143,6 +162,12 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         if self.warmup_bars_min > self.engine.max_bars:
             expected = f"at least the {self.warmup_bars_min} bars that the features need"
             raise InvalidField("max_bars", self.engine.max_bars, expected)
+        # Both or neither: two sets that give the same inputs have one hash.
+        if self.reads_book and self.engine.book is None:
+            raise InvalidField("l2_qty_ref", None, "a quantity: a feature reads the book")
+        if self.engine.book is not None and not self.reads_book:
+            found = self.engine.book.l2_qty_ref
+            raise InvalidField("l2_qty_ref", found, "none: no feature reads the book")
 
     @functools.cached_property
     def canonical_json(self) -> bytes:
@@ -158,6 +183,11 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def feature_names(self) -> tuple[str, ...]:
         """List the names in the order in which the model consumes them."""
         return tuple(spec.name for spec in self.features)
+
+    @functools.cached_property
+    def reads_book(self) -> bool:
+        """Say whether a feature is read from the order book."""
+        return any(spec.transform in BOOK_TRANSFORMS for spec in self.features)
 
     @functools.cached_property
     def warmup_bars_min(self) -> int:

@@ -14,7 +14,8 @@ from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import to_json
 from detent.contracts.reasons import Reason
 from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
-from detent.core.features.feature_set import FeatureSet
+from detent.core.features.book_values import book_value
+from detent.core.features.feature_set import BOOK_TRANSFORMS, FeatureSet
 from detent.core.features.feature_values import feature_value
 from detent.core.features.history import HistoryWindow, SymbolHistory
 from detent.core.features.snapshot import build_feature_snapshot
@@ -71,7 +72,8 @@ def build_model_input(
 
     Returns:
         The input; `FEATURES_WARMING_UP` while too few bars have closed; `FEATURES_STALE` when
-        the last bar closed a whole interval or more before the instant; `FEATURES_MISSING`
+        the last bar closed a whole interval or more before the instant, or the last book is
+        older than that; `FEATURES_MISSING` when there is no book that a feature reads,
         when a value cannot be had, or what it needs is no longer held.
     """
     engine = feature_set.engine
@@ -85,6 +87,11 @@ def build_model_input(
         return Reason.FEATURES_WARMING_UP
     if as_of_ts_ms - window.bars[-1].ts_ms >= engine.bar_interval_ms:
         return Reason.FEATURES_STALE
+    book = window.l2_snapshot if feature_set.reads_book else None
+    if feature_set.reads_book and book is None:
+        return Reason.FEATURES_MISSING
+    if book is not None and as_of_ts_ms - book.ts_ms > engine.bar_interval_ms:
+        return Reason.FEATURES_STALE
     try:
         snapshot = build_feature_snapshot(
             engine,
@@ -97,10 +104,10 @@ def build_model_input(
     except InvalidField:
         # Prices so far apart that an indicator leaves its range.
         return Reason.FEATURES_MISSING
-    values = _values(feature_set, window, snapshot)
+    values = _values(feature_set, window, snapshot, book)
     if values is None:
         return Reason.FEATURES_MISSING
-    hashes = (snapshot_hash(snapshot),)
+    hashes = tuple(snapshot_hash(used) for used in (snapshot, book) if used is not None)
     return ModelInput(
         ts_ms=as_of_ts_ms,
         values=values,
@@ -113,17 +120,24 @@ def build_model_input(
             values=values,
         ),
         snapshot=snapshot if view is SnapshotView.FULL else None,
+        l2_snapshot=book if view is SnapshotView.FULL else None,
     )
 
 
 def _values(
-    feature_set: FeatureSet, window: HistoryWindow, snapshot: FeatureSnapshot
+    feature_set: FeatureSet,
+    window: HistoryWindow,
+    snapshot: FeatureSnapshot,
+    book: L2FeatureSnapshot | None,
 ) -> bytes | None:
     """Compute the row as little-endian float32, or None when a value is not a number."""
     closes = [float(bar.close) for bar in window.bars]
     row = []
     for spec in feature_set.features:
-        value = feature_value(spec, closes, snapshot)
+        if book is not None and spec.transform in BOOK_TRANSFORMS:
+            value: float | None = book_value(spec.transform, book)
+        else:
+            value = feature_value(spec, closes, snapshot)
         if value is None or not math.isfinite(value):
             return None
         row.append(value)
