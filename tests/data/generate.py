@@ -29,7 +29,16 @@ from detent.contracts.manifest import (
 from detent.contracts.plan import Plan, PolicyConfig
 from detent.contracts.proxy import PROXY_DEFAULT, ProxyConfig
 from detent.contracts.snapshots import FeatureSnapshot
-from detent.core.features.feature_set import direction_bars_v1, parse_feature_set
+from detent.core.features.engine import EngineConfig
+from detent.core.features.feature_set import (
+    FeatureSet,
+    FeatureTransform,
+    Normalisation,
+    derived,
+    direction_bars_v1,
+    feature,
+    parse_feature_set,
+)
 from detent.core.features.model_input import features_hash, snapshot_hash
 
 VECTORS_FILE = Path(__file__).parent / "hash_vectors.json"
@@ -47,6 +56,19 @@ SNAPSHOT = FeatureSnapshot(
     net_return_bps=0,
     range_score=0,
     warmup_bars=14,
+)
+
+NORMALISED_WINDOW = FeatureSet(
+    name="normalised_window",
+    features=(
+        feature(
+            FeatureTransform.NATR_PCT,
+            normalisation=Normalisation(offset=Decimal("-0.10"), scale=Decimal("2.50")),
+        ),
+        derived(FeatureTransform.ROLLING_MEAN, "natr_pct"),
+    ),
+    engine=EngineConfig(),
+    window_rows=64,
 )
 
 
@@ -97,7 +119,8 @@ def vectors() -> list[dict[str, Any]]:
     return [
         _vector("snapshot_hash", FeatureSnapshot.SCHEMA, SNAPSHOT),
         _features(),
-        _feature_version(),
+        _feature_version("feature_version", direction_bars_v1(HOUR_MS)),
+        _feature_version("feature_version, version 2", NORMALISED_WINDOW),
         _manifest(),
         _vector("proxy_version", ProxyConfig.SCHEMA, PROXY_DEFAULT),
         _vector("binding_hash, proxy", ModelBinding.SCHEMA, PROXY_BINDING),
@@ -119,12 +142,11 @@ def _vector(name: str, schema: str, value: Any) -> dict[str, Any]:
     }
 
 
-def _feature_version() -> dict[str, Any]:
-    feature_set = direction_bars_v1(HOUR_MS)
+def _feature_version(name: str, feature_set: FeatureSet) -> dict[str, Any]:
     canonical = feature_set.canonical_json
     assert parse_feature_set(canonical) == feature_set
     return {
-        "name": "feature_version",
+        "name": name,
         "schema": json.loads(canonical)["schema"],
         "fields": {k: v for k, v in json.loads(canonical).items() if k != "schema"},
         "canonical": canonical.decode("ascii"),

@@ -30,6 +30,7 @@ class HistoryWindow(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         as_of_ts_ms: The instant.
         bars: The newest finished bars, oldest first, as many as asked for where held.
+        quotes: For each bar the last quote before its close; None where there is none held.
         bar_count: Finished bars up to the instant, saturating at the engine's `max_bars`.
         quote: Last quote before the instant, if there is one.
         complete: Whether everything asked for is still held.
@@ -37,6 +38,7 @@ class HistoryWindow(msgspec.Struct, frozen=True, kw_only=True):
 
     as_of_ts_ms: int
     bars: tuple[Bar, ...]
+    quotes: tuple[Quote | None, ...]
     bar_count: int
     quote: Quote | None
     complete: bool
@@ -169,6 +171,7 @@ class SymbolHistory:
         return HistoryWindow(
             as_of_ts_ms=as_of_ts_ms,
             bars=tuple(entry.bar for entry in reversed(newest)),
+            quotes=tuple(entry.quote for entry in reversed(newest)),
             bar_count=min(ordinal, self.engine.max_bars),
             quote=quote,
             complete=complete and quote_held,
