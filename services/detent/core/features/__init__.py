@@ -1,6 +1,7 @@
 """Turns bars and quotes into snapshots and snapshots into model inputs.
 
 Before it stands the wire, after it the model runtime and `core/signals`. Read in this order:
-`engine`, `history`, `snapshot`, `feature_set`, `feature_values`, `model_input`; then
-`market_state` (live, many symbols) and `offline_rows` (training, one symbol).
+`engine`, `history`, `snapshot`, `feature_set`, `feature_values` and `transforms`, `rows`,
+`model_input`; then `market_state` (live, many symbols) and `offline_rows` (training, one
+symbol). `shipped_sets` holds sets under names of their own.
 """

@@ -201,7 +201,7 @@ def test_every_transform_has_a_value_in_the_market_that_the_checker_sees() -> No
     """A transform that is absent throughout would pass for one that knows no future."""
     history = SymbolHistory(SYMBOL, short_set(READY_MADE).engine)
     events: list[Bar | Quote] = []
-    for one in wave(26):
+    for one in wave(24):
         events.append(quote(one.ts_ms - 1, str(one.close), str(one.close + 1)))
         rate = Decimal(one.ts_ms % 7) / 10_000
         events.append(structs.replace(one, vwap=one.close, funding_rate=rate))
