@@ -81,6 +81,7 @@ class IngestMarketDataResponse(_message.Message):
     REFUSED_COUNT_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
     WATERMARKS_FIELD_NUMBER: _builtins.int
+    REFUSAL_COUNTS_FIELD_NUMBER: _builtins.int
     accepted_count: _builtins.int
     """Counts the items that changed the state."""
     known_count: _builtins.int
@@ -95,6 +96,12 @@ class IngestMarketDataResponse(_message.Message):
     def watermarks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Watermark]:
         """Lists how far the data of each symbol touched reach."""
 
+    @_builtins.property
+    def refusal_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusalCount]:
+        """Counts the items that were refused by their reason, all of them and not only those
+        that `refusals` lists. Empty when nothing was refused.
+        """
+
     def __init__(
         self,
         *,
@@ -103,10 +110,11 @@ class IngestMarketDataResponse(_message.Message):
         refused_count: _builtins.int = ...,
         refusals: _abc.Iterable[Global___MarketRefusal] | None = ...,
         watermarks: _abc.Iterable[Global___Watermark] | None = ...,
+        refusal_counts: _abc.Iterable[Global___RefusalCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "known_count", b"known_count", "refusals", b"refusals", "refused_count", b"refused_count", "watermarks", b"watermarks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "known_count", b"known_count", "refusal_counts", b"refusal_counts", "refusals", b"refusals", "refused_count", b"refused_count", "watermarks", b"watermarks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -260,6 +268,7 @@ class MarketEvent(_message.Message):
 
     BAR_FIELD_NUMBER: _builtins.int
     QUOTE_FIELD_NUMBER: _builtins.int
+    BOOK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def bar(self) -> _market_pb2.Bar:
         """Carries a finished bar."""
@@ -268,17 +277,22 @@ class MarketEvent(_message.Message):
     def quote(self) -> _market_pb2.Quote:
         """Carries a quote."""
 
+    @_builtins.property
+    def book(self) -> _market_pb2.Book:
+        """Carries an order book."""
+
     def __init__(
         self,
         *,
         bar: _market_pb2.Bar | None = ...,
         quote: _market_pb2.Quote | None = ...,
+        book: _market_pb2.Book | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "event", b"event", "quote", b"quote"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "book", b"book", "event", b"event", "quote", b"quote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "event", b"event", "quote", b"quote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "book", b"book", "event", b"event", "quote", b"quote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["bar", "quote"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["bar", "quote", "book"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -348,14 +362,17 @@ class MarketRefusal(_message.Message):
     TS_MS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
-    """Names the instrument, as found."""
+    """Names the instrument, as found and cut to 120 characters. Empty when none was there."""
     ts_ms: _builtins.int
-    """Holds the event time, as found."""
+    """Holds the event time, as found; 0 when none was there."""
     reason: _reason_pb2.ErrorReason.ValueType
     """Says why."""
     message: _builtins.str
     """States what was found and what was expected."""
+    index: _builtins.int
+    """Holds the place of the item in the stream, counted from 0 over all messages."""
     def __init__(
         self,
         *,
@@ -363,14 +380,41 @@ class MarketRefusal(_message.Message):
         ts_ms: _builtins.int = ...,
         reason: _reason_pb2.ErrorReason.ValueType = ...,
         message: _builtins.str = ...,
+        index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "symbol", b"symbol", "ts_ms", b"ts_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "message", b"message", "reason", b"reason", "symbol", b"symbol", "ts_ms", b"ts_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MarketRefusal: _TypeAlias = MarketRefusal  # noqa: Y015
+
+@_typing.final
+class RefusalCount(_message.Message):
+    """Counts the refused items of one stream that have one reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    reason: _reason_pb2.ErrorReason.ValueType
+    """Says why they were refused."""
+    count: _builtins.int
+    """Counts them, at least 1."""
+    def __init__(
+        self,
+        *,
+        reason: _reason_pb2.ErrorReason.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusalCount: _TypeAlias = RefusalCount  # noqa: Y015
 
 @_typing.final
 class Watermark(_message.Message):

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -128,3 +130,77 @@ class Quote(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Quote: _TypeAlias = Quote  # noqa: Y015
+
+@_typing.final
+class Book(_message.Message):
+    """Carries the order book of one symbol on one venue at one instant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    TS_MS_FIELD_NUMBER: _builtins.int
+    VENUE_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    BIDS_FIELD_NUMBER: _builtins.int
+    ASKS_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """Names the instrument."""
+    ts_ms: _builtins.int
+    """Holds the event time, Unix milliseconds UTC."""
+    venue: _builtins.str
+    """Names the exchange, in upper case."""
+    depth: _builtins.int
+    """Counts the levels of each side, 0 to 1000."""
+    @_builtins.property
+    def bids(self) -> _containers.RepeatedCompositeFieldContainer[Global___BookLevel]:
+        """Lists the bids, best first: exactly `depth`, each price below the one before."""
+
+    @_builtins.property
+    def asks(self) -> _containers.RepeatedCompositeFieldContainer[Global___BookLevel]:
+        """Lists the asks, best first: exactly `depth`, each price above the one before,
+        and the first above the first bid.
+        """
+
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        ts_ms: _builtins.int = ...,
+        venue: _builtins.str = ...,
+        depth: _builtins.int = ...,
+        bids: _abc.Iterable[Global___BookLevel] | None = ...,
+        asks: _abc.Iterable[Global___BookLevel] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks", "bids", b"bids", "depth", b"depth", "symbol", b"symbol", "ts_ms", b"ts_ms", "venue", b"venue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Book: _TypeAlias = Book  # noqa: Y015
+
+@_typing.final
+class BookLevel(_message.Message):
+    """Carries one price level of an order book."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRICE_FIELD_NUMBER: _builtins.int
+    QTY_FIELD_NUMBER: _builtins.int
+    price: _builtins.str
+    """Decimal string: the price, above 0."""
+    qty: _builtins.str
+    """Decimal string: the quantity at the price in base units, above 0."""
+    def __init__(
+        self,
+        *,
+        price: _builtins.str = ...,
+        qty: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "qty", b"qty"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BookLevel: _TypeAlias = BookLevel  # noqa: Y015

@@ -16,7 +16,7 @@ from detent.contracts.checks import (
 )
 from detent.contracts.decimals import check_signed_decimal
 from detent.contracts.errors import InvalidField
-from detent.contracts.market import Bar, Quote
+from detent.contracts.market import Bar, Book, Quote
 from detent.contracts.reasons import ErrorReason, Reason
 from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
 from detent.contracts.units import ROWS_MAX
@@ -37,16 +37,21 @@ class MarketEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     bar: Bar | None = None
     quote: Quote | None = None
+    book: Book | None = None
 
     def __post_init__(self) -> None:
         """Refuse an item that is nothing or two things."""
-        check_exactly_one("event", bar=self.bar, quote=self.quote)
+        check_exactly_one("event", bar=self.bar, quote=self.quote, book=self.book)
 
 
 class IngestMarketDataRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Carries some market data, oldest first."""
+    """Carries some market data, oldest first.
 
-    events: tuple[MarketEvent, ...]
+    Attributes:
+        events: The items; where one was malformed, the error that it is stands in its place.
+    """
+
+    events: tuple[MarketEvent | InvalidField, ...]
 
     def __post_init__(self) -> None:
         """Refuse more than one message should carry."""
@@ -54,12 +59,28 @@ class IngestMarketDataRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MarketRefusal(msgspec.Struct, frozen=True, kw_only=True):
-    """Reports an item that was refused, as it was found."""
+    """Reports an item that was refused, as it was found.
+
+    Attributes:
+        symbol: Instrument; empty when none was there.
+        ts_ms: Event time; 0 when none was there.
+        reason: Why.
+        message: What was found and what was expected.
+        index: Place of the item in the stream, from 0 over all messages.
+    """
 
     symbol: str
     ts_ms: int
     reason: ErrorReason
     message: str
+    index: int
+
+
+class RefusalCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts the refused items of one stream that have one reason."""
+
+    reason: ErrorReason
+    count: int
 
 
 class Watermark(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,13 +91,23 @@ class Watermark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IngestMarketDataResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """Acknowledges market data."""
+    """Acknowledges market data.
+
+    Attributes:
+        accepted_count: Items that changed the state.
+        known_count: Items that repeated what was known.
+        refused_count: Items that were refused.
+        refusals: The first of them.
+        watermarks: How far the data of each symbol touched reach.
+        refusal_counts: All of them, by reason.
+    """
 
     accepted_count: int
     known_count: int
     refused_count: int
     refusals: tuple[MarketRefusal, ...]
     watermarks: tuple[Watermark, ...]
+    refusal_counts: tuple[RefusalCount, ...]
 
 
 class CallerFeature(msgspec.Struct, frozen=True, kw_only=True):

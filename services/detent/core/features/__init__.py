@@ -2,6 +2,7 @@
 
 Before it stands the wire, after it the model runtime and `core/signals`. Read in this order:
 `engine`, `history`, `snapshot`, `feature_set`, `feature_values` and `transforms`, `rows`,
-`model_input`; then `market_state` (live, many symbols) and `offline_rows` (training, one
-symbol). `shipped_sets` holds sets under names of their own.
+`model_input`; then `market_state` (live, many symbols), `offline_rows` (training, one symbol),
+and `rolling` with `row_hashes`, which give the rows of `offline_rows` for a whole series at once.
+`shipped_sets` holds sets under names of their own.
 """

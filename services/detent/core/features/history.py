@@ -14,7 +14,7 @@ import msgspec
 
 from detent.contracts.checks import check_ts_ms
 from detent.contracts.decimals import check_decimal
-from detent.contracts.errors import BarOutOfOrder, InvalidField
+from detent.contracts.errors import BarOutOfOrder, DataConflict, DataLate, InvalidField
 from detent.contracts.market import Bar, Quote
 from detent.core.features.engine import BarSource, EngineConfig
 from detent.core.features.snapshot import mid_price
@@ -111,7 +111,8 @@ class SymbolHistory:
             True when it is new, False when the very same bar is already held.
 
         Raises:
-            InvalidField: Not this symbol's or this interval's bar, or other content than held.
+            InvalidField: Not this symbol's or this interval's bar.
+            DataConflict: Other content than the bar held for that close.
             BarOutOfOrder: The bar closes before the last one held.
         """
         self._check_mine("symbol", bar.symbol)
@@ -133,14 +134,15 @@ class SymbolHistory:
             True when it is new, False when it repeats the last one.
 
         Raises:
-            InvalidField: Not this symbol's, older than what is known, or not representable.
+            InvalidField: Not this symbol's, or not representable.
+            DataLate: Older than what is known.
         """
         self._check_mine("symbol", quote.symbol)
         newest_ts_ms = self._quotes[-1].ts_ms if self._quotes else 0
         known_ts_ms = max(newest_ts_ms, self.watermark_ts_ms)
         if quote.ts_ms < known_ts_ms:
             self.late_quote_count += 1
-            raise InvalidField("ts_ms", quote.ts_ms, f"at least {known_ts_ms}: the quote is late")
+            raise DataLate("ts_ms", quote.ts_ms, f"at least {known_ts_ms}: the quote is late")
         if self._quotes and quote == self._quotes[-1]:
             return False
         mid = mid_price(quote)
@@ -244,7 +246,7 @@ class SymbolHistory:
         for name in Bar.__struct_fields__:
             found, expected = getattr(bar, name), getattr(held, name)
             if found != expected:
-                raise InvalidField(name, found, f"{expected}, as held for {bar.ts_ms}")
+                raise DataConflict(name, found, f"{expected}, as held for {bar.ts_ms}")
 
     def _check_mine(self, field: str, symbol: str) -> None:
         if symbol != self.symbol:

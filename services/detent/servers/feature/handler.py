@@ -4,6 +4,7 @@ The state is core's; what stands here is waiting, counting and the check of the 
 """
 
 import asyncio
+import collections
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TypeVar
@@ -18,11 +19,12 @@ from detent.contracts.calls.feature import (
     IngestMarketDataResponse,
     MarketEvent,
     MarketRefusal,
+    RefusalCount,
     Watermark,
 )
 from detent.contracts.checks import check_hash64
 from detent.contracts.errors import BarFromFuture, BindingMismatch, DetentError, InvalidField
-from detent.contracts.reasons import Reason
+from detent.contracts.reasons import ErrorReason, Reason
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.market_state import SYMBOLS_MAX, MarketState
 from detent.core.features.model_input import NOTHING_SAID
@@ -66,15 +68,16 @@ class FeatureHandler:
     ) -> IngestMarketDataResponse:
         """Take market data item by item and say how far the data reach.
 
-        A refused item is reported and stops nothing. Inputs of new bars are computed here, so
-        that a decision only looks them up.
+        A refused item, malformed ones included, is reported and stops nothing. The next message
+        is not asked for before this one is done. Inputs of new bars are computed here, so that
+        a decision only looks them up.
         """
         del call  # A feed may last as long as the process; there is no deadline to divide.
         tally = _Tally()
         async for batch in batches:
             for events in _turns(batch.events):
                 for event in events:
-                    self._take(event, tally)
+                    self._judge(event, tally)
                 self._state.refresh()
                 async with self._moved:
                     self._moved.notify_all()
@@ -140,7 +143,11 @@ class FeatureHandler:
             raise BindingMismatch(binding_hash, expected)
         return feature_set
 
-    def _take(self, event: MarketEvent, tally: "_Tally") -> None:
+    def _judge(self, event: MarketEvent | InvalidField, tally: "_Tally") -> None:
+        if isinstance(event, InvalidField):
+            facts = event.metadata
+            tally.refuse(facts.get("symbol", ""), int(facts.get("ts_ms", 0)), event)
+            return
         item = event.bar or event.quote
         assert item is not None, "an event is valid by construction"
         try:
@@ -231,7 +238,7 @@ class _Tally:
         self.symbols: set[str] = set()
         self._accepted_count = 0
         self._known_count = 0
-        self._refused_count = 0
+        self._refused = collections.Counter[ErrorReason]()
         self._refusals: list[MarketRefusal] = []
 
     def take(self, symbol: str, *, is_new: bool) -> None:
@@ -240,10 +247,15 @@ class _Tally:
         self._known_count += not is_new
 
     def refuse(self, symbol: str, ts_ms: int, error: DetentError) -> None:
-        self._refused_count += 1
+        index = self._accepted_count + self._known_count + self._refused.total()
+        self._refused[error.reason] += 1
         if len(self._refusals) < REFUSALS_LISTED_MAX:
             refusal = MarketRefusal(
-                symbol=symbol, ts_ms=ts_ms, reason=error.reason, message=error.message
+                symbol=symbol,
+                ts_ms=ts_ms,
+                reason=error.reason,
+                message=error.message,
+                index=index,
             )
             self._refusals.append(refusal)
 
@@ -251,9 +263,14 @@ class _Tally:
         return IngestMarketDataResponse(
             accepted_count=self._accepted_count,
             known_count=self._known_count,
-            refused_count=self._refused_count,
+            refused_count=self._refused.total(),
             refusals=tuple(self._refusals),
             watermarks=watermarks,
+            refusal_counts=tuple(
+                RefusalCount(reason=reason, count=self._refused[reason])
+                for reason in ErrorReason
+                if reason in self._refused
+            ),
         )
 
 

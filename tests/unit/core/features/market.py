@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from decimal import Decimal
 
-from detent.contracts.market import Bar, Quote
+from detent.contracts.market import Bar, Book, BookLevel, Quote
 from detent.core.features.engine import BarSource, EngineConfig
 
 MINUTE_MS = 60_000
@@ -86,4 +86,28 @@ def quote(
         ask_price=Decimal(ask),
         bid_qty=Decimal(bid_qty),
         ask_qty=Decimal(ask_qty),
+    )
+
+
+def levels(*pairs: tuple[str, str]) -> tuple[BookLevel, ...]:
+    """Give levels of (price, quantity)."""
+    return tuple(BookLevel(price=Decimal(price), qty=Decimal(qty)) for price, qty in pairs)
+
+
+def book(
+    ts_ms: int,
+    bids: Sequence[tuple[str, str]] = (("99", "3"), ("98", "2")),
+    asks: Sequence[tuple[str, str]] = (("101", "1"), ("102", "2")),
+    *,
+    symbol: str = SYMBOL,
+    venue: str = "BINANCE",
+) -> Book:
+    """Give a book of one symbol."""
+    return Book(
+        symbol=symbol,
+        ts_ms=ts_ms,
+        venue=venue,
+        depth=len(bids),
+        bids=levels(*bids),
+        asks=levels(*asks),
     )
