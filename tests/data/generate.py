@@ -35,6 +35,9 @@ from detent.core.features.engine import QTY_REF_BASELINE, BookConfig, EngineConf
 from detent.core.features.feature_set import (
     BOOK_TRANSFORMS,
     FeatureSet,
+    FeatureTransform,
+    Normalisation,
+    derived,
     direction_bars_v1,
     feature,
     parse_feature_set,
@@ -62,6 +65,19 @@ BOOK_SET = FeatureSet(
     name="book_v1",
     features=tuple(feature(transform) for transform in sorted(BOOK_TRANSFORMS)),
     engine=EngineConfig(book=BookConfig()),
+)
+
+NORMALISED_WINDOW = FeatureSet(
+    name="normalised_window",
+    features=(
+        feature(
+            FeatureTransform.NATR_PCT,
+            normalisation=Normalisation(offset=Decimal("-0.10"), scale=Decimal("2.50")),
+        ),
+        derived(FeatureTransform.ROLLING_MEAN, "natr_pct"),
+    ),
+    engine=EngineConfig(),
+    window_rows=64,
 )
 
 
@@ -113,6 +129,7 @@ def vectors() -> list[dict[str, Any]]:
         _vector("snapshot_hash", FeatureSnapshot.SCHEMA, SNAPSHOT),
         _features(),
         _feature_version("feature_version", direction_bars_v1(HOUR_MS)),
+        _feature_version("feature_version, version 2", NORMALISED_WINDOW),
         _manifest(),
         _vector("proxy_version", ProxyConfig.SCHEMA, PROXY_DEFAULT),
         _vector("binding_hash, proxy", ModelBinding.SCHEMA, PROXY_BINDING),

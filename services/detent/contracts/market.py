@@ -9,7 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from detent.contracts.checks import check_count, check_int, check_symbol, check_ts_ms
-from detent.contracts.decimals import check_decimal
+from detent.contracts.decimals import check_decimal, check_signed_decimal
 from detent.contracts.errors import DataCrossed, InvalidField
 
 INTERVAL_MS_MAX = 366 * 86_400_000
@@ -28,6 +28,9 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
         low: Lowest price.
         close: Last price, above 0.
         volume: Traded quantity in base units, at least 0.
+        vwap: Volume-weighted price of the bar, above 0; None when the source has none.
+        funding_rate: Funding rate that holds at the close, as a share of the notional per
+            funding period, of either sign; None when the source has none.
     """
 
     symbol: str
@@ -38,6 +41,8 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
     low: Decimal
     close: Decimal
     volume: Decimal
+    vwap: Decimal | None = None
+    funding_rate: Decimal | None = None
 
     def __post_init__(self) -> None:
         """Refuse a bar whose prices contradict each other."""
@@ -47,6 +52,10 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("open", "high", "low", "close"):
             check_decimal(name, getattr(self, name), above_zero=True)
         check_decimal("volume", self.volume, above_zero=False)
+        if self.vwap is not None:
+            check_decimal("vwap", self.vwap, above_zero=True)
+        if self.funding_rate is not None:
+            check_signed_decimal("funding_rate", self.funding_rate)
         if self.high < max(self.open, self.close, self.low):
             raise InvalidField("high", self.high, "at least open, low and close")
         if self.low > min(self.open, self.close):

@@ -130,6 +130,7 @@ class GetFeatureSnapshotsRequest(_message.Message):
     AS_OF_TS_MS_FIELD_NUMBER: _builtins.int
     SYMBOLS_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
+    CALLER_FEATURES_FIELD_NUMBER: _builtins.int
     binding_hash: _builtins.str
     """Holds the binding, 64 lowercase hex."""
     as_of_ts_ms: _builtins.int
@@ -140,6 +141,14 @@ class GetFeatureSnapshotsRequest(_message.Message):
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Lists the symbols, 1 to 5000, without repeats."""
 
+    @_builtins.property
+    def caller_features(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallerFeatures]:
+        """Lists what only the caller knows, at most one entry per symbol asked for. A
+        symbol whose entry lacks a caller feature of the feature set is refused with
+        `REASON_FEATURES_MISSING`; a feature that the set does not declare fails the
+        call.
+        """
+
     def __init__(
         self,
         *,
@@ -147,10 +156,11 @@ class GetFeatureSnapshotsRequest(_message.Message):
         as_of_ts_ms: _builtins.int = ...,
         symbols: _abc.Iterable[_builtins.str] | None = ...,
         view: Global___SnapshotView.ValueType = ...,
+        caller_features: _abc.Iterable[Global___CallerFeatures] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_ts_ms", b"as_of_ts_ms", "binding_hash", b"binding_hash", "symbols", b"symbols", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_ts_ms", b"as_of_ts_ms", "binding_hash", b"binding_hash", "caller_features", b"caller_features", "symbols", b"symbols", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -287,6 +297,60 @@ class MarketEvent(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___MarketEvent: _TypeAlias = MarketEvent  # noqa: Y015
+
+@_typing.final
+class CallerFeatures(_message.Message):
+    """Carries what only the caller knows of one symbol at the instant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """Names the instrument."""
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallerFeature]:
+        """Lists the features, 1 to 1024, each name once, in any order."""
+
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        features: _abc.Iterable[Global___CallerFeature] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallerFeatures: _TypeAlias = CallerFeatures  # noqa: Y015
+
+@_typing.final
+class CallerFeature(_message.Message):
+    """Carries one feature that only the caller knows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Names the feature, as the feature set declares it."""
+    value: _builtins.str
+    """Decimal string: the value before normalisation, of either sign."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallerFeature: _TypeAlias = CallerFeature  # noqa: Y015
 
 @_typing.final
 class MarketRefusal(_message.Message):

@@ -32,6 +32,8 @@ class Bar(_message.Message):
     LOW_FIELD_NUMBER: _builtins.int
     CLOSE_FIELD_NUMBER: _builtins.int
     VOLUME_FIELD_NUMBER: _builtins.int
+    VWAP_FIELD_NUMBER: _builtins.int
+    FUNDING_RATE_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Names the instrument, for example `EURUSD`."""
     ts_ms: _builtins.int
@@ -50,6 +52,14 @@ class Bar(_message.Message):
     """Decimal string: the last price, above 0."""
     volume: _builtins.str
     """Decimal string: traded quantity in base units, at least 0."""
+    vwap: _builtins.str
+    """Decimal string: the volume-weighted price of the bar, above 0. Absent when
+    the source has none.
+    """
+    funding_rate: _builtins.str
+    """Decimal string: the funding rate that holds at the close, as a share of the
+    notional per funding period, of either sign. Absent when the source has none.
+    """
     def __init__(
         self,
         *,
@@ -61,12 +71,21 @@ class Bar(_message.Message):
         low: _builtins.str = ...,
         close: _builtins.str = ...,
         volume: _builtins.str = ...,
+        vwap: _builtins.str | None = ...,
+        funding_rate: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_funding_rate", b"_funding_rate", "_vwap", b"_vwap", "funding_rate", b"funding_rate", "vwap", b"vwap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "high", b"high", "interval_ms", b"interval_ms", "low", b"low", "open", b"open", "symbol", b"symbol", "ts_ms", b"ts_ms", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_funding_rate", b"_funding_rate", "_vwap", b"_vwap", "close", b"close", "funding_rate", b"funding_rate", "high", b"high", "interval_ms", b"interval_ms", "low", b"low", "open", b"open", "symbol", b"symbol", "ts_ms", b"ts_ms", "volume", b"volume", "vwap", b"vwap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__funding_rate: _TypeAlias = _typing.Literal["funding_rate"]  # noqa: Y015
+    _WhichOneofArgType__funding_rate: _TypeAlias = _typing.Literal["_funding_rate", b"_funding_rate"]  # noqa: Y015
+    _WhichOneofReturnType__vwap: _TypeAlias = _typing.Literal["vwap"]  # noqa: Y015
+    _WhichOneofArgType__vwap: _TypeAlias = _typing.Literal["_vwap", b"_vwap"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__funding_rate) -> _WhichOneofReturnType__funding_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__vwap) -> _WhichOneofReturnType__vwap | None: ...
 
 Global___Bar: _TypeAlias = Bar  # noqa: Y015
 

@@ -33,17 +33,21 @@ class HistoryWindow(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         as_of_ts_ms: The instant.
         bars: The newest finished bars, oldest first, as many as asked for where held.
+        quotes: For each bar the last quote before its close; None where there is none held.
         bar_count: Finished bars up to the instant, saturating at the engine's `max_bars`.
         quote: Last quote before the instant, if there is one.
         l2_snapshot: What the last book before the instant says, if there is one.
+        l2_snapshots: For each bar what the last book before its close said, where held.
         complete: Whether everything asked for is still held.
     """
 
     as_of_ts_ms: int
     bars: tuple[Bar, ...]
+    quotes: tuple[Quote | None, ...]
     bar_count: int
     quote: Quote | None
     l2_snapshot: L2FeatureSnapshot | None
+    l2_snapshots: tuple[L2FeatureSnapshot | None, ...]
     complete: bool
 
 
@@ -214,9 +218,11 @@ class SymbolHistory:
         return HistoryWindow(
             as_of_ts_ms=as_of_ts_ms,
             bars=tuple(entry.bar for entry in reversed(newest)),
+            quotes=tuple(entry.quote for entry in reversed(newest)),
             bar_count=min(ordinal, self.engine.max_bars),
             quote=quote,
             l2_snapshot=l2_snapshot,
+            l2_snapshots=tuple(entry.l2_snapshot for entry in reversed(newest)),
             complete=complete and quote_held and l2_held,
         )
 

@@ -5,7 +5,8 @@ whatever several models have in common is held and computed once.
 """
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
 
 from detent.contracts.calls.feature import MarketEvent, ModelInput, SnapshotView
 from detent.contracts.errors import DetentError, InvalidField, Overloaded
@@ -15,7 +16,7 @@ from detent.core.features.book_history import BookRefusal
 from detent.core.features.engine import BarSource, EngineConfig
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.history import SymbolHistory
-from detent.core.features.model_input import build_model_input
+from detent.core.features.model_input import NOTHING_SAID, build_model_input
 
 SYMBOLS_MAX = 10_000
 
@@ -111,9 +112,23 @@ class MarketState:
         return counts
 
     def model_input(
-        self, feature_set: FeatureSet, symbol: str, *, as_of_ts_ms: int, view: SnapshotView
+        self,
+        feature_set: FeatureSet,
+        symbol: str,
+        *,
+        as_of_ts_ms: int,
+        view: SnapshotView,
+        caller_values: Mapping[str, Decimal] = NOTHING_SAID,
     ) -> ModelInput | Reason:
-        """Give the model input of a symbol as of an instant, or say why there is none."""
+        """Give the model input of a symbol as of an instant, or say why there is none.
+
+        Args:
+            feature_set: What the model is given.
+            symbol: Instrument.
+            as_of_ts_ms: The instant.
+            view: Whether the snapshot comes along.
+            caller_values: What the strategist said of the instant, by the name of the feature.
+        """
         history = self._histories[feature_set.engine].get(symbol)
         if history is None:
             return Reason.SYMBOL_UNKNOWN
@@ -123,7 +138,13 @@ class MarketState:
         if history.reach_ts_ms < as_of_ts_ms:
             is_warm = history.bar_count >= feature_set.warmup_bars_min
             return Reason.FEATURES_STALE if is_warm else Reason.FEATURES_WARMING_UP
-        return build_model_input(feature_set, history, as_of_ts_ms=as_of_ts_ms, view=view)
+        return build_model_input(
+            feature_set,
+            history,
+            as_of_ts_ms=as_of_ts_ms,
+            view=view,
+            caller_values=caller_values,
+        )
 
     def _engines_of(self, item: Bar | Quote | Book) -> list[EngineConfig]:
         if isinstance(item, Book):
@@ -157,6 +178,9 @@ class MarketState:
         return is_new
 
     def _renew(self, feature_set: FeatureSet, history: SymbolHistory) -> None:
+        if feature_set.caller_names:
+            # Not known before somebody asks.
+            return
         key = feature_set.feature_version, history.symbol
         close_ts_ms = history.watermark_ts_ms
         ready = self._newest.get(key)

@@ -5,7 +5,8 @@ row is read as of its close before the next one is known.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 
 from detent.contracts.calls.feature import ModelInput, SnapshotView
 from detent.contracts.errors import InvalidField
@@ -13,11 +14,17 @@ from detent.contracts.market import Bar, Book, Quote
 from detent.contracts.reasons import Reason
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.history import SymbolHistory
-from detent.core.features.model_input import build_model_input
+from detent.core.features.model_input import NOTHING_SAID, build_model_input
+
+NOTHING_EVER_SAID: Mapping[int, Mapping[str, Decimal]] = {}
 
 
 def iter_model_inputs(
-    feature_set: FeatureSet, bars: Iterable[Bar], *, view: SnapshotView = SnapshotView.INPUT
+    feature_set: FeatureSet,
+    bars: Iterable[Bar],
+    *,
+    view: SnapshotView = SnapshotView.INPUT,
+    caller_values: Mapping[int, Mapping[str, Decimal]] = NOTHING_EVER_SAID,
 ) -> Iterator[ModelInput | Reason]:
     """Yield one model input, or the reason why there is none, per bar of one symbol.
 
@@ -25,6 +32,7 @@ def iter_model_inputs(
         feature_set: What the model is given; its engine takes ready-made bars.
         bars: Bars of one symbol, oldest first.
         view: Whether the snapshots come along.
+        caller_values: What a strategist said at the close of a bar, by close time and name.
 
     Raises:
         InvalidField: A bar is another symbol's or interval's, or repeated.
@@ -36,7 +44,13 @@ def iter_model_inputs(
             history = SymbolHistory(bar.symbol, feature_set.engine)
         if not history.add_bar(bar):
             raise InvalidField("ts_ms", bar.ts_ms, "each bar once")
-        yield build_model_input(feature_set, history, as_of_ts_ms=bar.ts_ms, view=view)
+        yield build_model_input(
+            feature_set,
+            history,
+            as_of_ts_ms=bar.ts_ms,
+            view=view,
+            caller_values=caller_values.get(bar.ts_ms, NOTHING_SAID),
+        )
 
 
 def iter_event_inputs(

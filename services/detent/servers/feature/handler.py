@@ -6,6 +6,7 @@ The state is core's; what stands here is waiting, counting and the check of the 
 import asyncio
 import collections
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import TypeVar
 
 from detent.contracts.calls.feature import (
@@ -26,6 +27,7 @@ from detent.contracts.errors import BarFromFuture, BindingMismatch, DetentError,
 from detent.contracts.reasons import ErrorReason, Reason
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.market_state import SYMBOLS_MAX, MarketState
+from detent.core.features.model_input import NOTHING_SAID
 from detent.rpc.call import Call
 
 T = TypeVar("T")
@@ -96,13 +98,18 @@ class FeatureHandler:
 
         Raises:
             BindingMismatch: The binding is not held here.
+            InvalidField: A caller feature is given that the feature set does not declare.
             DeadlineExceeded: Data are missing and too little time is left to wait for them.
         """
         feature_set = self._bound(query.binding_hash)
+        said = _said(feature_set, query)
         await self._wait(feature_set, query, call)
         rows: list[FeatureRow] = []
         for symbols in _turns(query.symbols):
-            rows.extend(self._row(feature_set, symbol, query) for symbol in symbols)
+            rows.extend(
+                self._row(feature_set, symbol, query, said.get(symbol, NOTHING_SAID))
+                for symbol in symbols
+            )
             await asyncio.sleep(0)
         return GetFeatureSnapshotsResponse(
             binding_hash=query.binding_hash,
@@ -188,14 +195,40 @@ class FeatureHandler:
         ]
 
     def _row(
-        self, feature_set: FeatureSet, symbol: str, query: GetFeatureSnapshotsRequest
+        self,
+        feature_set: FeatureSet,
+        symbol: str,
+        query: GetFeatureSnapshotsRequest,
+        caller_values: Mapping[str, Decimal],
     ) -> FeatureRow:
         outcome = self._state.model_input(
-            feature_set, symbol, as_of_ts_ms=query.as_of_ts_ms, view=query.view
+            feature_set,
+            symbol,
+            as_of_ts_ms=query.as_of_ts_ms,
+            view=query.view,
+            caller_values=caller_values,
         )
         if isinstance(outcome, Reason):
             return FeatureRow(symbol=symbol, refusal=outcome)
         return FeatureRow(symbol=symbol, model_input=outcome)
+
+
+def _said(
+    feature_set: FeatureSet, query: GetFeatureSnapshotsRequest
+) -> dict[str, dict[str, Decimal]]:
+    """Give what the caller said by symbol and name, and refuse what nobody asked (R45)."""
+    names = frozenset(feature_set.caller_names)
+    for index, said in enumerate(query.caller_features):
+        for place, one in enumerate(said.features):
+            if one.name not in names:
+                declared = ", ".join(feature_set.caller_names) or "none"
+                path = f"caller_features[{index}].features[{place}].name"
+                expected = f"a caller feature of the feature set: {declared}"
+                raise InvalidField(path, one.name, expected)
+    return {
+        said.symbol: {one.name: one.value for one in said.features}
+        for said in query.caller_features
+    }
 
 
 class _Tally:
