@@ -23,6 +23,8 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
         low: Lowest price.
         close: Last price, above 0.
         volume: Traded quantity in base units, at least 0.
+        available_ts_ms: When the bar became known, at least `ts_ms`; None when it was known as
+            it closed.
     """
 
     symbol: str
@@ -33,6 +35,7 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
     low: Decimal
     close: Decimal
     volume: Decimal
+    available_ts_ms: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a bar whose prices contradict each other."""
@@ -46,6 +49,12 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidField("high", self.high, "at least open, low and close")
         if self.low > min(self.open, self.close):
             raise InvalidField("low", self.low, "at most open and close")
+        _check_available(self.ts_ms, self.available_ts_ms)
+
+    @property
+    def known_ts_ms(self) -> int:
+        """Give the instant from which the bar was known, Unix milliseconds UTC."""
+        return self.ts_ms if self.available_ts_ms is None else self.available_ts_ms
 
 
 class Quote(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +67,8 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
         ask_price: Best ask.
         bid_qty: Quantity at the bid, at least 0.
         ask_qty: Quantity at the ask, at least 0.
+        available_ts_ms: When the quote became known, at least `ts_ms`; None when it was known
+            as it happened.
     """
 
     symbol: str
@@ -66,6 +77,7 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
     ask_price: Decimal
     bid_qty: Decimal
     ask_qty: Decimal
+    available_ts_ms: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a crossed or locked quote."""
@@ -77,3 +89,18 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
         check_decimal("ask_qty", self.ask_qty, above_zero=False)
         if self.bid_price >= self.ask_price:
             raise DataCrossed("bid_price", self.bid_price, f"below the ask {self.ask_price}")
+        _check_available(self.ts_ms, self.available_ts_ms)
+
+    @property
+    def known_ts_ms(self) -> int:
+        """Give the instant from which the quote was known, Unix milliseconds UTC."""
+        return self.ts_ms if self.available_ts_ms is None else self.available_ts_ms
+
+
+def _check_available(ts_ms: int, available_ts_ms: int | None) -> None:
+    """Refuse data that were known before they happened."""
+    if available_ts_ms is None:
+        return
+    check_ts_ms("available_ts_ms", available_ts_ms)
+    if available_ts_ms < ts_ms:
+        raise InvalidField("available_ts_ms", available_ts_ms, f"at least ts_ms {ts_ms}")

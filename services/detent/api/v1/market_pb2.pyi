@@ -9,10 +9,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import TypeAlias as _TypeAlias, Never as _Never
+if sys.version_info >= (3, 10):
+    from typing import TypeAlias as _TypeAlias
 else:
-    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+    from typing_extensions import TypeAlias as _TypeAlias
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -30,6 +30,7 @@ class Bar(_message.Message):
     LOW_FIELD_NUMBER: _builtins.int
     CLOSE_FIELD_NUMBER: _builtins.int
     VOLUME_FIELD_NUMBER: _builtins.int
+    AVAILABLE_TS_MS_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Names the instrument, for example `EURUSD`."""
     ts_ms: _builtins.int
@@ -48,6 +49,10 @@ class Bar(_message.Message):
     """Decimal string: the last price, above 0."""
     volume: _builtins.str
     """Decimal string: traded quantity in base units, at least 0."""
+    available_ts_ms: _builtins.int
+    """Holds when the bar became known, Unix milliseconds UTC, at least `ts_ms`; nothing
+    is served from it as of an earlier instant. Absent when it was known as it closed.
+    """
     def __init__(
         self,
         *,
@@ -59,12 +64,15 @@ class Bar(_message.Message):
         low: _builtins.str = ...,
         close: _builtins.str = ...,
         volume: _builtins.str = ...,
+        available_ts_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_available_ts_ms", b"_available_ts_ms", "available_ts_ms", b"available_ts_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "high", b"high", "interval_ms", b"interval_ms", "low", b"low", "open", b"open", "symbol", b"symbol", "ts_ms", b"ts_ms", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_ts_ms", b"_available_ts_ms", "available_ts_ms", b"available_ts_ms", "close", b"close", "high", b"high", "interval_ms", b"interval_ms", "low", b"low", "open", b"open", "symbol", b"symbol", "ts_ms", b"ts_ms", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__available_ts_ms: _TypeAlias = _typing.Literal["available_ts_ms"]  # noqa: Y015
+    _WhichOneofArgType__available_ts_ms: _TypeAlias = _typing.Literal["_available_ts_ms", b"_available_ts_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__available_ts_ms) -> _WhichOneofReturnType__available_ts_ms | None: ...
 
 Global___Bar: _TypeAlias = Bar  # noqa: Y015
 
@@ -80,6 +88,7 @@ class Quote(_message.Message):
     ASK_PRICE_FIELD_NUMBER: _builtins.int
     BID_QTY_FIELD_NUMBER: _builtins.int
     ASK_QTY_FIELD_NUMBER: _builtins.int
+    AVAILABLE_TS_MS_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Names the instrument."""
     ts_ms: _builtins.int
@@ -92,6 +101,10 @@ class Quote(_message.Message):
     """Decimal string: quantity at the best bid, at least 0."""
     ask_qty: _builtins.str
     """Decimal string: quantity at the best ask, at least 0."""
+    available_ts_ms: _builtins.int
+    """Holds when the quote became known, Unix milliseconds UTC, at least `ts_ms`; nothing
+    is served from it as of an earlier instant. Absent when it was known as it happened.
+    """
     def __init__(
         self,
         *,
@@ -101,11 +114,14 @@ class Quote(_message.Message):
         ask_price: _builtins.str = ...,
         bid_qty: _builtins.str = ...,
         ask_qty: _builtins.str = ...,
+        available_ts_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_available_ts_ms", b"_available_ts_ms", "available_ts_ms", b"available_ts_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask_price", b"ask_price", "ask_qty", b"ask_qty", "bid_price", b"bid_price", "bid_qty", b"bid_qty", "symbol", b"symbol", "ts_ms", b"ts_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_ts_ms", b"_available_ts_ms", "ask_price", b"ask_price", "ask_qty", b"ask_qty", "available_ts_ms", b"available_ts_ms", "bid_price", b"bid_price", "bid_qty", b"bid_qty", "symbol", b"symbol", "ts_ms", b"ts_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__available_ts_ms: _TypeAlias = _typing.Literal["available_ts_ms"]  # noqa: Y015
+    _WhichOneofArgType__available_ts_ms: _TypeAlias = _typing.Literal["_available_ts_ms", b"_available_ts_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__available_ts_ms) -> _WhichOneofReturnType__available_ts_ms | None: ...
 
 Global___Quote: _TypeAlias = Quote  # noqa: Y015

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import TypeVar
+
+from msgspec import structs
 
 from detent.contracts.market import Bar, Quote
 from detent.core.features.engine import BarSource, EngineConfig
 
+Item = TypeVar("Item", Bar, Quote)
 MINUTE_MS = 60_000
 # A whole hour, so that bars of a minute and of an hour both start here.
 START_MS = 1_700_002_800_000
@@ -87,3 +91,10 @@ def quote(
         bid_qty=Decimal(bid_qty),
         ask_qty=Decimal(ask_qty),
     )
+
+
+def delayed(item: Item, delay_ms: int | None) -> Item:
+    """Give a bar or quote that became known so much later; None leaves it as it was."""
+    if delay_ms is None:
+        return item
+    return structs.replace(item, available_ts_ms=item.known_ts_ms + delay_ms)

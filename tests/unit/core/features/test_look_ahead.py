@@ -12,6 +12,7 @@ from tests.unit.core.features.market import (
     START_MS,
     SYMBOL,
     bar,
+    delayed,
     quote,
     wave,
 )
@@ -58,8 +59,9 @@ class FoldsLateQuotes(SymbolHistory):
 
 @st.composite
 def arrivals(draw: st.DrawFn) -> list[Bar | Quote]:
-    """Give bars and quotes that come early, late, twice and with gaps."""
+    """Give bars and quotes that come early, late, twice, with gaps, and known with delay."""
     events: list[Bar | Quote] = []
+    delays_ms = st.none() | st.integers(0, 3 * MINUTE_MS)
     for _ in range(draw(st.integers(4, 40))):
         price = draw(st.integers(100, 200))
         if draw(st.booleans()):
@@ -68,6 +70,7 @@ def arrivals(draw: st.DrawFn) -> list[Bar | Quote]:
         else:
             offset_ms = draw(st.integers(0, 12 * MINUTE_MS // 10_000)) * 10_000
             events.append(quote(START_MS + offset_ms, str(price), str(price + 2)))
+        events[-1] = delayed(events[-1], draw(delays_ms))
     if draw(st.booleans()):
         events.sort(key=lambda event: event.ts_ms)
     return events
