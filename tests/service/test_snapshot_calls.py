@@ -116,7 +116,6 @@ async def test_what_is_refused_for_another_reason_keeps_it(host: FeatureHost) ->
     assert await outcome(host, close_ms(2), max_age_ms=0) is Reason.FEATURES_WARMING_UP
 
 
-@pytest.mark.proves("R315")
 async def test_a_bar_is_served_from_when_it_was_known(host: FeatureHost) -> None:
     """At its close it was not known: stale is the honest answer, and it never changes."""
     bars = wave(31)

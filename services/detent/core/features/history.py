@@ -150,11 +150,12 @@ class SymbolHistory:
         """
         self._check_mine("symbol", quote.symbol)
         newest_ts_ms = self._quotes[-1].ts_ms if self._quotes else 0
+        reach_ts_ms = self.reach_ts_ms
         # A quote that was known after the reach changes no reading up to it, however old it is.
-        readable_ts_ms = max(quote.ts_ms + 1, quote.known_ts_ms)
-        if quote.ts_ms < newest_ts_ms or readable_ts_ms <= self.reach_ts_ms:
+        is_behind = quote.ts_ms < reach_ts_ms and quote.known_ts_ms <= reach_ts_ms
+        if quote.ts_ms < newest_ts_ms or is_behind:
             self.late_quote_count += 1
-            known_ts_ms = max(newest_ts_ms, self.reach_ts_ms)
+            known_ts_ms = max(newest_ts_ms, reach_ts_ms)
             raise DataLate("ts_ms", quote.ts_ms, f"at least {known_ts_ms}: the quote is late")
         if self._quotes and _repeats(quote, self._quotes[-1]):
             return False
