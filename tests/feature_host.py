@@ -34,8 +34,11 @@ class FeatureHost:
         target: Its address, once it was entered.
     """
 
-    def __init__(self, feature_sets: Mapping[str, FeatureSet]) -> None:
-        self._handler = FeatureHandler(feature_sets)
+    def __init__(
+        self, feature_sets: Mapping[str, FeatureSet], *, handler: FeatureHandler | None = None
+    ) -> None:
+        """Serve these feature sets, or a handler that was made already."""
+        self._handler = handler or FeatureHandler(feature_sets)
         options = ServerOptions(listen="127.0.0.1:0", reflection=False, drain_grace_s=0)
         service = Service(name="FeatureService", handler=self._handler)
         self._server = Server(options, [service], no_tracer())

@@ -5,19 +5,20 @@ from typing import Any
 
 import grpc
 import pytest
+from msgspec import structs
 from tests.builders import HOUR_MS, START_MS, SYMBOL, emergency, plan_of, row_of
 from tests.conftest import Artifacts
 from tests.fakes import send
+from tests.feature_host import ingest, message_of
 from tests.strategist import Strategist, fresh_plan_id, ledger_rows, noted, recorded
+from tests.unit.core.features.market import quote
 
-from detent.api.v1 import feature_service_pb2, reason_pb2
 from detent.contracts.binding import PROXY_BINDING, PROXY_BINDING_HASH
 from detent.contracts.calls.feature import (
     GetFeatureSnapshotsRequest,
-    IngestMarketDataRequest,
-    MarketEvent,
     ModelInput,
     SnapshotView,
+    Watermark,
 )
 from detent.contracts.calls.inference import InferenceRow, InferSignalsRequest
 from detent.contracts.calls.policy import DecideTargetWeightsRequest, OpenPlanRequest
@@ -31,7 +32,7 @@ from detent.contracts.errors import (
 )
 from detent.contracts.market import Bar
 from detent.contracts.plan import RiskOverrides, StandDown, StandDownSource
-from detent.contracts.reasons import Reason
+from detent.contracts.reasons import ErrorReason, Reason
 from detent.contracts.wire import to_wire
 from detent.core.features.model_input import features_hash
 from detent.rpc.status import from_rpc_error
@@ -290,30 +291,39 @@ async def test_a_bad_bar_of_market_data_is_refused_by_its_path(
     stack: Stack, artifacts: Artifacts, field: str, value: Any
 ) -> None:
     bar: Bar = artifacts.bars[SYMBOL][-1]
-    message = to_wire(IngestMarketDataRequest(events=(MarketEvent(bar=bar),)))
+    message = message_of([bar])
     setattr(message.events[0].bar, field, value)
 
     answer = await ingest(stack.targets["feature"], message)
 
     assert (answer.accepted_count, answer.refused_count) == (0, 1)
     (refusal,) = answer.refusals
-    assert (refusal.index, refusal.reason) == (0, reason_pb2.ERROR_REASON_INVALID_FIELD)
+    assert (refusal.index, refusal.reason) == (0, ErrorReason.INVALID_FIELD)
     assert refusal.message.startswith(f"bar.{field}: found ")
     assert shown(value) in refusal.message
 
 
-async def ingest(target: str, *messages: Any) -> Any:
-    """Stream messages as they are; `send` knows calls with one request only."""
-    async with grpc.aio.insecure_channel(target) as channel:
-        call: Any = channel.stream_unary(
-            "/detent.api.v1.FeatureService/IngestMarketData",
-            request_serializer=feature_service_pb2.IngestMarketDataRequest.SerializeToString,
-            response_deserializer=feature_service_pb2.IngestMarketDataResponse.FromString,
-        )
-        try:
-            return await call(iter(messages), timeout=5.0)
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error("FeatureService", error) from error
+async def test_each_kind_of_bad_market_data_is_counted_under_its_reason(
+    stack: Stack, artifacts: Artifacts
+) -> None:
+    """In the process itself, and what is sound beside it is taken."""
+    bars = [structs.replace(bar, symbol="GBPCHF") for bar in artifacts.bars[SYMBOL][:3]]
+    quotes = [quote(bars[2].ts_ms + after_ms, symbol="GBPCHF") for after_ms in (9, 5, 10)]
+    other = structs.replace(bars[0], volume=bars[0].volume + 1)
+    message = message_of([bars[0], bars[2], bars[1], other, *quotes, bars[2]])
+    message.events[6].quote.bid_price = message.events[6].quote.ask_price
+
+    answer = await ingest(stack.targets["feature"], message)
+
+    assert (answer.accepted_count, answer.known_count, answer.refused_count) == (3, 1, 4)
+    assert [(one.index, one.reason) for one in answer.refusals] == [
+        (2, ErrorReason.BAR_OUT_OF_ORDER),
+        (3, ErrorReason.DATA_CONFLICT),
+        (5, ErrorReason.DATA_LATE),
+        (6, ErrorReason.DATA_CROSSED),
+    ]
+    assert {one.count for one in answer.refusal_counts} == {1}
+    assert answer.watermarks == (Watermark(symbol="GBPCHF", ts_ms=bars[2].ts_ms),)
 
 
 @pytest.mark.proves("R18")

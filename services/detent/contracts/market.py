@@ -31,6 +31,8 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
         vwap: Volume-weighted price of the bar, above 0; None when the source has none.
         funding_rate: Funding rate that holds at the close, as a share of the notional per
             funding period, of either sign; None when the source has none.
+        available_ts_ms: When the bar became known, at least `ts_ms`; None when it was known as
+            it closed.
     """
 
     symbol: str
@@ -43,6 +45,7 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
     volume: Decimal
     vwap: Decimal | None = None
     funding_rate: Decimal | None = None
+    available_ts_ms: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a bar whose prices contradict each other."""
@@ -60,6 +63,12 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidField("high", self.high, "at least open, low and close")
         if self.low > min(self.open, self.close):
             raise InvalidField("low", self.low, "at most open and close")
+        _check_available(self.ts_ms, self.available_ts_ms)
+
+    @property
+    def known_ts_ms(self) -> int:
+        """Give the instant from which the bar was known, Unix milliseconds UTC."""
+        return self.ts_ms if self.available_ts_ms is None else self.available_ts_ms
 
 
 class Quote(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +81,8 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
         ask_price: Best ask.
         bid_qty: Quantity at the bid, at least 0.
         ask_qty: Quantity at the ask, at least 0.
+        available_ts_ms: When the quote became known, at least `ts_ms`; None when it was known
+            as it happened.
     """
 
     symbol: str
@@ -80,6 +91,7 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
     ask_price: Decimal
     bid_qty: Decimal
     ask_qty: Decimal
+    available_ts_ms: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a crossed or locked quote."""
@@ -91,6 +103,12 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
         check_decimal("ask_qty", self.ask_qty, above_zero=False)
         if self.bid_price >= self.ask_price:
             raise DataCrossed("bid_price", self.bid_price, f"below the ask {self.ask_price}")
+        _check_available(self.ts_ms, self.available_ts_ms)
+
+    @property
+    def known_ts_ms(self) -> int:
+        """Give the instant from which the quote was known, Unix milliseconds UTC."""
+        return self.ts_ms if self.available_ts_ms is None else self.available_ts_ms
 
 
 class BookRule(StrEnum):
@@ -167,6 +185,11 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
             rule = BookRule.BOOK_LOCKED if bid == ask else BookRule.BOOK_CROSSED
             raise DataCrossed("bids[0].price", bid, f"below the best ask {ask}", rule=rule)
 
+    @property
+    def known_ts_ms(self) -> int:
+        """Give the instant from which the book was known: its event time."""
+        return self.ts_ms
+
     def _check_depth(self, field: str, levels: tuple[BookLevel, ...], rule: BookRule) -> None:
         check_count(field, levels, 0, LEVELS_MAX)
         if len(levels) != self.depth:
@@ -194,3 +217,12 @@ def _check_order(
         if not follows(level.price, before.price):
             expected = f"{where} {before.price}, the level before"
             raise InvalidField(f"{field}[{index}].price", level.price, expected, rule=rule)
+
+
+def _check_available(ts_ms: int, available_ts_ms: int | None) -> None:
+    """Refuse data that were known before they happened."""
+    if available_ts_ms is None:
+        return
+    check_ts_ms("available_ts_ms", available_ts_ms)
+    if available_ts_ms < ts_ms:
+        raise InvalidField("available_ts_ms", available_ts_ms, f"at least ts_ms {ts_ms}")

@@ -253,12 +253,13 @@ def _check_grid(file: str, raws: list[RawBar], interval_ms: int) -> None:
 
 
 def _bar(file: str, raw: RawBar, interval_ms: int) -> Bar:
+    numbers: dict[str, Any] = dict(zip(NUMBERS, raw.numbers, strict=True))
     try:
         return Bar(
             symbol=raw.symbol,
             ts_ms=raw.open_ts_ms + interval_ms,
             interval_ms=interval_ms,
-            **dict(zip(NUMBERS, raw.numbers, strict=True)),
+            **numbers,
         )
     except InvalidField as error:
         raise _at(file, raw.row, error) from error

@@ -131,12 +131,20 @@ class GetFeatureSnapshotsRequest(_message.Message):
     SYMBOLS_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
     CALLER_FEATURES_FIELD_NUMBER: _builtins.int
+    MAX_AGE_MS_FIELD_NUMBER: _builtins.int
     binding_hash: _builtins.str
     """Holds the binding, 64 lowercase hex."""
     as_of_ts_ms: _builtins.int
-    """Holds the instant: bars that close at or before it are used. Unix milliseconds UTC."""
+    """Holds the instant: bars that close at or before it and were known by it are used.
+    Unix milliseconds UTC.
+    """
     view: Global___SnapshotView.ValueType
     """Says how much of each symbol is wanted."""
+    max_age_ms: _builtins.int
+    """Holds how old the newest bar, and the newest quote where there is one, may be at the
+    instant, in data time: 0 to 366 days in milliseconds. What is older is refused with
+    `REASON_FEATURES_STALE`. Absent asks for no more than the feature set does.
+    """
     @_builtins.property
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Lists the symbols, 1 to 5000, without repeats."""
@@ -157,12 +165,15 @@ class GetFeatureSnapshotsRequest(_message.Message):
         symbols: _abc.Iterable[_builtins.str] | None = ...,
         view: Global___SnapshotView.ValueType = ...,
         caller_features: _abc.Iterable[Global___CallerFeatures] | None = ...,
+        max_age_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_age_ms", b"_max_age_ms", "max_age_ms", b"max_age_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_ts_ms", b"as_of_ts_ms", "binding_hash", b"binding_hash", "caller_features", b"caller_features", "symbols", b"symbols", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_age_ms", b"_max_age_ms", "as_of_ts_ms", b"as_of_ts_ms", "binding_hash", b"binding_hash", "caller_features", b"caller_features", "max_age_ms", b"max_age_ms", "symbols", b"symbols", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_age_ms: _TypeAlias = _typing.Literal["max_age_ms"]  # noqa: Y015
+    _WhichOneofArgType__max_age_ms: _TypeAlias = _typing.Literal["_max_age_ms", b"_max_age_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_age_ms) -> _WhichOneofReturnType__max_age_ms | None: ...
 
 Global___GetFeatureSnapshotsRequest: _TypeAlias = GetFeatureSnapshotsRequest  # noqa: Y015
 

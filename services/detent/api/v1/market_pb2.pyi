@@ -34,6 +34,7 @@ class Bar(_message.Message):
     VOLUME_FIELD_NUMBER: _builtins.int
     VWAP_FIELD_NUMBER: _builtins.int
     FUNDING_RATE_FIELD_NUMBER: _builtins.int
+    AVAILABLE_TS_MS_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Names the instrument, for example `EURUSD`."""
     ts_ms: _builtins.int
@@ -60,6 +61,10 @@ class Bar(_message.Message):
     """Decimal string: the funding rate that holds at the close, as a share of the
     notional per funding period, of either sign. Absent when the source has none.
     """
+    available_ts_ms: _builtins.int
+    """Holds when the bar became known, Unix milliseconds UTC, at least `ts_ms`; nothing
+    is served from it as of an earlier instant. Absent when it was known as it closed.
+    """
     def __init__(
         self,
         *,
@@ -73,15 +78,20 @@ class Bar(_message.Message):
         volume: _builtins.str = ...,
         vwap: _builtins.str | None = ...,
         funding_rate: _builtins.str | None = ...,
+        available_ts_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_funding_rate", b"_funding_rate", "_vwap", b"_vwap", "funding_rate", b"funding_rate", "vwap", b"vwap"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_available_ts_ms", b"_available_ts_ms", "_funding_rate", b"_funding_rate", "_vwap", b"_vwap", "available_ts_ms", b"available_ts_ms", "funding_rate", b"funding_rate", "vwap", b"vwap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_funding_rate", b"_funding_rate", "_vwap", b"_vwap", "close", b"close", "funding_rate", b"funding_rate", "high", b"high", "interval_ms", b"interval_ms", "low", b"low", "open", b"open", "symbol", b"symbol", "ts_ms", b"ts_ms", "volume", b"volume", "vwap", b"vwap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_ts_ms", b"_available_ts_ms", "_funding_rate", b"_funding_rate", "_vwap", b"_vwap", "available_ts_ms", b"available_ts_ms", "close", b"close", "funding_rate", b"funding_rate", "high", b"high", "interval_ms", b"interval_ms", "low", b"low", "open", b"open", "symbol", b"symbol", "ts_ms", b"ts_ms", "volume", b"volume", "vwap", b"vwap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__available_ts_ms: _TypeAlias = _typing.Literal["available_ts_ms"]  # noqa: Y015
+    _WhichOneofArgType__available_ts_ms: _TypeAlias = _typing.Literal["_available_ts_ms", b"_available_ts_ms"]  # noqa: Y015
     _WhichOneofReturnType__funding_rate: _TypeAlias = _typing.Literal["funding_rate"]  # noqa: Y015
     _WhichOneofArgType__funding_rate: _TypeAlias = _typing.Literal["_funding_rate", b"_funding_rate"]  # noqa: Y015
     _WhichOneofReturnType__vwap: _TypeAlias = _typing.Literal["vwap"]  # noqa: Y015
     _WhichOneofArgType__vwap: _TypeAlias = _typing.Literal["_vwap", b"_vwap"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__available_ts_ms) -> _WhichOneofReturnType__available_ts_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__funding_rate) -> _WhichOneofReturnType__funding_rate | None: ...
     @_typing.overload
@@ -101,6 +111,7 @@ class Quote(_message.Message):
     ASK_PRICE_FIELD_NUMBER: _builtins.int
     BID_QTY_FIELD_NUMBER: _builtins.int
     ASK_QTY_FIELD_NUMBER: _builtins.int
+    AVAILABLE_TS_MS_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Names the instrument."""
     ts_ms: _builtins.int
@@ -113,6 +124,10 @@ class Quote(_message.Message):
     """Decimal string: quantity at the best bid, at least 0."""
     ask_qty: _builtins.str
     """Decimal string: quantity at the best ask, at least 0."""
+    available_ts_ms: _builtins.int
+    """Holds when the quote became known, Unix milliseconds UTC, at least `ts_ms`; nothing
+    is served from it as of an earlier instant. Absent when it was known as it happened.
+    """
     def __init__(
         self,
         *,
@@ -122,12 +137,15 @@ class Quote(_message.Message):
         ask_price: _builtins.str = ...,
         bid_qty: _builtins.str = ...,
         ask_qty: _builtins.str = ...,
+        available_ts_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_available_ts_ms", b"_available_ts_ms", "available_ts_ms", b"available_ts_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask_price", b"ask_price", "ask_qty", b"ask_qty", "bid_price", b"bid_price", "bid_qty", b"bid_qty", "symbol", b"symbol", "ts_ms", b"ts_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_ts_ms", b"_available_ts_ms", "ask_price", b"ask_price", "ask_qty", b"ask_qty", "available_ts_ms", b"available_ts_ms", "bid_price", b"bid_price", "bid_qty", b"bid_qty", "symbol", b"symbol", "ts_ms", b"ts_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__available_ts_ms: _TypeAlias = _typing.Literal["available_ts_ms"]  # noqa: Y015
+    _WhichOneofArgType__available_ts_ms: _TypeAlias = _typing.Literal["_available_ts_ms", b"_available_ts_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__available_ts_ms) -> _WhichOneofReturnType__available_ts_ms | None: ...
 
 Global___Quote: _TypeAlias = Quote  # noqa: Y015
 

@@ -9,6 +9,7 @@ from detent.contracts.checks import (
     check_count,
     check_exactly_one,
     check_hash64,
+    check_int,
     check_name,
     check_symbol,
     check_ts_ms,
@@ -16,7 +17,7 @@ from detent.contracts.checks import (
 )
 from detent.contracts.decimals import check_signed_decimal
 from detent.contracts.errors import InvalidField
-from detent.contracts.market import Bar, Book, Quote
+from detent.contracts.market import INTERVAL_MS_MAX, Bar, Book, Quote
 from detent.contracts.reasons import ErrorReason, Reason
 from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
 from detent.contracts.units import ROWS_MAX
@@ -136,17 +137,29 @@ class CallerFeatures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GetFeatureSnapshotsRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks for the model inputs of many symbols as of one instant."""
+    """Asks for the model inputs of many symbols as of one instant.
+
+    Attributes:
+        binding_hash: The binding whose feature set is meant.
+        as_of_ts_ms: The instant, Unix milliseconds UTC.
+        symbols: 1 to 5,000 of them.
+        view: How much of each is wanted.
+        max_age_ms: How old the newest bar, and the newest quote where there is one, may be at
+            the instant, in data time; None asks for no more than the feature set does.
+    """
 
     binding_hash: str
     as_of_ts_ms: int
     symbols: tuple[str, ...]
     view: SnapshotView
     caller_features: tuple[CallerFeatures, ...] = ()
+    max_age_ms: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse an instant that is none, symbols named twice, and words on others."""
         check_ts_ms("as_of_ts_ms", self.as_of_ts_ms)
+        if self.max_age_ms is not None:
+            check_int("max_age_ms", self.max_age_ms, 0, INTERVAL_MS_MAX)
         check_count("symbols", self.symbols, 1, ROWS_MAX)
         check_unique("symbols", self.symbols)
         for symbol in self.symbols:

@@ -1,8 +1,9 @@
 """Holds the recent bars, quotes and books of one symbol and reads them as of any instant.
 
-As of T means: bars that close at or before T, quotes and books with an event time before T.
-What was once readable as of T never changes afterwards, because data that come too late are
-refused.
+As of T means: bars that close at or before T, quotes and books with an event time before T, and
+of all only what was known by T. What was once readable as of T never changes afterwards, because
+data that come too late are refused, and a bar is never known before, or together with, the one
+in front of it.
 """
 
 import dataclasses
@@ -52,9 +53,18 @@ class HistoryWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Closed(msgspec.Struct, frozen=True):
-    """Keeps a finished bar with what was known at its close."""
+    """Keeps a finished bar with what was known at its close.
+
+    Attributes:
+        bar: The bar.
+        known_ts_ms: First instant as of which it may be read.
+        ordinal: Its number, from 1.
+        quote: Last quote before its close, of those known by then.
+        quote_held: Whether that is certain.
+    """
 
     bar: Bar
+    known_ts_ms: int
     ordinal: int
     quote: Quote | None
     quote_held: bool
@@ -67,6 +77,7 @@ class _Unfinished:
     """Grows from quotes until its interval is over."""
 
     end_ts_ms: int
+    known_ts_ms: int
     open: Decimal
     high: Decimal
     low: Decimal
@@ -103,12 +114,13 @@ class SymbolHistory:
     def reach_ts_ms(self) -> int:
         """Give the last instant as of which the data are known to be whole; 0 before any.
 
-        Finished bars prove it up to their close. Where bars are built from quotes, the newest
-        quote proves it up to itself: quotes come in order, so nothing older can follow. Where
-        books are described as well, the newest book has to prove the same.
+        Finished bars prove it up to the instant from which the last is known. Where bars are
+        built from quotes, the newest quote proves it up to itself: quotes come in order, so
+        nothing older can follow. Where books are described as well, the newest book has to
+        prove the same.
         """
         if self.engine.bar_source is BarSource.READY_MADE:
-            return self.watermark_ts_ms
+            return self._closed[-1].known_ts_ms if self._closed else 0
         newest_ts_ms = self._quotes[-1].ts_ms if self._quotes else 0
         return newest_ts_ms if self.books is None else min(newest_ts_ms, self.books.newest_ts_ms)
 
@@ -167,16 +179,19 @@ class SymbolHistory:
         """
         self._check_mine("symbol", quote.symbol)
         newest_ts_ms = self._quotes[-1].ts_ms if self._quotes else 0
-        known_ts_ms = max(newest_ts_ms, self.watermark_ts_ms)
-        if quote.ts_ms < known_ts_ms:
+        reach_ts_ms = self.reach_ts_ms
+        # A quote that was known after the reach changes no reading up to it, however old it is.
+        is_behind = quote.ts_ms < reach_ts_ms and quote.known_ts_ms <= reach_ts_ms
+        if quote.ts_ms < newest_ts_ms or is_behind:
             self.late_quote_count += 1
+            known_ts_ms = max(newest_ts_ms, reach_ts_ms)
             raise DataLate("ts_ms", quote.ts_ms, f"at least {known_ts_ms}: the quote is late")
-        if self._quotes and quote == self._quotes[-1]:
+        if self._quotes and _repeats(quote, self._quotes[-1]):
             return False
         mid = mid_price(quote)
         check_decimal("mid_price", mid, above_zero=True)
         if self.engine.bar_source is BarSource.FROM_QUOTES:
-            self._fold(quote.ts_ms, mid)
+            self._fold(quote, mid)
         self._quotes.append(quote)
         if len(self._quotes) > QUOTES_HELD_MAX:
             self._quote_dropped = self._quotes.popleft()
@@ -204,14 +219,20 @@ class SymbolHistory:
         not wait for the next quote.
         """
         closed = self._closed_as_of(as_of_ts_ms)
-        newest = list(itertools.islice(closed, bars_wanted))
+        last = next(closed, None)
+        known = (
+            entry
+            for entry in itertools.chain((last,), closed)
+            if entry is not None and entry.known_ts_ms <= as_of_ts_ms
+        )
+        newest = list(itertools.islice(known, bars_wanted))
         ordinal = newest[0].ordinal if newest else 0
         # What is not held any more must not pass for what has not happened yet.
         first_ordinal = self._closed[0].ordinal if self._closed else 1
         complete = first_ordinal == 1 or len(newest) == bars_wanted
-        if newest and newest[0].bar.ts_ms == as_of_ts_ms:
-            quote, quote_held = newest[0].quote, newest[0].quote_held
-            l2_snapshot, l2_held = newest[0].l2_snapshot, newest[0].l2_held
+        if last is not None and last.bar.ts_ms == as_of_ts_ms:
+            quote, quote_held = last.quote, last.quote_held
+            l2_snapshot, l2_held = last.l2_snapshot, last.l2_held
         else:
             quote, quote_held = self._quote_before(as_of_ts_ms)
             l2_snapshot, l2_held = self._book_before(as_of_ts_ms)
@@ -227,7 +248,7 @@ class SymbolHistory:
         )
 
     def _closed_as_of(self, as_of_ts_ms: int) -> Iterator[_Closed]:
-        """Yield the finished bars as of an instant, newest first."""
+        """Yield the bars that had closed by an instant, known then or not, newest first."""
         growing = self._unfinished
         if growing is not None and growing.end_ts_ms <= as_of_ts_ms:
             yield self._entry(self._finished(growing))
@@ -236,36 +257,41 @@ class SymbolHistory:
                 yield entry
 
     def _quote_before(self, ts_ms: int) -> tuple[Quote | None, bool]:
-        """Give the last quote before an instant, and whether that is certain."""
+        """Give the last quote before an instant and known by it, and whether that is certain."""
         for quote in reversed(self._quotes):
-            if quote.ts_ms < ts_ms:
+            if quote.ts_ms < ts_ms and quote.known_ts_ms <= ts_ms:
                 return quote, True
         dropped = self._quote_dropped
         if dropped is None:
             return None, True
-        return (dropped, True) if dropped.ts_ms < ts_ms else (None, False)
+        is_it = dropped.ts_ms < ts_ms and dropped.known_ts_ms <= ts_ms
+        return (dropped, True) if is_it else (None, False)
 
     def _book_before(self, ts_ms: int) -> tuple[L2FeatureSnapshot | None, bool]:
         """Describe the last book before an instant, and say whether that is certain."""
         return (None, True) if self.books is None else self.books.before(ts_ms)
 
-    def _fold(self, ts_ms: int, mid: Decimal) -> None:
+    def _fold(self, quote: Quote, mid: Decimal) -> None:
         """Let a midpoint grow the current bar, or finish it and begin the next."""
         interval_ms = self.engine.bar_interval_ms
-        end_ts_ms = ts_ms - ts_ms % interval_ms + interval_ms
+        end_ts_ms = quote.ts_ms - quote.ts_ms % interval_ms + interval_ms
         check_ts_ms("ts_ms", end_ts_ms)
         growing = self._unfinished
         if growing is not None and end_ts_ms > growing.end_ts_ms:
             self._close(self._finished(growing))
             growing = None
         if growing is None:
-            self._unfinished = _Unfinished(end_ts_ms, open=mid, high=mid, low=mid, close=mid)
+            self._unfinished = _Unfinished(
+                end_ts_ms, quote.known_ts_ms, open=mid, high=mid, low=mid, close=mid
+            )
             return
+        growing.known_ts_ms = max(growing.known_ts_ms, quote.known_ts_ms)
         growing.high = max(growing.high, mid)
         growing.low = min(growing.low, mid)
         growing.close = mid
 
     def _finished(self, growing: _Unfinished) -> Bar:
+        late_ts_ms = growing.known_ts_ms
         return Bar(
             symbol=self.symbol,
             ts_ms=growing.end_ts_ms,
@@ -275,6 +301,8 @@ class SymbolHistory:
             low=growing.low,
             close=growing.close,
             volume=NO_VOLUME,
+            # A bar is known once all that it is made of is.
+            available_ts_ms=late_ts_ms if late_ts_ms > growing.end_ts_ms else None,
         )
 
     def _close(self, bar: Bar) -> None:
@@ -283,9 +311,14 @@ class SymbolHistory:
     def _entry(self, bar: Bar) -> _Closed:
         quote, quote_held = self._quote_before(bar.ts_ms)
         l2_snapshot, l2_held = self._book_before(bar.ts_ms)
-        ordinal = self._closed[-1].ordinal + 1 if self._closed else 1
+        ordinal, known_ts_ms = 1, bar.known_ts_ms
+        if self._closed:
+            # After the bar in front of it, or a reading as of that instant would change.
+            ordinal = self._closed[-1].ordinal + 1
+            known_ts_ms = max(known_ts_ms, self._closed[-1].known_ts_ms + 1)
         return _Closed(
             bar,
+            known_ts_ms=known_ts_ms,
             ordinal=ordinal,
             quote=quote,
             quote_held=quote_held,
@@ -304,9 +337,17 @@ class SymbolHistory:
             )
         for name in Bar.__struct_fields__:
             found, expected = getattr(bar, name), getattr(held, name)
-            if found != expected:
+            # When it was first known stays so, whenever it is sent again.
+            if found != expected and name != "available_ts_ms":
                 raise DataConflict(name, found, f"{expected}, as held for {bar.ts_ms}")
 
     def _check_mine(self, field: str, symbol: str) -> None:
         if symbol != self.symbol:
             raise InvalidField(field, symbol, self.symbol)
+
+
+def _repeats(quote: Quote, held: Quote) -> bool:
+    """Say whether a quote is the one held; when that was first known stays so."""
+    if quote.ts_ms != held.ts_ms:
+        return False
+    return msgspec.structs.replace(quote, available_ts_ms=held.available_ts_ms) == held

@@ -119,20 +119,44 @@ class MarketState:
         as_of_ts_ms: int,
         view: SnapshotView,
         caller_values: Mapping[str, Decimal] = NOTHING_SAID,
+        max_age_ms: int | None = None,
     ) -> ModelInput | Reason:
         """Give the model input of a symbol as of an instant, or say why there is none.
 
         Args:
             feature_set: What the model is given.
             symbol: Instrument.
-            as_of_ts_ms: The instant.
+            as_of_ts_ms: The instant, Unix milliseconds UTC.
             view: Whether the snapshot comes along.
+            max_age_ms: How old the newest bar and quote may be at the instant; None for any
+                age that the feature set allows.
             caller_values: What the strategist said of the instant, by the name of the feature.
         """
         history = self._histories[feature_set.engine].get(symbol)
         if history is None:
             return Reason.SYMBOL_UNKNOWN
-        ready = self._newest.get((feature_set.feature_version, symbol))
+        outcome = self._ready_or_built(
+            feature_set,
+            history,
+            as_of_ts_ms=as_of_ts_ms,
+            view=view,
+            caller_values=caller_values,
+        )
+        if isinstance(outcome, Reason) or max_age_ms is None:
+            return outcome
+        is_stale = _age_ms(history, as_of_ts_ms) > max_age_ms
+        return Reason.FEATURES_STALE if is_stale else outcome
+
+    def _ready_or_built(
+        self,
+        feature_set: FeatureSet,
+        history: SymbolHistory,
+        *,
+        as_of_ts_ms: int,
+        view: SnapshotView,
+        caller_values: Mapping[str, Decimal],
+    ) -> ModelInput | Reason:
+        ready = self._newest.get((feature_set.feature_version, history.symbol))
         if view is SnapshotView.INPUT and ready is not None and ready[0] == as_of_ts_ms:
             return ready[1]
         if history.reach_ts_ms < as_of_ts_ms:
@@ -190,3 +214,14 @@ class MarketState:
             feature_set, history, as_of_ts_ms=close_ts_ms, view=SnapshotView.INPUT
         )
         self._newest[key] = close_ts_ms, fresh
+
+
+def _age_ms(history: SymbolHistory, as_of_ts_ms: int) -> int:
+    """Give the age of the oldest of newest bar, quote and book at an instant; there is a bar."""
+    window = history.window(as_of_ts_ms, bars_wanted=1)
+    newest_ts_ms = [window.bars[-1].ts_ms]
+    if window.quote is not None:
+        newest_ts_ms.append(window.quote.ts_ms)
+    if window.l2_snapshot is not None:
+        newest_ts_ms.append(window.l2_snapshot.ts_ms)
+    return as_of_ts_ms - min(newest_ts_ms)

@@ -140,6 +140,8 @@ def _rolls(feature_set: FeatureSet, bars: Sequence[Bar]) -> bool:
     )
     if not known or feature_set.window_rows > 1 or engine.bar_source is not BarSource.READY_MADE:
         return False
+    if any(bar.available_ts_ms is not None for bar in bars):
+        return False
     in_order = all(before.ts_ms < after.ts_ms for before, after in itertools.pairwise(bars))
     mine = {(bar.symbol, bar.interval_ms) for bar in bars}
     return in_order and len(mine) <= 1 and all(of[1] == engine.bar_interval_ms for of in mine)

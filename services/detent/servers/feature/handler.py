@@ -151,7 +151,7 @@ class FeatureHandler:
         item = event.bar or event.quote or event.book
         assert item is not None, "an event is valid by construction"
         try:
-            self._check_not_from_future(item.symbol, item.ts_ms)
+            self._check_not_from_future(item.symbol, item.known_ts_ms)
             is_new = self._state.take(event)
         except DetentError as error:
             tally.refuse(item.symbol, item.ts_ms, error)
@@ -164,7 +164,7 @@ class FeatureHandler:
         limit_ms = self._now_ms() + FUTURE_MS_MAX
         if ts_ms > limit_ms:
             raise BarFromFuture(
-                f"ts_ms of {symbol}: found {ts_ms}, expected at most {limit_ms}",
+                f"time of {symbol}: found {ts_ms}, expected at most {limit_ms}",
                 found=ts_ms,
                 expected=f"at most {limit_ms}",
             )
@@ -207,6 +207,7 @@ class FeatureHandler:
             as_of_ts_ms=query.as_of_ts_ms,
             view=query.view,
             caller_values=caller_values,
+            max_age_ms=query.max_age_ms,
         )
         if isinstance(outcome, Reason):
             return FeatureRow(symbol=symbol, refusal=outcome)

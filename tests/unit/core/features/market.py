@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import TypeVar
+
+from msgspec import structs
 
 from detent.contracts.market import Bar, Book, BookLevel, Quote
 from detent.core.features.engine import BarSource, BookConfig, EngineConfig
 
+Item = TypeVar("Item", Bar, Quote)
 MINUTE_MS = 60_000
 # A whole hour, so that bars of a minute and of an hour both start here.
 START_MS = 1_700_002_800_000
@@ -115,3 +119,10 @@ def book(
         bids=levels(*bids),
         asks=levels(*asks),
     )
+
+
+def delayed(item: Item, delay_ms: int | None) -> Item:
+    """Give a bar or quote that became known so much later; None leaves it as it was."""
+    if delay_ms is None:
+        return item
+    return structs.replace(item, available_ts_ms=item.known_ts_ms + delay_ms)

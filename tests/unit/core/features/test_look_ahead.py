@@ -17,6 +17,7 @@ from tests.unit.core.features.market import (
     WITH_BOOKS,
     bar,
     book,
+    delayed,
     quote,
     wave,
 )
@@ -162,8 +163,9 @@ class TakesLateBooks(BookHistory):
 
 @st.composite
 def arrivals(draw: st.DrawFn, *, books: bool = False) -> list[Bar | Quote | Book]:
-    """Give bars, quotes and books that come early, late, twice and with gaps."""
+    """Give bars, quotes and books: early, late, twice, with gaps, and known with delay."""
     events: list[Bar | Quote | Book] = []
+    delays_ms = st.none() | st.integers(0, 3 * MINUTE_MS)
     for _ in range(draw(st.integers(4, 40))):
         price = draw(st.integers(100, 200))
         if books and draw(st.booleans()):
@@ -185,6 +187,9 @@ def arrivals(draw: st.DrawFn, *, books: bool = False) -> list[Bar | Quote | Book
         else:
             offset_ms = draw(st.integers(0, 12 * MINUTE_MS // 10_000)) * 10_000
             events.append(quote(START_MS + offset_ms, str(price), str(price + 2)))
+        newest = events[-1]
+        if not isinstance(newest, Book):
+            events[-1] = delayed(newest, draw(delays_ms))
     if draw(st.booleans()):
         events.sort(key=lambda event: event.ts_ms)
     return events
