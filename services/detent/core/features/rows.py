@@ -12,7 +12,7 @@ from detent.contracts.errors import InvalidField
 from detent.contracts.market import Quote
 from detent.contracts.snapshots import FeatureSnapshot
 from detent.core.features.feature_set import FeatureSet, FeatureSpec, FeatureTransform
-from detent.core.features.feature_values import feature_value
+from detent.core.features.feature_values import OF_ONE_ROW, feature_value
 from detent.core.features.history import HistoryWindow
 from detent.core.features.snapshot import build_feature_snapshot
 from detent.core.features.transforms.bar_values import OF_BAR, OF_BARS
@@ -43,18 +43,23 @@ class RowReader:
         self._window = window
         self._closes = [float(bar.close) for bar in window.bars]
         self._caller = caller_values
-        self._snapshots: dict[int, FeatureSnapshot | None] = {0: snapshot}
+        self._newest = snapshot
+        self._snapshots: dict[int, FeatureSnapshot | None] = {}
         self._known: dict[tuple[str, int], float | None] = {}
 
     def values(self) -> list[float] | None:
         """Give all values of the input, oldest row first; None when one cannot be had."""
         values = []
-        for back in range(self._set.window_rows - 1, -1, -1):
-            for spec in self._set.features:
-                value = _normalised(spec, self.value(spec, back))
-                if value is None:
-                    return None
-                values.append(value)
+        try:
+            for back in range(self._set.window_rows - 1, -1, -1):
+                for spec in self._set.features:
+                    value = _normalised(spec, self.value(spec, back))
+                    if value is None:
+                        return None
+                    values.append(value)
+        except (OverflowError, ValueError):
+            # A sum beyond what a float holds, or of infinities.
+            return None
         return values
 
     def value(self, spec: FeatureSpec, back: int) -> float | None:
@@ -66,14 +71,12 @@ class RowReader:
         """
         key = spec.name, back
         if key not in self._known:
-            try:
-                self._known[key] = self._computed(spec, back)
-            except (OverflowError, ValueError):
-                # A sum beyond what a float holds, or of infinities.
-                self._known[key] = None
+            self._known[key] = self._computed(spec, back)
         return self._known[key]
 
     def _computed(self, spec: FeatureSpec, back: int) -> float | None:
+        if spec.transform in OF_ONE_ROW:
+            return self._of_one_row(spec, back)
         if spec.sources:
             return self._derived(spec, back)
         if spec.transform is FeatureTransform.CALLER:
@@ -88,15 +91,21 @@ class RowReader:
             return None
         if spec.transform in OF_BAR:
             return OF_BAR[spec.transform](self._window.bars[end - 1])
-        if spec.transform in OF_BARS:
-            assert spec.window_bars is not None, "checked when it was built"
-            return OF_BARS[spec.transform](self._window.bars[end - needed : end], spec.window_bars)
+        assert spec.window_bars is not None, "checked when it was built"
+        return OF_BARS[spec.transform](self._window.bars[end - needed : end], spec.window_bars)
+
+    def _of_one_row(self, spec: FeatureSpec, back: int) -> float | None:
+        """Compute what reads the closes or the snapshot of its row."""
+        if back == 0:
+            return feature_value(spec, self._closes, self._newest)
         if spec.window_bars is None:
             snapshot = self._snapshot(back)
             return None if snapshot is None else feature_value(spec, (), snapshot)
-        newest = self._snapshots[0]
-        assert newest is not None, "given at the start"
-        return feature_value(spec, self._closes[end - needed : end], newest)
+        end = len(self._closes) - back
+        needed = spec.bars_needed(self._set.engine)
+        if end < needed:
+            return None
+        return feature_value(spec, self._closes[end - needed : end], self._newest)
 
     def _derived(self, spec: FeatureSpec, back: int) -> float | None:
         if spec.transform is FeatureTransform.PRODUCT:
