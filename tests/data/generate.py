@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.builders import HOUR_MS, START_MS, model_binding, plan_of, record_of
+from tests.unit.core.features.book_scenarios import WALL_BID
 
 from detent.contracts.binding import PROXY_BINDING, Head, ModelBinding, TrainingWindow
 from detent.contracts.calibration import CalibrationMethod
@@ -28,9 +29,11 @@ from detent.contracts.manifest import (
 )
 from detent.contracts.plan import Plan, PolicyConfig
 from detent.contracts.proxy import PROXY_DEFAULT, ProxyConfig
-from detent.contracts.snapshots import FeatureSnapshot
-from detent.core.features.engine import EngineConfig
+from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
+from detent.core.features.book import build_l2_snapshot
+from detent.core.features.engine import QTY_REF_BASELINE, BookConfig, EngineConfig
 from detent.core.features.feature_set import (
+    BOOK_TRANSFORMS,
     FeatureSet,
     FeatureTransform,
     Normalisation,
@@ -69,6 +72,11 @@ NORMALISED_WINDOW = FeatureSet(
     ),
     engine=EngineConfig(),
     window_rows=64,
+)
+BOOK_SET = FeatureSet(
+    name="book_v1",
+    features=tuple(feature(transform) for transform in sorted(BOOK_TRANSFORMS)),
+    engine=EngineConfig(book=BookConfig()),
 )
 
 
@@ -128,6 +136,12 @@ def vectors() -> list[dict[str, Any]]:
         _vector("policy_config_hash", PolicyConfig.SCHEMA, plan_of("plan").policy_config),
         _vector("plan", Plan.SCHEMA, plan_of("plan")),
         _vector("record_hash", DecisionRecord.SCHEMA, record_of()),
+        _vector(
+            "snapshot_hash, book",
+            L2FeatureSnapshot.SCHEMA,
+            build_l2_snapshot(WALL_BID, qty_ref=QTY_REF_BASELINE),
+        ),
+        _feature_version("feature_version, with a book", BOOK_SET),
     ]
 
 

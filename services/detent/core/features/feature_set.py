@@ -70,6 +70,13 @@ class FeatureTransform(StrEnum):
     RANGE_SCORE_CAPPED = "range_score_capped"
     SPREAD_PCT = "spread_pct"
     IMBALANCE_L1 = "imbalance_l1"
+    DEPTH_IMBALANCE = "depth_imbalance"
+    IMPACT_BUY_PCT = "impact_buy_pct"
+    IMPACT_SELL_PCT = "impact_sell_pct"
+    WALL_BID_SCORE = "wall_bid_score"
+    WALL_ASK_SCORE = "wall_ask_score"
+    INSUFFICIENT_DEPTH_BUY = "insufficient_depth_buy"
+    INSUFFICIENT_DEPTH_SELL = "insufficient_depth_sell"
 
 
 # What each transform with a window reads: bars beyond the window, up to and with the newest.
@@ -119,6 +126,18 @@ _FROM_RANGE = frozenset(
         FeatureTransform.SUM_ABS_RETURNS_PCT,
         FeatureTransform.NET_RETURN_PCT,
         FeatureTransform.RANGE_SCORE_CAPPED,
+    }
+)
+# What is read from the order book; `book_values` computes them.
+BOOK_TRANSFORMS = frozenset(
+    {
+        FeatureTransform.DEPTH_IMBALANCE,
+        FeatureTransform.IMPACT_BUY_PCT,
+        FeatureTransform.IMPACT_SELL_PCT,
+        FeatureTransform.WALL_BID_SCORE,
+        FeatureTransform.WALL_ASK_SCORE,
+        FeatureTransform.INSUFFICIENT_DEPTH_BUY,
+        FeatureTransform.INSUFFICIENT_DEPTH_SELL,
     }
 )
 
@@ -273,6 +292,12 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         if self.warmup_bars_min > self.engine.max_bars:
             expected = f"at least the {self.warmup_bars_min} bars that the features need"
             raise InvalidField("max_bars", self.engine.max_bars, expected)
+        # Both or neither: two sets that give the same inputs have one hash.
+        if self.reads_book and self.engine.book is None:
+            raise InvalidField("l2_qty_ref", None, "a quantity: a feature reads the book")
+        if self.engine.book is not None and not self.reads_book:
+            found = self.engine.book.l2_qty_ref
+            raise InvalidField("l2_qty_ref", found, "none: no feature reads the book")
 
     def _check_provided(self, path: str, spec: FeatureSpec) -> None:
         if spec.transform is FeatureTransform.CALLER and spec.name in COLUMNS:
@@ -285,15 +310,14 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         if self.engine.bar_source is not BarSource.READY_MADE and traded & _FROM_TRADES:
             expected = f"what bars built from quotes provide, not {spec.transform}"
             raise InvalidField(f"{path}.name", spec.name, expected)
-        if self._from_caller(spec) and max(spec.rows_read, self.window_rows) > 1:
-            expected = "no past of what a caller says of one instant"
+        if self._has_no_past(spec) and max(spec.rows_read, self.window_rows) > 1:
+            expected = "no past of what is known of the instant alone, a book or a caller's word"
             raise InvalidField(f"{path}.name", spec.name, expected)
 
-    def _from_caller(self, spec: FeatureSpec) -> bool:
+    def _has_no_past(self, spec: FeatureSpec) -> bool:
         # A name holds the names of its sources, so that no chain of them comes back to itself.
-        return spec.transform is FeatureTransform.CALLER or any(
-            self._from_caller(self.specs[name]) for name in spec.sources
-        )
+        momentary = spec.transform in BOOK_TRANSFORMS or spec.transform is FeatureTransform.CALLER
+        return momentary or any(self._has_no_past(self.specs[name]) for name in spec.sources)
 
     def _bars_needed(self, spec: FeatureSpec) -> int:
         deepest = max((self._bars_needed(self.specs[name]) for name in spec.sources), default=0)
@@ -342,6 +366,11 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             for back in range(self.window_rows - 1, -1, -1)
             for name in self.feature_names
         )
+
+    @functools.cached_property
+    def reads_book(self) -> bool:
+        """Say whether a feature is read from the order book."""
+        return any(spec.transform in BOOK_TRANSFORMS for spec in self.features)
 
     @functools.cached_property
     def warmup_bars_min(self) -> int:

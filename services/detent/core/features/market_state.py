@@ -4,13 +4,15 @@ Feature sets with one engine share histories, and bindings with one feature set 
 whatever several models have in common is held and computed once.
 """
 
+import collections
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from detent.contracts.calls.feature import MarketEvent, ModelInput, SnapshotView
 from detent.contracts.errors import DetentError, InvalidField, Overloaded
-from detent.contracts.market import Bar, Quote
+from detent.contracts.market import Bar, Book, Quote
 from detent.contracts.reasons import Reason
+from detent.core.features.book_history import BookRefusal
 from detent.core.features.engine import BarSource, EngineConfig
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.history import SymbolHistory
@@ -51,7 +53,7 @@ class MarketState:
             Overloaded: The symbol is new and there are as many as may be held.
             DetentError: No engine takes the item; the first engine's reason.
         """
-        item = event.bar or event.quote
+        item = event.bar or event.quote or event.book
         assert item is not None, "an event is valid by construction"
         if item.symbol not in self._symbols and len(self._symbols) >= self._symbols_max:
             raise Overloaded(
@@ -100,6 +102,15 @@ class MarketState:
         engines = self._histories.values()
         return sum(history.late_quote_count for held in engines for history in held.values())
 
+    def refused_book_counts(self) -> collections.Counter[BookRefusal]:
+        """Count the valid books that engines refused, by reason."""
+        counts: collections.Counter[BookRefusal] = collections.Counter()
+        for held in self._histories.values():
+            for history in held.values():
+                if history.books is not None:
+                    counts += history.books.refused_counts
+        return counts
+
     def model_input(
         self,
         feature_set: FeatureSet,
@@ -135,7 +146,12 @@ class MarketState:
             caller_values=caller_values,
         )
 
-    def _engines_of(self, item: Bar | Quote) -> list[EngineConfig]:
+    def _engines_of(self, item: Bar | Quote | Book) -> list[EngineConfig]:
+        if isinstance(item, Book):
+            engines = [engine for engine in self._histories if engine.book is not None]
+            if not engines:
+                raise InvalidField("book", item.symbol, "no books: no feature set held reads them")
+            return engines
         if isinstance(item, Quote):
             engines = list(self._histories)
             if not engines:
@@ -151,12 +167,12 @@ class MarketState:
             raise InvalidField("interval_ms", item.interval_ms, expected)
         return engines
 
-    def _take_into(self, engine: EngineConfig, item: Bar | Quote) -> bool:
+    def _take_into(self, engine: EngineConfig, item: Bar | Quote | Book) -> bool:
         held = self._histories[engine]
         history = held.get(item.symbol)
         if history is None:
             history = SymbolHistory(item.symbol, engine)
-        is_new = history.add_bar(item) if isinstance(item, Bar) else history.add_quote(item)
+        is_new = history.add(item)
         # Kept only once something was taken: what is refused must not use up a symbol.
         held[item.symbol] = history
         return is_new

@@ -78,7 +78,8 @@ def build_model_input(
 
     Returns:
         The input; `FEATURES_WARMING_UP` while too few bars have closed; `FEATURES_STALE` when
-        the last bar closed a whole interval or more before the instant; `FEATURES_MISSING`
+        the last bar closed a whole interval or more before the instant, or the last book is
+        older than that; `FEATURES_MISSING` when there is no book that a feature reads,
         when a value cannot be had, or what it needs is no longer held.
     """
     engine = feature_set.engine
@@ -92,6 +93,11 @@ def build_model_input(
         return Reason.FEATURES_WARMING_UP
     if as_of_ts_ms - window.bars[-1].ts_ms >= engine.bar_interval_ms:
         return Reason.FEATURES_STALE
+    book = window.l2_snapshot if feature_set.reads_book else None
+    if feature_set.reads_book and book is None:
+        return Reason.FEATURES_MISSING
+    if book is not None and as_of_ts_ms - book.ts_ms > engine.bar_interval_ms:
+        return Reason.FEATURES_STALE
     try:
         snapshot = build_feature_snapshot(
             engine,
@@ -104,10 +110,11 @@ def build_model_input(
     except InvalidField:
         # Prices so far apart that an indicator leaves its range.
         return Reason.FEATURES_MISSING
-    values = _packed(RowReader(feature_set, window, snapshot, caller_values=caller_values).values())
+    reader = RowReader(feature_set, window, snapshot, book=book, caller_values=caller_values)
+    values = _packed(reader.values())
     if values is None:
         return Reason.FEATURES_MISSING
-    hashes = (snapshot_hash(snapshot),)
+    hashes = tuple(snapshot_hash(used) for used in (snapshot, book) if used is not None)
     return ModelInput(
         ts_ms=as_of_ts_ms,
         values=values,
@@ -120,6 +127,7 @@ def build_model_input(
             values=values,
         ),
         snapshot=snapshot if view is SnapshotView.FULL else None,
+        l2_snapshot=book if view is SnapshotView.FULL else None,
     )
 
 

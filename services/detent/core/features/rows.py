@@ -10,8 +10,14 @@ from decimal import Decimal
 
 from detent.contracts.errors import InvalidField
 from detent.contracts.market import Quote
-from detent.contracts.snapshots import FeatureSnapshot
-from detent.core.features.feature_set import FeatureSet, FeatureSpec, FeatureTransform
+from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
+from detent.core.features.book_values import book_value
+from detent.core.features.feature_set import (
+    BOOK_TRANSFORMS,
+    FeatureSet,
+    FeatureSpec,
+    FeatureTransform,
+)
 from detent.core.features.feature_values import OF_ONE_ROW, feature_value
 from detent.core.features.history import HistoryWindow
 from detent.core.features.snapshot import build_feature_snapshot
@@ -29,6 +35,7 @@ class RowReader:
         window: HistoryWindow,
         snapshot: FeatureSnapshot,
         *,
+        book: L2FeatureSnapshot | None,
         caller_values: Mapping[str, Decimal],
     ) -> None:
         """Start at an instant.
@@ -37,11 +44,13 @@ class RowReader:
             feature_set: What the model is given.
             window: What was known as of the instant.
             snapshot: Snapshot of the instant.
+            book: Book snapshot of the instant, where a feature reads it.
             caller_values: What the strategist said of the instant, by name.
         """
         self._set = feature_set
         self._window = window
         self._closes = [float(bar.close) for bar in window.bars]
+        self._book = book
         self._caller = caller_values
         self._newest = snapshot
         self._snapshots: dict[int, FeatureSnapshot | None] = {}
@@ -77,6 +86,10 @@ class RowReader:
     def _computed(self, spec: FeatureSpec, back: int) -> float | None:
         if spec.transform in OF_ONE_ROW:
             return self._of_one_row(spec, back)
+        if spec.transform in BOOK_TRANSFORMS:
+            # Held for the instant alone; a set that asks for its past is refused when built.
+            book = self._book if back == 0 else None
+            return None if book is None else book_value(spec.transform, book)
         if spec.sources:
             return self._derived(spec, back)
         if spec.transform is FeatureTransform.CALLER:

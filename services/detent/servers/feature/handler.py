@@ -148,7 +148,7 @@ class FeatureHandler:
             facts = event.metadata
             tally.refuse(facts.get("symbol", ""), int(facts.get("ts_ms", 0)), event)
             return
-        item = event.bar or event.quote
+        item = event.bar or event.quote or event.book
         assert item is not None, "an event is valid by construction"
         try:
             self._check_not_from_future(item.symbol, item.ts_ms)

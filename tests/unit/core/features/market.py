@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from detent.contracts.market import Bar, Book, BookLevel, Quote
-from detent.core.features.engine import BarSource, EngineConfig
+from detent.core.features.engine import BarSource, BookConfig, EngineConfig
 
 MINUTE_MS = 60_000
 # A whole hour, so that bars of a minute and of an hour both start here.
@@ -12,6 +12,10 @@ START_MS = 1_700_002_800_000
 SYMBOL = "BTCUSDT"
 READY_MADE = EngineConfig(bar_interval_ms=MINUTE_MS)
 FROM_QUOTES = EngineConfig(bar_interval_ms=MINUTE_MS, bar_source=BarSource.FROM_QUOTES)
+WITH_BOOKS = EngineConfig(bar_interval_ms=MINUTE_MS, book=BookConfig())
+QUOTES_AND_BOOKS = EngineConfig(
+    bar_interval_ms=MINUTE_MS, bar_source=BarSource.FROM_QUOTES, book=BookConfig()
+)
 
 
 def close_ms(index: int) -> int:

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from msgspec import structs
 
 from detent.contracts.errors import InvalidField
-from detent.core.features.engine import BarSource, EngineConfig
+from detent.core.features.book_values import _OF_BOOK
+from detent.core.features.engine import BarSource, BookConfig, EngineConfig
 from detent.core.features.feature_set import (
+    BOOK_TRANSFORMS,
     DIRECTION_BARS_V1,
     FeatureSet,
     FeatureSpec,
@@ -200,6 +203,15 @@ def test_feature_that_no_input_provides_is_refused(
             )
         ),
         pytest.param(
+            (
+                feature(FeatureTransform.DEPTH_IMBALANCE),
+                derived(FeatureTransform.ROLLING_MEAN, "depth_imbalance"),
+            ),
+            EngineConfig(book=BookConfig()),
+            "features[1].name",
+            id="past of a book",
+        ),
+        pytest.param(
             (caller_feature("volume"),), EngineConfig(), "features[0].name", id="caller's column"
         ),
     ],
@@ -305,3 +317,51 @@ def test_json_that_is_no_feature_set_is_refused(text: bytes, field: str) -> None
         parse_feature_set(text)
 
     assert caught.value.field == field
+
+
+BOOK = FeatureSet(
+    name="book",
+    features=tuple(feature(transform) for transform in sorted(BOOK_TRANSFORMS)),
+    engine=EngineConfig(book=BookConfig()),
+)
+
+
+@pytest.mark.proves("R15", "R161")
+def test_reference_quantity_is_part_of_the_version() -> None:
+    other = BookConfig(l2_qty_ref=Decimal("0.004"))
+    changed = structs.replace(BOOK, engine=EngineConfig(book=other))
+
+    assert json.loads(BOOK.canonical_json)["engine"]["l2_qty_ref"] == "0.003"
+    assert changed.feature_version != BOOK.feature_version
+    assert parse_feature_set(changed.canonical_json) == changed
+
+
+@pytest.mark.proves("R161")
+def test_set_without_a_book_has_no_key_of_one() -> None:
+    """ADR 0011: the versions of sets that were trained before there were books stand."""
+    assert "l2_qty_ref" not in json.loads(SET.canonical_json)["engine"]
+    assert not SET.reads_book
+
+
+@pytest.mark.parametrize(
+    ("features", "engine"),
+    [
+        pytest.param(BOOK.features, EngineConfig(), id="book without a quantity"),
+        pytest.param((NATR,), BOOK.engine, id="quantity without a book"),
+    ],
+)
+def test_quantity_and_book_features_come_together(
+    features: tuple[FeatureSpec, ...], engine: EngineConfig
+) -> None:
+    with pytest.raises(InvalidField, match="l2_qty_ref"):
+        FeatureSet(name="half", features=features, engine=engine)
+
+
+@pytest.mark.parametrize("qty_ref", [Decimal(0), Decimal(-1), Decimal("NaN"), 0.003])
+def test_quantity_that_could_not_be_traded_is_refused(qty_ref: Any) -> None:
+    with pytest.raises(InvalidField, match="l2_qty_ref"):
+        BookConfig(l2_qty_ref=qty_ref)
+
+
+def test_every_feature_of_the_book_has_a_formula() -> None:
+    assert set(_OF_BOOK) == BOOK_TRANSFORMS

@@ -10,19 +10,24 @@ from tests.unit.core.features.look_ahead import changed_instants
 from tests.unit.core.features.market import (
     FROM_QUOTES,
     MINUTE_MS,
+    QUOTES_AND_BOOKS,
     READY_MADE,
     START_MS,
     SYMBOL,
+    WITH_BOOKS,
     bar,
+    book,
     quote,
     wave,
 )
 
 from detent.contracts.calls.feature import ModelInput, SnapshotView
-from detent.contracts.market import Bar, Quote
+from detent.contracts.market import Bar, Book, Quote
 from detent.core.features import model_input, rows
+from detent.core.features.book_history import BookHistory
 from detent.core.features.engine import BarSource, EngineConfig
 from detent.core.features.feature_set import (
+    BOOK_TRANSFORMS,
     FeatureSet,
     FeatureSpec,
     FeatureTransform,
@@ -36,8 +41,10 @@ from detent.core.features.snapshot import mid_price
 
 def short_set(engine: EngineConfig) -> FeatureSet:
     quick = structs.replace(engine, atr_period=2, range_horizon=2)
-    features = (feature(FeatureTransform.RETURN_PCT, 1), feature(FeatureTransform.NATR_PCT))
-    return FeatureSet(name="short", features=features, engine=quick)
+    features = [feature(FeatureTransform.RETURN_PCT, 1), feature(FeatureTransform.NATR_PCT)]
+    if engine.book is not None:
+        features.append(feature(FeatureTransform.DEPTH_IMBALANCE))
+    return FeatureSet(name="short", features=tuple(features), engine=quick)
 
 
 OF_TRADES = (
@@ -143,13 +150,27 @@ class FoldsLateQuotes(SymbolHistory):
         return True
 
 
+class TakesLateBooks(BookHistory):
+    """Leak: a book that comes late is taken in the place of one that was read."""
+
+    def add(self, book: Book, *, known_ts_ms: int) -> bool:
+        del known_ts_ms
+        self._books.append(book)
+        self._books = type(self._books)(sorted(self._books, key=lambda held: held.ts_ms))
+        return True
+
+
 @st.composite
-def arrivals(draw: st.DrawFn) -> list[Bar | Quote]:
-    """Give bars and quotes that come early, late, twice and with gaps."""
-    events: list[Bar | Quote] = []
+def arrivals(draw: st.DrawFn, *, books: bool = False) -> list[Bar | Quote | Book]:
+    """Give bars, quotes and books that come early, late, twice and with gaps."""
+    events: list[Bar | Quote | Book] = []
     for _ in range(draw(st.integers(4, 40))):
         price = draw(st.integers(100, 200))
-        if draw(st.booleans()):
+        if books and draw(st.booleans()):
+            offset_ms = draw(st.integers(0, 12 * MINUTE_MS // 10_000)) * 10_000
+            bids = [(str(price), str(draw(st.integers(1, 3))))]
+            events.append(book(START_MS + offset_ms, bids, [(str(price + 2), "1")]))
+        elif draw(st.booleans()):
             index = draw(st.integers(0, 12))
             plain = bar(index, str(price), high=str(price + 5), low=str(price - 5))
             told = draw(st.integers(-9, 9))
@@ -172,7 +193,17 @@ def arrivals(draw: st.DrawFn) -> list[Bar | Quote]:
 @pytest.mark.parametrize("engine", [READY_MADE, FROM_QUOTES])
 @given(events=arrivals())
 def test_no_later_event_changes_an_earlier_reading(
-    engine: EngineConfig, events: list[Bar | Quote]
+    engine: EngineConfig, events: list[Bar | Quote | Book]
+) -> None:
+    history = SymbolHistory(SYMBOL, short_set(engine).engine)
+
+    assert changed_instants(history, events, read_input) == set()
+
+
+@pytest.mark.parametrize("engine", [WITH_BOOKS, QUOTES_AND_BOOKS])
+@given(events=arrivals(books=True))
+def test_no_later_book_changes_an_earlier_reading(
+    engine: EngineConfig, events: list[Bar | Quote | Book]
 ) -> None:
     history = SymbolHistory(SYMBOL, short_set(engine).engine)
 
@@ -182,8 +213,9 @@ def test_no_later_event_changes_an_earlier_reading(
 def test_every_transform_is_read_for_the_future_it_must_not_know() -> None:
     read = {spec.transform for spec in (*ALL_TRANSFORMS, *OF_TRADES)}
 
-    # A caller feature comes with the question and has no past that a bar could change.
-    assert set(FeatureTransform) - read == {FeatureTransform.CALLER}
+    # A caller feature comes with the question and has no past that a bar could change; what
+    # is read from books is held to the same by tests of its own.
+    assert set(FeatureTransform) - read == {FeatureTransform.CALLER, *BOOK_TRANSFORMS}
 
 
 @pytest.mark.parametrize("engine", [READY_MADE, FROM_QUOTES])
@@ -260,3 +292,20 @@ def test_checker_finds_a_late_quote_in_the_wrong_bar() -> None:
     ]
 
     assert START_MS + 180_000 in changed_instants(history, events, read_input)
+
+
+def test_checker_finds_a_late_book_in_the_place_of_one_that_was_read() -> None:
+    history = SymbolHistory(SYMBOL, short_set(QUOTES_AND_BOOKS).engine)
+    assert history.engine.book is not None
+    history.books = TakesLateBooks(history.engine.book)
+    minutes = [
+        event
+        for index in range(8)
+        for event in (
+            book(START_MS + index * MINUTE_MS // 2),
+            quote(START_MS + index * MINUTE_MS // 2, str(90 + index), "101"),
+        )
+    ]
+    late = book(START_MS + 7 * MINUTE_MS // 2 - 5, [("99", "30")], [("101", "1")])
+
+    assert changed_instants(history, [*minutes, late], read_input) != set()
