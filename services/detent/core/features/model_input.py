@@ -84,7 +84,6 @@ def build_model_input(
     """
     engine = feature_set.engine
     assert history.engine == engine, "a history serves the feature sets of its own engine"
-
     bars_wanted = max(feature_set.warmup_bars_min, engine.snapshot_bars)
     window = history.window(as_of_ts_ms, bars_wanted=bars_wanted)
     if not window.complete:
@@ -108,9 +107,8 @@ def build_model_input(
     except InvalidField:
         # Prices so far apart that an indicator leaves its range.
         return Reason.FEATURES_MISSING
-    values = _packed(
-        RowReader(feature_set, window, snapshot, book=book, caller_values=caller_values)
-    )
+    reader = RowReader(feature_set, window, snapshot, book=book, caller_values=caller_values)
+    values = _packed(reader)
     if values is None:
         return Reason.FEATURES_MISSING
     hashes = tuple(snapshot_hash(used) for used in (snapshot, book) if used is not None)
