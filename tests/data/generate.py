@@ -61,6 +61,12 @@ SNAPSHOT = FeatureSnapshot(
     warmup_bars=14,
 )
 
+BOOK_SET = FeatureSet(
+    name="book_v1",
+    features=tuple(feature(transform) for transform in sorted(BOOK_TRANSFORMS)),
+    engine=EngineConfig(book=BookConfig()),
+)
+
 NORMALISED_WINDOW = FeatureSet(
     name="normalised_window",
     features=(
@@ -72,11 +78,6 @@ NORMALISED_WINDOW = FeatureSet(
     ),
     engine=EngineConfig(),
     window_rows=64,
-)
-BOOK_SET = FeatureSet(
-    name="book_v1",
-    features=tuple(feature(transform) for transform in sorted(BOOK_TRANSFORMS)),
-    engine=EngineConfig(book=BookConfig()),
 )
 
 

@@ -25,9 +25,8 @@ from detent.contracts.calls.feature import (
     ModelInput,
     SnapshotView,
 )
-from detent.contracts.errors import InvalidField
 from detent.contracts.market import Bar, Book, Quote
-from detent.contracts.reasons import Reason
+from detent.contracts.reasons import ErrorReason, Reason
 from detent.contracts.wire import message_class, to_wire
 from detent.core.features.book import build_l2_snapshot
 from detent.core.features.engine import BarSource, BookConfig, EngineConfig
@@ -260,8 +259,8 @@ async def test_crossed_book_is_refused_by_the_name_of_its_rule() -> None:
             request_serializer=message_class("IngestMarketDataRequest").SerializeToString,
             response_deserializer=message_class("IngestMarketDataResponse").FromString,
         )
-        with pytest.raises(InvalidField) as caught:
-            await running._service._finish(call(crossed()), IngestMarketDataResponse)
+        answer = await running._service._finish(call(crossed()), IngestMarketDataResponse)
 
-    assert caught.value.field == "events[0].book.bids[0].price"
-    assert caught.value.rule == "BOOK_CROSSED"
+    (refusal,) = answer.refusals
+    assert refusal.reason is ErrorReason.DATA_CROSSED
+    assert "book.bids[0].price" in refusal.message

@@ -112,7 +112,7 @@ class InvalidResponse(InvalidField):
 
 
 class DataLate(InvalidField):
-    """A quote is older than what is already known of its symbol."""
+    """A quote or a book is older than what is already known of its symbol."""
 
     reason = ErrorReason.DATA_LATE
 
@@ -124,7 +124,7 @@ class DataCrossed(InvalidField):
 
 
 class DataConflict(InvalidField):
-    """A bar repeats the time of one that is held, with other content."""
+    """A bar or a book repeats the time of one that is held, with other content."""
 
     reason = ErrorReason.DATA_CONFLICT
 

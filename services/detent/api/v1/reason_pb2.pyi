@@ -348,11 +348,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_HORIZON_MISMATCH: _ErrorReason.ValueType  # 20
     """The plan's horizon or bar is not the one that the artifact was trained on. Metadata: field, found, expected. Status: FAILED_PRECONDITION."""
     ERROR_REASON_DATA_LATE: _ErrorReason.ValueType  # 21
-    """A quote is older than what is already known of its symbol. Metadata: field, found, expected. Status: FAILED_PRECONDITION."""
+    """A quote or a book is older than what is already known of its symbol. Metadata: field, found, expected. Status: FAILED_PRECONDITION."""
     ERROR_REASON_DATA_CROSSED: _ErrorReason.ValueType  # 22
-    """A quote bids what it asks, or more. Metadata: field, found, expected. Status: INVALID_ARGUMENT."""
+    """A quote or a book bids what it asks, or more. Metadata: field, found, expected. Status: INVALID_ARGUMENT."""
     ERROR_REASON_DATA_CONFLICT: _ErrorReason.ValueType  # 23
-    """A bar repeats the time of one that is held, with other content. Metadata: field, found, expected. Status: ALREADY_EXISTS."""
+    """A bar or a book repeats the time of one that is held, with other content. Metadata: field, found, expected. Status: ALREADY_EXISTS."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Says why a call was refused; the `reason` of `google.rpc.ErrorInfo`, whose domain is
@@ -402,9 +402,9 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 19
 ERROR_REASON_HORIZON_MISMATCH: ErrorReason.ValueType  # 20
 """The plan's horizon or bar is not the one that the artifact was trained on. Metadata: field, found, expected. Status: FAILED_PRECONDITION."""
 ERROR_REASON_DATA_LATE: ErrorReason.ValueType  # 21
-"""A quote is older than what is already known of its symbol. Metadata: field, found, expected. Status: FAILED_PRECONDITION."""
+"""A quote or a book is older than what is already known of its symbol. Metadata: field, found, expected. Status: FAILED_PRECONDITION."""
 ERROR_REASON_DATA_CROSSED: ErrorReason.ValueType  # 22
-"""A quote bids what it asks, or more. Metadata: field, found, expected. Status: INVALID_ARGUMENT."""
+"""A quote or a book bids what it asks, or more. Metadata: field, found, expected. Status: INVALID_ARGUMENT."""
 ERROR_REASON_DATA_CONFLICT: ErrorReason.ValueType  # 23
-"""A bar repeats the time of one that is held, with other content. Metadata: field, found, expected. Status: ALREADY_EXISTS."""
+"""A bar or a book repeats the time of one that is held, with other content. Metadata: field, found, expected. Status: ALREADY_EXISTS."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -8,7 +8,7 @@ import collections
 from collections import deque
 from enum import StrEnum
 
-from detent.contracts.errors import InvalidField
+from detent.contracts.errors import DataConflict, DataLate, InvalidField
 from detent.contracts.market import Book
 from detent.contracts.snapshots import L2FeatureSnapshot
 from detent.core.features.book import build_l2_snapshot
@@ -25,6 +25,13 @@ class BookRefusal(StrEnum):
     LATE = "late"
     CONFLICTING = "conflicting"
     OTHER_VENUE = "other_venue"
+
+
+_ERRORS: dict[BookRefusal, type[InvalidField]] = {
+    BookRefusal.LATE: DataLate,
+    BookRefusal.CONFLICTING: DataConflict,
+    BookRefusal.OTHER_VENUE: InvalidField,
+}
 
 
 class BookHistory:
@@ -111,4 +118,4 @@ class BookHistory:
         self, reason: BookRefusal, field: str, found: object, expected: str
     ) -> InvalidField:
         self.refused_counts[reason] += 1
-        return InvalidField(field, found, expected)
+        return _ERRORS[reason](field, found, expected)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from detent.contracts.snapshots import L2FeatureSnapshot
 from detent.contracts.units import BPS_ONE
+from detent.core.features.engine import EngineConfig
 from detent.core.features.feature_set import FeatureTransform
 
 BPS_PER_PERCENT = 100.0
@@ -23,6 +24,11 @@ def book_value(transform: FeatureTransform, snapshot: L2FeatureSnapshot) -> floa
     Source: FORMULAS 1.2.
     """
     return _OF_BOOK[transform](snapshot)
+
+
+def is_stale(book: L2FeatureSnapshot, read_ts_ms: int, engine: EngineConfig) -> bool:
+    """Say whether a book is more than one bar older than the instant that it is read at."""
+    return read_ts_ms - book.ts_ms > engine.bar_interval_ms
 
 
 def _depth_imbalance(snapshot: L2FeatureSnapshot) -> float:

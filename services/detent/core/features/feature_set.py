@@ -310,14 +310,15 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         if self.engine.bar_source is not BarSource.READY_MADE and traded & _FROM_TRADES:
             expected = f"what bars built from quotes provide, not {spec.transform}"
             raise InvalidField(f"{path}.name", spec.name, expected)
-        if self._has_no_past(spec) and max(spec.rows_read, self.window_rows) > 1:
-            expected = "no past of what is known of the instant alone, a book or a caller's word"
+        if self._from_caller(spec) and max(spec.rows_read, self.window_rows) > 1:
+            expected = "no past of what a caller says of one instant"
             raise InvalidField(f"{path}.name", spec.name, expected)
 
-    def _has_no_past(self, spec: FeatureSpec) -> bool:
+    def _from_caller(self, spec: FeatureSpec) -> bool:
         # A name holds the names of its sources, so that no chain of them comes back to itself.
-        momentary = spec.transform in BOOK_TRANSFORMS or spec.transform is FeatureTransform.CALLER
-        return momentary or any(self._has_no_past(self.specs[name]) for name in spec.sources)
+        return spec.transform is FeatureTransform.CALLER or any(
+            self._from_caller(self.specs[name]) for name in spec.sources
+        )
 
     def _bars_needed(self, spec: FeatureSpec) -> int:
         deepest = max((self._bars_needed(self.specs[name]) for name in spec.sources), default=0)
@@ -343,6 +344,11 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return tuple(spec.name for spec in self.features)
 
     @functools.cached_property
+    def reads_book(self) -> bool:
+        """Say whether a feature is read from the order book."""
+        return any(spec.transform in BOOK_TRANSFORMS for spec in self.features)
+
+    @functools.cached_property
     def specs(self) -> dict[str, FeatureSpec]:
         """Give the features by name, and the columns of a bar, which need not be declared."""
         return COLUMNS | {spec.name: spec for spec in self.features}
@@ -366,11 +372,6 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             for back in range(self.window_rows - 1, -1, -1)
             for name in self.feature_names
         )
-
-    @functools.cached_property
-    def reads_book(self) -> bool:
-        """Say whether a feature is read from the order book."""
-        return any(spec.transform in BOOK_TRANSFORMS for spec in self.features)
 
     @functools.cached_property
     def warmup_bars_min(self) -> int:

@@ -37,6 +37,7 @@ class HistoryWindow(msgspec.Struct, frozen=True, kw_only=True):
         bar_count: Finished bars up to the instant, saturating at the engine's `max_bars`.
         quote: Last quote before the instant, if there is one.
         l2_snapshot: What the last book before the instant says, if there is one.
+        l2_snapshots: For each bar what the last book before its close said, where held.
         complete: Whether everything asked for is still held.
     """
 
@@ -46,6 +47,7 @@ class HistoryWindow(msgspec.Struct, frozen=True, kw_only=True):
     bar_count: int
     quote: Quote | None
     l2_snapshot: L2FeatureSnapshot | None
+    l2_snapshots: tuple[L2FeatureSnapshot | None, ...]
     complete: bool
 
 
@@ -220,6 +222,7 @@ class SymbolHistory:
             bar_count=min(ordinal, self.engine.max_bars),
             quote=quote,
             l2_snapshot=l2_snapshot,
+            l2_snapshots=tuple(entry.l2_snapshot for entry in reversed(newest)),
             complete=complete and quote_held and l2_held,
         )
 

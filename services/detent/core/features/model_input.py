@@ -14,8 +14,9 @@ from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import to_json
 from detent.contracts.reasons import Reason
 from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
+from detent.core.features.book_values import is_stale
 from detent.core.features.feature_set import FeatureSet
-from detent.core.features.history import HistoryWindow, SymbolHistory
+from detent.core.features.history import SymbolHistory
 from detent.core.features.rows import RowReader
 from detent.core.features.snapshot import build_feature_snapshot
 
@@ -84,6 +85,7 @@ def build_model_input(
     """
     engine = feature_set.engine
     assert history.engine == engine, "a history serves the feature sets of its own engine"
+
     bars_wanted = max(feature_set.warmup_bars_min, engine.snapshot_bars)
     window = history.window(as_of_ts_ms, bars_wanted=bars_wanted)
     if not window.complete:
@@ -92,9 +94,9 @@ def build_model_input(
         return Reason.FEATURES_WARMING_UP
     if as_of_ts_ms - window.bars[-1].ts_ms >= engine.bar_interval_ms:
         return Reason.FEATURES_STALE
-    book = _book_of(feature_set, window)
-    if isinstance(book, Reason):
-        return book
+    book = window.l2_snapshot if feature_set.reads_book else None
+    if feature_set.reads_book and (book is None or is_stale(book, as_of_ts_ms, engine)):
+        return Reason.FEATURES_MISSING if book is None else Reason.FEATURES_STALE
     try:
         snapshot = build_feature_snapshot(
             engine,
@@ -107,8 +109,7 @@ def build_model_input(
     except InvalidField:
         # Prices so far apart that an indicator leaves its range.
         return Reason.FEATURES_MISSING
-    reader = RowReader(feature_set, window, snapshot, book=book, caller_values=caller_values)
-    values = _packed(reader)
+    values = _packed(RowReader(feature_set, window, snapshot, caller_values=caller_values).values())
     if values is None:
         return Reason.FEATURES_MISSING
     hashes = tuple(snapshot_hash(used) for used in (snapshot, book) if used is not None)
@@ -128,20 +129,8 @@ def build_model_input(
     )
 
 
-def _book_of(feature_set: FeatureSet, window: HistoryWindow) -> L2FeatureSnapshot | Reason | None:
-    """Give the book that features read, None where none does, or why there is none to read."""
-    if not feature_set.reads_book:
-        return None
-    book = window.l2_snapshot
-    if book is None:
-        return Reason.FEATURES_MISSING
-    age_ms = window.as_of_ts_ms - book.ts_ms
-    return Reason.FEATURES_STALE if age_ms > feature_set.engine.bar_interval_ms else book
-
-
-def _packed(reader: RowReader) -> bytes | None:
+def _packed(values: Sequence[float] | None) -> bytes | None:
     """Give the input as little-endian float32, or None when a value cannot be had."""
-    values = reader.values()
     if values is None:
         return None
     try:

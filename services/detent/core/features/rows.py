@@ -11,7 +11,7 @@ from decimal import Decimal
 from detent.contracts.errors import InvalidField
 from detent.contracts.market import Quote
 from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
-from detent.core.features.book_values import book_value
+from detent.core.features.book_values import book_value, is_stale
 from detent.core.features.feature_set import (
     BOOK_TRANSFORMS,
     FeatureSet,
@@ -35,7 +35,6 @@ class RowReader:
         window: HistoryWindow,
         snapshot: FeatureSnapshot,
         *,
-        book: L2FeatureSnapshot | None,
         caller_values: Mapping[str, Decimal],
     ) -> None:
         """Start at an instant.
@@ -44,13 +43,11 @@ class RowReader:
             feature_set: What the model is given.
             window: What was known as of the instant.
             snapshot: Snapshot of the instant.
-            book: Book snapshot of the instant, where a feature reads it.
             caller_values: What the strategist said of the instant, by name.
         """
         self._set = feature_set
         self._window = window
         self._closes = [float(bar.close) for bar in window.bars]
-        self._book = book
         self._caller = caller_values
         self._newest = snapshot
         self._snapshots: dict[int, FeatureSnapshot | None] = {}
@@ -59,16 +56,12 @@ class RowReader:
     def values(self) -> list[float] | None:
         """Give all values of the input, oldest row first; None when one cannot be had."""
         values = []
-        try:
-            for back in range(self._set.window_rows - 1, -1, -1):
-                for spec in self._set.features:
-                    value = _normalised(spec, self.value(spec, back))
-                    if value is None:
-                        return None
-                    values.append(value)
-        except (OverflowError, ValueError):
-            # A sum beyond what a float holds, or of infinities.
-            return None
+        for back in range(self._set.window_rows - 1, -1, -1):
+            for spec in self._set.features:
+                value = _normalised(spec, self.value(spec, back))
+                if value is None:
+                    return None
+                values.append(value)
         return values
 
     def value(self, spec: FeatureSpec, back: int) -> float | None:
@@ -80,16 +73,17 @@ class RowReader:
         """
         key = spec.name, back
         if key not in self._known:
-            self._known[key] = self._computed(spec, back)
+            try:
+                self._known[key] = self._computed(spec, back)
+            except (OverflowError, ValueError):
+                # A sum beyond what a float holds, or of infinities.
+                self._known[key] = None
         return self._known[key]
 
     def _computed(self, spec: FeatureSpec, back: int) -> float | None:
-        if spec.transform in OF_ONE_ROW:
-            return self._of_one_row(spec, back)
-        if spec.transform in BOOK_TRANSFORMS:
-            # Held for the instant alone; a set that asks for its past is refused when built.
-            book = self._book if back == 0 else None
-            return None if book is None else book_value(spec.transform, book)
+        if back == 0 and spec.transform in OF_ONE_ROW:
+            # What most features of most sets are; the window holds enough bars for the newest row.
+            return feature_value(spec, self._closes, self._newest)
         if spec.sources:
             return self._derived(spec, back)
         if spec.transform is FeatureTransform.CALLER:
@@ -98,26 +92,21 @@ class RowReader:
         if spec.transform in OF_QUOTE:
             quote = self._quote(back)
             return None if quote is None else OF_QUOTE[spec.transform](quote)
+        if spec.transform in BOOK_TRANSFORMS:
+            book = self._book(back)
+            return None if book is None else book_value(spec.transform, book)
         needed = spec.bars_needed(self._set.engine)
         end = len(self._window.bars) - back
         if end < needed:
             return None
         if spec.transform in OF_BAR:
             return OF_BAR[spec.transform](self._window.bars[end - 1])
-        assert spec.window_bars is not None, "checked when it was built"
-        return OF_BARS[spec.transform](self._window.bars[end - needed : end], spec.window_bars)
-
-    def _of_one_row(self, spec: FeatureSpec, back: int) -> float | None:
-        """Compute what reads the closes or the snapshot of its row."""
-        if back == 0:
-            return feature_value(spec, self._closes, self._newest)
+        if spec.transform in OF_BARS:
+            assert spec.window_bars is not None, "checked when it was built"
+            return OF_BARS[spec.transform](self._window.bars[end - needed : end], spec.window_bars)
         if spec.window_bars is None:
             snapshot = self._snapshot(back)
             return None if snapshot is None else feature_value(spec, (), snapshot)
-        end = len(self._closes) - back
-        needed = spec.bars_needed(self._set.engine)
-        if end < needed:
-            return None
         return feature_value(spec, self._closes[end - needed : end], self._newest)
 
     def _derived(self, spec: FeatureSpec, back: int) -> float | None:
@@ -131,6 +120,13 @@ class RowReader:
 
     def _quote(self, back: int) -> Quote | None:
         return self._window.quote if back == 0 else self._window.quotes[-1 - back]
+
+    def _book(self, back: int) -> L2FeatureSnapshot | None:
+        """Give what the last book before the close of a bar said, unless it was stale by then."""
+        window = self._window
+        book = window.l2_snapshot if back == 0 else window.l2_snapshots[-1 - back]
+        read_ts_ms = window.as_of_ts_ms if back == 0 else window.bars[-1 - back].ts_ms
+        return None if book is None or is_stale(book, read_ts_ms, self._set.engine) else book
 
     def _snapshot(self, back: int) -> FeatureSnapshot | None:
         """Give the snapshot as it stood at the close of an earlier bar."""

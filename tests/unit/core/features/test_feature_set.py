@@ -203,15 +203,6 @@ def test_feature_that_no_input_provides_is_refused(
             )
         ),
         pytest.param(
-            (
-                feature(FeatureTransform.DEPTH_IMBALANCE),
-                derived(FeatureTransform.ROLLING_MEAN, "depth_imbalance"),
-            ),
-            EngineConfig(book=BookConfig()),
-            "features[1].name",
-            id="past of a book",
-        ),
-        pytest.param(
             (caller_feature("volume"),), EngineConfig(), "features[0].name", id="caller's column"
         ),
     ],

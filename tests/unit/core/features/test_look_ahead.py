@@ -213,8 +213,8 @@ def test_no_later_book_changes_an_earlier_reading(
 def test_every_transform_is_read_for_the_future_it_must_not_know() -> None:
     read = {spec.transform for spec in (*ALL_TRANSFORMS, *OF_TRADES)}
 
-    # A caller feature comes with the question and has no past that a bar could change; what
-    # is read from books is held to the same by tests of its own.
+    # A caller feature comes with the question and has no past that a bar could change; what is
+    # read from the book has a test of its own, with books that come late.
     assert set(FeatureTransform) - read == {FeatureTransform.CALLER, *BOOK_TRANSFORMS}
 
 
