@@ -101,3 +101,5 @@ _OF_SNAPSHOT: dict[FeatureTransform, Callable[[FeatureSnapshot], float | None]] 
     FeatureTransform.SPREAD_PCT: _spread_pct,
     FeatureTransform.IMBALANCE_L1: _imbalance_l1,
 }
+# What `feature_value` computes; the other transforms are those of `rows`.
+OF_ONE_ROW = frozenset({*_OF_CLOSES, *_OF_SNAPSHOT})

@@ -18,7 +18,7 @@ from detent.core.features.feature_set import (
     FeatureSpec,
     FeatureTransform,
 )
-from detent.core.features.feature_values import feature_value
+from detent.core.features.feature_values import OF_ONE_ROW, feature_value
 from detent.core.features.history import HistoryWindow
 from detent.core.features.snapshot import build_feature_snapshot
 from detent.core.features.transforms.bar_values import OF_BAR, OF_BARS
@@ -49,7 +49,8 @@ class RowReader:
         self._window = window
         self._closes = [float(bar.close) for bar in window.bars]
         self._caller = caller_values
-        self._snapshots: dict[int, FeatureSnapshot | None] = {0: snapshot}
+        self._newest = snapshot
+        self._snapshots: dict[int, FeatureSnapshot | None] = {}
         self._known: dict[tuple[str, int], float | None] = {}
 
     def values(self) -> list[float] | None:
@@ -80,6 +81,9 @@ class RowReader:
         return self._known[key]
 
     def _computed(self, spec: FeatureSpec, back: int) -> float | None:
+        if back == 0 and spec.transform in OF_ONE_ROW:
+            # What most features of most sets are; the window holds enough bars for the newest row.
+            return feature_value(spec, self._closes, self._newest)
         if spec.sources:
             return self._derived(spec, back)
         if spec.transform is FeatureTransform.CALLER:
@@ -103,9 +107,7 @@ class RowReader:
         if spec.window_bars is None:
             snapshot = self._snapshot(back)
             return None if snapshot is None else feature_value(spec, (), snapshot)
-        newest = self._snapshots[0]
-        assert newest is not None, "given at the start"
-        return feature_value(spec, self._closes[end - needed : end], newest)
+        return feature_value(spec, self._closes[end - needed : end], self._newest)
 
     def _derived(self, spec: FeatureSpec, back: int) -> float | None:
         if spec.transform is FeatureTransform.PRODUCT:

@@ -14,6 +14,7 @@ from tests.unit.core.features.market import (
     READY_MADE,
     SYMBOL,
     bar,
+    book,
     close_ms,
     quote,
     wave,
@@ -22,6 +23,7 @@ from tests.unit.core.features.market import (
 from detent.contracts.calls.feature import ModelInput, SnapshotView
 from detent.contracts.market import Bar, Quote
 from detent.contracts.reasons import Reason
+from detent.core.features.engine import BookConfig
 from detent.core.features.feature_set import (
     FeatureSet,
     FeatureSpec,
@@ -297,3 +299,30 @@ def test_sum_beyond_what_a_float_holds_is_missing() -> None:
     )
 
     assert outcomes(huge, [bar(n, "9" * 39) for n in range(3)])[-1] is Reason.FEATURES_MISSING
+
+
+@pytest.mark.proves("R158")
+def test_order_flow_by_depth_is_the_product_of_quote_and_book() -> None:
+    crossed = FeatureSet(
+        name="crossed",
+        features=(
+            IMBALANCE,
+            feature(FeatureTransform.DEPTH_IMBALANCE),
+            derived(FeatureTransform.PRODUCT, "imbalance_l1", "depth_imbalance"),
+        ),
+        engine=structs.replace(READY_MADE, book=BookConfig()),
+    )
+    history = SymbolHistory(SYMBOL, crossed.engine)
+    for event in (
+        quote(close_ms(0) - 9, bid_qty="3", ask_qty="1"),
+        book(close_ms(0) - 8),
+        bar(0, "100"),
+        book(close_ms(0)),
+    ):
+        history.add(event)
+
+    outcome = build_model_input(crossed, history, as_of_ts_ms=close_ms(0), view=SnapshotView.INPUT)
+
+    imbalance, depth, product = rows_of(outcome)
+    assert abs(depth) > 0
+    assert product == pytest.approx(imbalance * depth, rel=1e-6)
