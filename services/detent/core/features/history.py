@@ -210,7 +210,8 @@ class SymbolHistory:
         self._check_mine("symbol", book.symbol)
         if self.books is None:
             raise InvalidField("book", f"a book of {book.symbol}", "none: no feature reads it")
-        return self.books.add(book, known_ts_ms=self.watermark_ts_ms)
+        # Up to both, somebody may have read already.
+        return self.books.add(book, known_ts_ms=max(self.watermark_ts_ms, self.reach_ts_ms))
 
     def window(self, as_of_ts_ms: int, *, bars_wanted: int) -> HistoryWindow:
         """Read the newest bars, the quote and the book as of an instant.
