@@ -21,8 +21,12 @@ from detent.rpc.status import CODES, INTERNAL_TEXT
 from detent.rpc.tracing import no_tracer
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "ERRORS.md").read_text(encoding="utf-8")
+MALFORMED = ("rows[2].position.equity", "-1", "above 0")
 RAISED: dict[type[DetentError], DetentError] = {
-    errors.InvalidField: InvalidField("rows[2].position.equity", "-1", "above 0"),
+    errors.InvalidField: InvalidField(*MALFORMED),
+    errors.DataLate: errors.DataLate(*MALFORMED),
+    errors.DataCrossed: errors.DataCrossed(*MALFORMED),
+    errors.DataConflict: errors.DataConflict(*MALFORMED),
     errors.BindingMismatch: errors.BindingMismatch("A" * 64, "b" * 64),
     errors.HorizonMismatch: errors.HorizonMismatch("plan.horizon_id", "h8", "h4"),
     errors.ModelNotReady: ModelNotReady("not loaded", gate_reason=Reason.MANIFEST_INVALID),

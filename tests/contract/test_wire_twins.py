@@ -55,7 +55,7 @@ def messages() -> dict[str, Any]:
 def wire_types(hint: Any) -> set[int]:
     """Give the wire types that a domain type may travel as."""
     if typing.get_origin(hint) is tuple:
-        return wire_types(typing.get_args(hint)[0])
+        return wire_types(unwrap_optional(typing.get_args(hint)[0])[0])
     if typing.get_origin(hint) is dict or is_domain_type(hint):
         return {MESSAGE}
     if isinstance(hint, type) and issubclass(hint, StrEnum):

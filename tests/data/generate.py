@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.builders import HOUR_MS, START_MS, model_binding, plan_of, record_of
+from tests.unit.core.features.book_scenarios import WALL_BID
 
 from detent.contracts.binding import PROXY_BINDING, Head, ModelBinding, TrainingWindow
 from detent.contracts.calibration import CalibrationMethod
@@ -28,8 +29,19 @@ from detent.contracts.manifest import (
 )
 from detent.contracts.plan import Plan, PolicyConfig
 from detent.contracts.proxy import PROXY_DEFAULT, ProxyConfig
-from detent.contracts.snapshots import FeatureSnapshot
-from detent.core.features.feature_set import direction_bars_v1, parse_feature_set
+from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
+from detent.core.features.book import build_l2_snapshot
+from detent.core.features.engine import QTY_REF_BASELINE, BookConfig, EngineConfig
+from detent.core.features.feature_set import (
+    BOOK_TRANSFORMS,
+    FeatureSet,
+    FeatureTransform,
+    Normalisation,
+    derived,
+    direction_bars_v1,
+    feature,
+    parse_feature_set,
+)
 from detent.core.features.model_input import features_hash, snapshot_hash
 
 VECTORS_FILE = Path(__file__).parent / "hash_vectors.json"
@@ -47,6 +59,25 @@ SNAPSHOT = FeatureSnapshot(
     net_return_bps=0,
     range_score=0,
     warmup_bars=14,
+)
+
+BOOK_SET = FeatureSet(
+    name="book_v1",
+    features=tuple(feature(transform) for transform in sorted(BOOK_TRANSFORMS)),
+    engine=EngineConfig(book=BookConfig()),
+)
+
+NORMALISED_WINDOW = FeatureSet(
+    name="normalised_window",
+    features=(
+        feature(
+            FeatureTransform.NATR_PCT,
+            normalisation=Normalisation(offset=Decimal("-0.10"), scale=Decimal("2.50")),
+        ),
+        derived(FeatureTransform.ROLLING_MEAN, "natr_pct"),
+    ),
+    engine=EngineConfig(),
+    window_rows=64,
 )
 
 
@@ -97,7 +128,8 @@ def vectors() -> list[dict[str, Any]]:
     return [
         _vector("snapshot_hash", FeatureSnapshot.SCHEMA, SNAPSHOT),
         _features(),
-        _feature_version(),
+        _feature_version("feature_version", direction_bars_v1(HOUR_MS)),
+        _feature_version("feature_version, version 2", NORMALISED_WINDOW),
         _manifest(),
         _vector("proxy_version", ProxyConfig.SCHEMA, PROXY_DEFAULT),
         _vector("binding_hash, proxy", ModelBinding.SCHEMA, PROXY_BINDING),
@@ -105,6 +137,12 @@ def vectors() -> list[dict[str, Any]]:
         _vector("policy_config_hash", PolicyConfig.SCHEMA, plan_of("plan").policy_config),
         _vector("plan", Plan.SCHEMA, plan_of("plan")),
         _vector("record_hash", DecisionRecord.SCHEMA, record_of()),
+        _vector(
+            "snapshot_hash, book",
+            L2FeatureSnapshot.SCHEMA,
+            build_l2_snapshot(WALL_BID, qty_ref=QTY_REF_BASELINE),
+        ),
+        _feature_version("feature_version, with a book", BOOK_SET),
     ]
 
 
@@ -119,12 +157,11 @@ def _vector(name: str, schema: str, value: Any) -> dict[str, Any]:
     }
 
 
-def _feature_version() -> dict[str, Any]:
-    feature_set = direction_bars_v1(HOUR_MS)
+def _feature_version(name: str, feature_set: FeatureSet) -> dict[str, Any]:
     canonical = feature_set.canonical_json
     assert parse_feature_set(canonical) == feature_set
     return {
-        "name": "feature_version",
+        "name": name,
         "schema": json.loads(canonical)["schema"],
         "fields": {k: v for k, v in json.loads(canonical).items() if k != "schema"},
         "canonical": canonical.decode("ascii"),

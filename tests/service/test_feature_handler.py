@@ -153,7 +153,7 @@ async def test_items_are_judged_one_by_one(handler: FeatureHandler) -> None:
     assert (response.accepted_count, response.known_count, response.refused_count) == (3, 1, 3)
     assert [(one.ts_ms, one.reason) for one in response.refusals] == [
         (close_ms(1), ErrorReason.BAR_OUT_OF_ORDER),
-        (close_ms(2), ErrorReason.INVALID_FIELD),
+        (close_ms(2), ErrorReason.DATA_CONFLICT),
         (close_ms(3), ErrorReason.INVALID_FIELD),
     ]
     assert "found '102', expected 101" in response.refusals[1].message
@@ -174,6 +174,7 @@ async def test_late_quote_is_refused_and_reported(handler: FeatureHandler) -> No
     response = await ingest(handler, [quote(close_ms(5)), quote(close_ms(3))])
 
     assert response.refused_count == 1
+    assert response.refusals[0].reason is ErrorReason.DATA_LATE
     assert "the quote is late" in response.refusals[0].message
 
 

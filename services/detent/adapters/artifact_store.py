@@ -248,8 +248,8 @@ def _pin(name: str, contents: Mapping[str, bytes]) -> PinnedManifest:
     feature_set = _parse(FEATURE_SET_FILE, parse_feature_set, contents, Reason.MANIFEST_INVALID)
     if feature_set.feature_version != manifest.feature_version:
         raise _invalid("feature_version", feature_set.feature_version, manifest.feature_version)
-    if feature_set.feature_names != manifest.input_features:
-        raise _invalid("input_features", manifest.input_features, str(feature_set.feature_names))
+    if feature_set.input_names != manifest.input_features:
+        raise _invalid("input_features", manifest.input_features, str(feature_set.input_names))
     interval_ms = feature_set.engine.bar_interval_ms
     if interval_ms != manifest.bar_interval_ms:
         raise _invalid("bar_interval_ms", manifest.bar_interval_ms, str(interval_ms))

@@ -48,10 +48,19 @@ def check_decimal(field: str, value: Decimal, *, above_zero: bool) -> None:
     Raises:
         InvalidField: The value is no `Decimal`, not finite, too long, or out of range.
     """
+    check_signed_decimal(field, value)
+    if (value.is_signed() and value) or (above_zero and not value):
+        raise InvalidField(field, value, "above 0" if above_zero else "at least 0")
+
+
+def check_signed_decimal(field: str, value: Decimal) -> None:
+    """Refuse what is not a finite decimal, of either sign, writable in plain notation.
+
+    Raises:
+        InvalidField: The value is no `Decimal`, not finite, or too long.
+    """
     if not isinstance(value, Decimal) or not value.is_finite():
         raise InvalidField(field, value, "a finite Decimal, never a float")
     # The exponent comes first: writing out 1E+999999999 would take the memory of a house.
     if abs(value.adjusted()) > DECIMAL_CHARS_MAX or len(_plain(value)) > DECIMAL_CHARS_MAX:
         raise InvalidField(field, value, _EXPECTED)
-    if (value.is_signed() and value) or (above_zero and not value):
-        raise InvalidField(field, value, "above 0" if above_zero else "at least 0")

@@ -2,7 +2,10 @@
 
     DetentError
     ├── InvalidField            a field is malformed or out of range
-    │   └── InvalidResponse     the other side's answer is, not our question
+    │   ├── InvalidResponse     the other side's answer is, not our question
+    │   ├── DataLate            a quote is older than what is known
+    │   ├── DataCrossed         a quote bids what it asks, or more
+    │   └── DataConflict        a bar is held already, with other content
     ├── BindingMismatch         the binding hash is not the one bound here
     ├── FeatureVersionMismatch  the feature version is not the binding's
     ├── HorizonMismatch         the plan's horizon or bar is not the artifact's
@@ -64,7 +67,7 @@ class DetentError(Exception):
         error = cls.__new__(cls)
         DetentError.__init__(error, message, **metadata)
         for name, value in metadata.items():
-            if name in ("field", "found", "expected"):
+            if name in ("field", "found", "expected", "rule"):
                 setattr(error, name, value)
         if isinstance(error, ModelNotReady):
             error.gate_reason = Reason(metadata["gate_reason"])
@@ -76,22 +79,54 @@ class InvalidField(DetentError):
 
     reason = ErrorReason.INVALID_FIELD
 
-    def __init__(self, field: str, found: object, expected: str) -> None:
-        """Name the field by its path, what stood there and what should have."""
+    rule: str | None = None
+
+    def __init__(
+        self, field: str, found: object, expected: str, *, rule: str | None = None
+    ) -> None:
+        """Name the field by its path, what stood there and what should have.
+
+        Args:
+            field: Path of the field.
+            found: What stood there.
+            expected: What should have.
+            rule: Name of the rule that was broken, where rules have names.
+        """
         message = f"{field}: found {shown(found)!r}, expected {expected}"
-        super().__init__(message, field=field, found=found, expected=expected)
+        named = {} if rule is None else {"rule": rule}
+        super().__init__(message, field=field, found=found, expected=expected, **named)
         self.field = field
         self.found = found
         self.expected = expected
+        self.rule = rule
 
     def under(self, prefix: str) -> "InvalidField":
-        """Give the same error as seen from an enclosing message."""
+        """Give the same error, of the same kind, as seen from an enclosing message."""
         joint = "" if self.field.startswith("[") or not self.field else "."
-        return InvalidField(f"{prefix}{joint}{self.field}", self.found, self.expected)
+        field = f"{prefix}{joint}{self.field}"
+        return type(self)(field, self.found, self.expected, rule=self.rule)
 
 
 class InvalidResponse(InvalidField):
     """The other side's answer is malformed; raised where it arrives, never sent."""
+
+
+class DataLate(InvalidField):
+    """A quote or a book is older than what is already known of its symbol."""
+
+    reason = ErrorReason.DATA_LATE
+
+
+class DataCrossed(InvalidField):
+    """A quote or a book bids what it asks, or more."""
+
+    reason = ErrorReason.DATA_CROSSED
+
+
+class DataConflict(InvalidField):
+    """A bar or a book repeats the time of one that is held, with other content."""
+
+    reason = ErrorReason.DATA_CONFLICT
 
 
 class BindingMismatch(DetentError):
@@ -160,7 +195,7 @@ class SymbolNotInPlan(DetentError):
 
 
 class BarOutOfOrder(DetentError):
-    """The bar is older than the last one decided."""
+    """The bar is older than the last one decided, or held."""
 
     reason = ErrorReason.BAR_OUT_OF_ORDER
 

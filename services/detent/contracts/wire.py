@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from detent.contracts.compiled import compile_function
 from detent.contracts.decimals import format_decimal, parse_decimal
-from detent.contracts.errors import InvalidField
+from detent.contracts.errors import InvalidField, shown
 from detent.contracts.json_codec import field_hints, is_domain_type, unwrap_optional
 
 T = TypeVar("T")
@@ -98,7 +98,7 @@ def _writer_of(kind: Any) -> Write:
 def _written(hint: Any, field: Any, source: str, names: dict[str, object]) -> str:
     """Give the expression that makes a value what protobuf takes."""
     if typing.get_origin(hint) is tuple:
-        item = _written(typing.get_args(hint)[0], field, "item", names)
+        item = _written(_item_hint(hint)[0], field, "item", names)
         return source if item == "item" else f"[{item} for item in {source}]"
     if hint is Decimal:
         return f"format_decimal({source})"
@@ -120,6 +120,7 @@ def _reader_of(kind: Any) -> Read:
         "InvalidField": InvalidField,
         "missing": _missing,
         "parse_decimal": parse_decimal,
+        "read_each": _read_each,
         "read_list": _read_list,
     }
     lines = []
@@ -146,10 +147,13 @@ def _read(hint: Any, field: Any, *, optional: bool, names: dict[str, object]) ->
     name = field.name
     source = f"message.{name}"
     if typing.get_origin(hint) is tuple:
-        read_item = _item_reader(typing.get_args(hint)[0], field)
+        item, judged_alone = _item_hint(hint)
+        read_item = _item_reader(item, field)
         if read_item is None:
             return f"tuple({source})"
         names[f"read_{name}"] = read_item
+        if judged_alone:
+            return f"read_each(read_{name}, {source})"
         return f"read_list(read_{name}, {name!r}, {source})"
     if typing.get_origin(hint) is dict:
         return f"dict({source})"
@@ -162,6 +166,15 @@ def _read(hint: Any, field: Any, *, optional: bool, names: dict[str, object]) ->
         names[f"read_{name}"] = _reader_of(hint)
         return f"read_{name}({source}, {name!r})"
     return source
+
+
+def _item_hint(hint: Any) -> tuple[Any, bool]:
+    """Give the type of a list's items, and whether each of them is judged alone.
+
+    A list says so by its type: `tuple[Item | InvalidField, ...]`.
+    """
+    item = typing.get_args(hint)[0]
+    return unwrap_optional(item)[0], InvalidField in typing.get_args(item)
 
 
 def _item_reader(hint: Any, field: Any) -> Read | None:
@@ -180,6 +193,31 @@ def _read_list(read: Read, name: str, values: Any) -> tuple[Any, ...]:
         return tuple([read(value, "") for value in values])
     except InvalidField:
         return tuple([read(value, f"{name}[{index}]") for index, value in enumerate(values)])
+
+
+def _read_each(read: Read, values: Any) -> tuple[Any, ...]:
+    """Read the items of a list one by one; a malformed one leaves its error in its place."""
+    items: list[Any] = []
+    for value in values:
+        try:
+            items.append(read(value, ""))
+        except InvalidField as error:
+            error.metadata |= _named(value)
+            # It is a value from here on: what was on the stack need not live as long.
+            items.append(error.with_traceback(None))
+    return tuple(items)
+
+
+def _named(message: Any) -> dict[str, str]:
+    """Give symbol and event time of a message, or of the one thing that it carries, as found."""
+    choices = [message.WhichOneof(choice.name) for choice in message.DESCRIPTOR.oneofs]
+    parts = [message, *(getattr(message, name) for name in choices if name is not None)]
+    return {
+        name: shown(getattr(part, name))
+        for name in ("symbol", "ts_ms")
+        for part in parts
+        if hasattr(part, name)
+    }
 
 
 def _missing(name: str) -> typing.NoReturn:

@@ -136,7 +136,7 @@ def _fit(samples: Samples, feature_set: FeatureSet, *, progress: Progress) -> _F
     # From here on only the exported graph speaks: what is measured is what will be served.
     graph = GraphContract(
         input_name=INPUT_NAME,
-        width=len(feature_set.feature_names),
+        width=len(feature_set.input_names),
         output_name=OUTPUT_NAME,
         classes=len(OUTPUT_CLASSES[Head.DIRECTION]),
     )
@@ -193,7 +193,7 @@ def _report(table: BarTable, recipe: Recipe, fitted: _Fitted, *, model_id: str) 
         bar_count=table.bar_count,
         gap_count=len(table.gaps),
         n_samples=sum(len(part) for part in parts.values()),
-        n_features=len(recipe.feature_set.feature_names),
+        n_features=len(recipe.feature_set.input_names),
         seed=SEED,
         train_accuracy_bps=round(fitted.model.train_accuracy * BPS_ONE),
         class_distribution=tuple(
@@ -235,7 +235,7 @@ def _manifest(
         ),
         feature_version=recipe.feature_set.feature_version,
         input_name=INPUT_NAME,
-        input_features=recipe.feature_set.feature_names,
+        input_features=recipe.feature_set.input_names,
         output_name=OUTPUT_NAME,
         output_classes=OUTPUT_CLASSES[Head.DIRECTION],
         calibration_method=fitted.calibration.method,

@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
-from detent.contracts.errors import DataInvalid
+from detent.contracts.errors import DataInvalid, InvalidField
 from detent.contracts.market import Bar
 from detent.contracts.reasons import Reason
-from detent.core.features.feature_set import FeatureSet
+from detent.core.features.feature_set import FeatureSet, FeatureSpec
 from detent.core.features.rolling import iter_row_blocks
 from detent.offline.bars import BarTable, invalid
 from detent.offline.feature_sets import check_bars_fit
@@ -68,7 +68,7 @@ def audit_features(
     for symbol, bars in sorted(table.bars.items()):
         refusals = _refusals(feature_set, bars)
         present = {
-            spec.name: _present(structs.replace(feature_set, features=(spec,)), bars, refusals)
+            spec.name: _present(_alone(feature_set, spec), bars, refusals)
             for spec in feature_set.features
         }
         audit.extend(_by_window(symbol, bars, refusals, present))
@@ -134,6 +134,22 @@ def audit_reasons(audit: Iterable[AuditRow]) -> tuple[str, ...]:
 
 def _refusals(feature_set: FeatureSet, bars: Sequence[Bar]) -> list[Reason | None]:
     return [one for block in iter_row_blocks(feature_set, bars) for one in block.refusals]
+
+
+def _alone(feature_set: FeatureSet, spec: FeatureSpec) -> FeatureSet:
+    """Give the set of one feature and of what it is made of."""
+    wanted, found = {spec.name}, {spec.name}
+    while found:
+        made_of = (one for one in feature_set.features if one.name in found)
+        found = {source for one in made_of for source in one.sources} - wanted
+        wanted |= found
+    features = tuple(one for one in feature_set.features if one.name in wanted)
+    try:
+        bookless = structs.replace(feature_set.engine, book=None)
+        return structs.replace(feature_set, features=features, engine=bookless)
+    except InvalidField:
+        # A feature reads the book, and a set that does so says how.
+        return structs.replace(feature_set, features=features)
 
 
 def _present(

@@ -59,7 +59,7 @@ def feature_writer(
 
 @contextlib.contextmanager
 def _parquet(part: Path, feature_set: FeatureSet, metadata: dict[str, object]) -> Iterator[Write]:
-    names = feature_set.feature_names
+    names = feature_set.input_names
     schema = pa.schema(
         [
             pa.field("ts_ms", pa.int64(), nullable=False),
@@ -90,12 +90,12 @@ def _parquet(part: Path, feature_set: FeatureSet, metadata: dict[str, object]) -
 def _csv(part: Path, feature_set: FeatureSet, metadata: dict[str, object]) -> Iterator[Write]:
     del metadata
     with part.open("w", encoding="ascii", newline="") as target:
-        target.write(",".join((*KEYS, *feature_set.feature_names, *HASHES)) + "\n")
+        target.write(",".join((*KEYS, *feature_set.input_names, *HASHES)) + "\n")
 
         def write(symbol: str, block: RowBlock) -> None:
             text = io.StringIO()
             rows = csv.writer(text, lineterminator="\n")
-            width = len(feature_set.feature_names)
+            width = len(feature_set.input_names)
             for index, refusal in enumerate(block.refusals):
                 # The shortest text that reads back as the same float32.
                 values = [""] * width if refusal else map(str, block.values[index])

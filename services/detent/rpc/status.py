@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 CODES: dict[type[DetentError], grpc.StatusCode] = {
     errors.InvalidField: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.DataLate: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.DataCrossed: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.DataConflict: grpc.StatusCode.ALREADY_EXISTS,
     errors.BindingMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.FeatureVersionMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.HorizonMismatch: grpc.StatusCode.FAILED_PRECONDITION,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -275,6 +276,14 @@ def _swap_features(contents: dict[str, bytes]) -> dict[str, bytes]:
     return {**contents, "manifest.json": contents["manifest.json"].replace(ordered, swapped)}
 
 
+def _swap_feature_set(contents: dict[str, bytes]) -> dict[str, bytes]:
+    """Permute the features themselves; the file is pinned anew, the version is the old one."""
+    fields = json.loads(contents["feature_set.json"])
+    fields["features"].reverse()
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+    return _with_version_kept(contents, "feature_set.json", text, field="feature_version")
+
+
 def _other_interval(contents: dict[str, bytes]) -> dict[str, bytes]:
     text = contents["manifest.json"].replace(b'interval_ms":3600000', b'interval_ms":900000')
     return {**contents, "manifest.json": text}
@@ -319,10 +328,12 @@ def _endless_number(contents: dict[str, bytes]) -> dict[str, bytes]:
     return {**contents, "manifest.json": b'{"a":' + b"9" * 5_000 + b"}"}
 
 
+@pytest.mark.proves("R34")
 @pytest.mark.parametrize(
     "damage",
     [
         _swap_features,
+        _swap_feature_set,
         _other_interval,
         _other_feature_set,
         _other_calibration,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,13 @@ from detent.contracts.calibration import CalibrationMethod
 from detent.contracts.canonical import sha256_hex
 from detent.contracts.errors import ArtifactInvalid, InvalidField
 from detent.core.evaluation.scores import brier_score
+from detent.core.features.feature_set import (
+    FeatureSet,
+    FeatureTransform,
+    Normalisation,
+    derived,
+    feature,
+)
 from detent.core.signals.calibration import Calibrator
 from detent.offline.bars import table_of
 from detent.offline.building import STAGES
@@ -76,6 +84,42 @@ def test_rebuild_from_the_manifest_alone_gives_the_same_hash(tmp_path: Path) -> 
 
     found = read_artifact(path).manifest
     assert found.model_version_hash == manifest.model_version_hash
+
+
+@pytest.mark.proves("R161", "R155")
+def test_window_of_normalised_features_is_trained_and_verified(tmp_path: Path) -> None:
+    """The graph is as wide as all rows together, and the manifest names every value of them."""
+    window = FeatureSet(
+        name="window",
+        features=(
+            feature(
+                FeatureTransform.RETURN_PCT,
+                1,
+                normalisation=Normalisation(offset=Decimal(0), scale=Decimal("0.25")),
+            ),
+            derived(FeatureTransform.ROLLING_STD, "close"),
+        ),
+        engine=artifact().pinned.feature_set.engine,
+        window_rows=4,
+    )
+
+    path = build_artifact(
+        bar_table(),
+        model_name="window",
+        version=VERSION,
+        horizon_bars=2,
+        horizon_id="h2",
+        created_at=CREATED_AT,
+        out_dir=tmp_path,
+        feature_set=window,
+    )
+
+    found = read_artifact(path)
+    assert found.pinned.feature_set == window
+    assert found.manifest.input_features == window.input_names
+    assert len(window.input_names) == 8
+    assert {len(row.values) for row in found.golden.rows} == {32}
+    verify_artifact(path, model_version_hash=found.manifest.model_version_hash)
 
 
 @pytest.mark.proves("R56")

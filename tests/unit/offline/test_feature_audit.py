@@ -10,6 +10,7 @@ from msgspec import structs
 from tests.unit.artifacts import HOUR_MS, raw_bars
 
 from detent.contracts.errors import DataInvalid
+from detent.core.features.engine import BarSource
 from detent.core.features.feature_set import FeatureTransform, direction_bars_v1, feature
 from detent.offline.bars import BarTable, table_of
 from detent.offline.commands import silent
@@ -20,6 +21,7 @@ from detent.offline.feature_audit import (
     write_audit,
 )
 from detent.offline.feature_build import build_features
+from detent.offline.feature_sets import find_feature_set
 
 HOURLY = direction_bars_v1(HOUR_MS)
 
@@ -68,6 +70,15 @@ def test_feature_that_is_never_there_is_seen() -> None:
     assert rows[0].refused == {"FEATURES_MISSING": 76, "FEATURES_WARMING_UP": 24}
     assert rows[0].present["spread_pct"] == 0
     assert rows[0].present["return_pct_24"] == 76
+
+
+@pytest.mark.parametrize("name", ["direction_bars_v1", "grinder_feature_order_v1"])
+def test_every_set_that_ships_can_be_described_and_audited(name: str) -> None:
+    found = find_feature_set(name, bar_interval_ms=HOUR_MS)
+    engine = structs.replace(found.engine, bar_source=BarSource.READY_MADE)
+    rows = audit_features(two_symbols(50), structs.replace(found, engine=engine), progress=silent)
+
+    assert set(rows[0].present) == set(found.feature_names)
 
 
 @pytest.mark.proves("R300")

@@ -162,5 +162,18 @@ def test_what_cannot_be_built_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_rows_of_several_bars_have_a_column_per_value(tmp_path: Path) -> None:
+    windowed = structs.replace(HOURLY, window_rows=3)
+    table = two_symbols()
+    build_features(table, windowed, out=tmp_path / "rows.parquet", progress=silent)
+
+    names = pq.read_schema(tmp_path / "rows.parquet").names
+    assert names[2:-3] == list(windowed.input_names)
+    rows = pq.read_table(tmp_path / "rows.parquet").to_pylist()
+    expected = list(iter_model_inputs(windowed, table.bars["BTCUSDT"]))[-1]
+    assert isinstance(expected, ModelInput)
+    assert rows[59]["features_hash"] == expected.features_hash
+
+
 def test_few_bars_need_one_process() -> None:
     assert default_processes(two_symbols()) == 1

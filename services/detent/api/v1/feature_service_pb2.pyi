@@ -81,6 +81,7 @@ class IngestMarketDataResponse(_message.Message):
     REFUSED_COUNT_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
     WATERMARKS_FIELD_NUMBER: _builtins.int
+    REFUSAL_COUNTS_FIELD_NUMBER: _builtins.int
     accepted_count: _builtins.int
     """Counts the items that changed the state."""
     known_count: _builtins.int
@@ -95,6 +96,12 @@ class IngestMarketDataResponse(_message.Message):
     def watermarks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Watermark]:
         """Lists how far the data of each symbol touched reach."""
 
+    @_builtins.property
+    def refusal_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusalCount]:
+        """Counts the items that were refused by their reason, all of them and not only those
+        that `refusals` lists. Empty when nothing was refused.
+        """
+
     def __init__(
         self,
         *,
@@ -103,10 +110,11 @@ class IngestMarketDataResponse(_message.Message):
         refused_count: _builtins.int = ...,
         refusals: _abc.Iterable[Global___MarketRefusal] | None = ...,
         watermarks: _abc.Iterable[Global___Watermark] | None = ...,
+        refusal_counts: _abc.Iterable[Global___RefusalCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "known_count", b"known_count", "refusals", b"refusals", "refused_count", b"refused_count", "watermarks", b"watermarks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "known_count", b"known_count", "refusal_counts", b"refusal_counts", "refusals", b"refusals", "refused_count", b"refused_count", "watermarks", b"watermarks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -122,6 +130,7 @@ class GetFeatureSnapshotsRequest(_message.Message):
     AS_OF_TS_MS_FIELD_NUMBER: _builtins.int
     SYMBOLS_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
+    CALLER_FEATURES_FIELD_NUMBER: _builtins.int
     binding_hash: _builtins.str
     """Holds the binding, 64 lowercase hex."""
     as_of_ts_ms: _builtins.int
@@ -132,6 +141,14 @@ class GetFeatureSnapshotsRequest(_message.Message):
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Lists the symbols, 1 to 5000, without repeats."""
 
+    @_builtins.property
+    def caller_features(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallerFeatures]:
+        """Lists what only the caller knows, at most one entry per symbol asked for. A
+        symbol whose entry lacks a caller feature of the feature set is refused with
+        `REASON_FEATURES_MISSING`; a feature that the set does not declare fails the
+        call.
+        """
+
     def __init__(
         self,
         *,
@@ -139,10 +156,11 @@ class GetFeatureSnapshotsRequest(_message.Message):
         as_of_ts_ms: _builtins.int = ...,
         symbols: _abc.Iterable[_builtins.str] | None = ...,
         view: Global___SnapshotView.ValueType = ...,
+        caller_features: _abc.Iterable[Global___CallerFeatures] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_ts_ms", b"as_of_ts_ms", "binding_hash", b"binding_hash", "symbols", b"symbols", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_ts_ms", b"as_of_ts_ms", "binding_hash", b"binding_hash", "caller_features", b"caller_features", "symbols", b"symbols", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -250,6 +268,7 @@ class MarketEvent(_message.Message):
 
     BAR_FIELD_NUMBER: _builtins.int
     QUOTE_FIELD_NUMBER: _builtins.int
+    BOOK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def bar(self) -> _market_pb2.Bar:
         """Carries a finished bar."""
@@ -258,21 +277,80 @@ class MarketEvent(_message.Message):
     def quote(self) -> _market_pb2.Quote:
         """Carries a quote."""
 
+    @_builtins.property
+    def book(self) -> _market_pb2.Book:
+        """Carries an order book."""
+
     def __init__(
         self,
         *,
         bar: _market_pb2.Bar | None = ...,
         quote: _market_pb2.Quote | None = ...,
+        book: _market_pb2.Book | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "event", b"event", "quote", b"quote"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "book", b"book", "event", b"event", "quote", b"quote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "event", b"event", "quote", b"quote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "book", b"book", "event", b"event", "quote", b"quote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["bar", "quote"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["bar", "quote", "book"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___MarketEvent: _TypeAlias = MarketEvent  # noqa: Y015
+
+@_typing.final
+class CallerFeatures(_message.Message):
+    """Carries what only the caller knows of one symbol at the instant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """Names the instrument."""
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallerFeature]:
+        """Lists the features, 1 to 1024, each name once, in any order."""
+
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        features: _abc.Iterable[Global___CallerFeature] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallerFeatures: _TypeAlias = CallerFeatures  # noqa: Y015
+
+@_typing.final
+class CallerFeature(_message.Message):
+    """Carries one feature that only the caller knows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Names the feature, as the feature set declares it."""
+    value: _builtins.str
+    """Decimal string: the value before normalisation, of either sign."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallerFeature: _TypeAlias = CallerFeature  # noqa: Y015
 
 @_typing.final
 class MarketRefusal(_message.Message):
@@ -284,14 +362,17 @@ class MarketRefusal(_message.Message):
     TS_MS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
-    """Names the instrument, as found."""
+    """Names the instrument, as found and cut to 120 characters. Empty when none was there."""
     ts_ms: _builtins.int
-    """Holds the event time, as found."""
+    """Holds the event time, as found; 0 when none was there."""
     reason: _reason_pb2.ErrorReason.ValueType
     """Says why."""
     message: _builtins.str
     """States what was found and what was expected."""
+    index: _builtins.int
+    """Holds the place of the item in the stream, counted from 0 over all messages."""
     def __init__(
         self,
         *,
@@ -299,14 +380,41 @@ class MarketRefusal(_message.Message):
         ts_ms: _builtins.int = ...,
         reason: _reason_pb2.ErrorReason.ValueType = ...,
         message: _builtins.str = ...,
+        index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "symbol", b"symbol", "ts_ms", b"ts_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "message", b"message", "reason", b"reason", "symbol", b"symbol", "ts_ms", b"ts_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MarketRefusal: _TypeAlias = MarketRefusal  # noqa: Y015
+
+@_typing.final
+class RefusalCount(_message.Message):
+    """Counts the refused items of one stream that have one reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    reason: _reason_pb2.ErrorReason.ValueType
+    """Says why they were refused."""
+    count: _builtins.int
+    """Counts them, at least 1."""
+    def __init__(
+        self,
+        *,
+        reason: _reason_pb2.ErrorReason.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusalCount: _TypeAlias = RefusalCount  # noqa: Y015
 
 @_typing.final
 class Watermark(_message.Message):

@@ -57,10 +57,12 @@ class FeatureServiceServicer:
     """
 
     def IngestMarketData(self, request_iterator, context):
-        """Takes bars and quotes and acknowledges how far the data reach.
+        """Takes bars, quotes and books and acknowledges how far the data reach.
 
-        Items are judged one by one: a refused item is reported and does not stop the
-        others. A repeated identical bar is accepted once and counted as known.
+        Items are judged one by one: a refused item, malformed ones included, is reported
+        and counted under its reason and does not stop the others. A repeated identical
+        item is accepted once and counted as known. Only a message that does not parse, or
+        carries too many events, ends the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

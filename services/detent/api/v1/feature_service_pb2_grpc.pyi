@@ -34,10 +34,12 @@ class FeatureServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FeatureServiceAsyncStub: ...
     IngestMarketData: _grpc.StreamUnaryMultiCallable[_feature_service_pb2.IngestMarketDataRequest, _feature_service_pb2.IngestMarketDataResponse]
-    """Takes bars and quotes and acknowledges how far the data reach.
+    """Takes bars, quotes and books and acknowledges how far the data reach.
 
-    Items are judged one by one: a refused item is reported and does not stop the
-    others. A repeated identical bar is accepted once and counted as known.
+    Items are judged one by one: a refused item, malformed ones included, is reported
+    and counted under its reason and does not stop the others. A repeated identical
+    item is accepted once and counted as known. Only a message that does not parse, or
+    carries too many events, ends the stream.
     """
     GetFeatureSnapshots: _grpc.UnaryUnaryMultiCallable[_feature_service_pb2.GetFeatureSnapshotsRequest, _feature_service_pb2.GetFeatureSnapshotsResponse]
     """Gives the model inputs of many symbols as of one instant.
@@ -55,10 +57,12 @@ class FeatureServiceAsyncStub(FeatureServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     IngestMarketData: _aio.StreamUnaryMultiCallable[_feature_service_pb2.IngestMarketDataRequest, _feature_service_pb2.IngestMarketDataResponse]  # type: ignore[assignment]
-    """Takes bars and quotes and acknowledges how far the data reach.
+    """Takes bars, quotes and books and acknowledges how far the data reach.
 
-    Items are judged one by one: a refused item is reported and does not stop the
-    others. A repeated identical bar is accepted once and counted as known.
+    Items are judged one by one: a refused item, malformed ones included, is reported
+    and counted under its reason and does not stop the others. A repeated identical
+    item is accepted once and counted as known. Only a message that does not parse, or
+    carries too many events, ends the stream.
     """
     GetFeatureSnapshots: _aio.UnaryUnaryMultiCallable[_feature_service_pb2.GetFeatureSnapshotsRequest, _feature_service_pb2.GetFeatureSnapshotsResponse]  # type: ignore[assignment]
     """Gives the model inputs of many symbols as of one instant.
@@ -79,10 +83,12 @@ class FeatureServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_feature_service_pb2.IngestMarketDataRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_feature_service_pb2.IngestMarketDataResponse, _abc.Awaitable[_feature_service_pb2.IngestMarketDataResponse]]:
-        """Takes bars and quotes and acknowledges how far the data reach.
+        """Takes bars, quotes and books and acknowledges how far the data reach.
 
-        Items are judged one by one: a refused item is reported and does not stop the
-        others. A repeated identical bar is accepted once and counted as known.
+        Items are judged one by one: a refused item, malformed ones included, is reported
+        and counted under its reason and does not stop the others. A repeated identical
+        item is accepted once and counted as known. Only a message that does not parse, or
+        carries too many events, ends the stream.
         """
 
     @_abc_1.abstractmethod

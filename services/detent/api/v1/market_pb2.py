@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64\x65tent/api/v1/market.proto\x12\rdetent.api.v1\"\x81\x01\n\x03\x42\x61r\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\r\n\x05ts_ms\x18\x02 \x01(\x03\x12\x13\n\x0binterval_ms\x18\x03 \x01(\x03\x12\x0c\n\x04open\x18\x04 \x01(\t\x12\x0c\n\x04high\x18\x05 \x01(\t\x12\x0b\n\x03low\x18\x06 \x01(\t\x12\r\n\x05\x63lose\x18\x07 \x01(\t\x12\x0e\n\x06volume\x18\x08 \x01(\t\"n\n\x05Quote\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\r\n\x05ts_ms\x18\x02 \x01(\x03\x12\x11\n\tbid_price\x18\x03 \x01(\t\x12\x11\n\task_price\x18\x04 \x01(\t\x12\x0f\n\x07\x62id_qty\x18\x05 \x01(\t\x12\x0f\n\x07\x61sk_qty\x18\x06 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64\x65tent/api/v1/market.proto\x12\rdetent.api.v1\"\xc9\x01\n\x03\x42\x61r\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\r\n\x05ts_ms\x18\x02 \x01(\x03\x12\x13\n\x0binterval_ms\x18\x03 \x01(\x03\x12\x0c\n\x04open\x18\x04 \x01(\t\x12\x0c\n\x04high\x18\x05 \x01(\t\x12\x0b\n\x03low\x18\x06 \x01(\t\x12\r\n\x05\x63lose\x18\x07 \x01(\t\x12\x0e\n\x06volume\x18\x08 \x01(\t\x12\x11\n\x04vwap\x18\t \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0c\x66unding_rate\x18\n \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05_vwapB\x0f\n\r_funding_rate\"n\n\x05Quote\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\r\n\x05ts_ms\x18\x02 \x01(\x03\x12\x11\n\tbid_price\x18\x03 \x01(\t\x12\x11\n\task_price\x18\x04 \x01(\t\x12\x0f\n\x07\x62id_qty\x18\x05 \x01(\t\x12\x0f\n\x07\x61sk_qty\x18\x06 \x01(\t\"\x93\x01\n\x04\x42ook\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\r\n\x05ts_ms\x18\x02 \x01(\x03\x12\r\n\x05venue\x18\x03 \x01(\t\x12\r\n\x05\x64\x65pth\x18\x04 \x01(\x05\x12&\n\x04\x62ids\x18\x05 \x03(\x0b\x32\x18.detent.api.v1.BookLevel\x12&\n\x04\x61sks\x18\x06 \x03(\x0b\x32\x18.detent.api.v1.BookLevel\"\'\n\tBookLevel\x12\r\n\x05price\x18\x01 \x01(\t\x12\x0b\n\x03qty\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'detent.api.v1.market_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BAR']._serialized_start=46
-  _globals['_BAR']._serialized_end=175
-  _globals['_QUOTE']._serialized_start=177
-  _globals['_QUOTE']._serialized_end=287
+  _globals['_BAR']._serialized_end=247
+  _globals['_QUOTE']._serialized_start=249
+  _globals['_QUOTE']._serialized_end=359
+  _globals['_BOOK']._serialized_start=362
+  _globals['_BOOK']._serialized_end=509
+  _globals['_BOOKLEVEL']._serialized_start=511
+  _globals['_BOOKLEVEL']._serialized_end=550
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -30,6 +32,8 @@ class Bar(_message.Message):
     LOW_FIELD_NUMBER: _builtins.int
     CLOSE_FIELD_NUMBER: _builtins.int
     VOLUME_FIELD_NUMBER: _builtins.int
+    VWAP_FIELD_NUMBER: _builtins.int
+    FUNDING_RATE_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Names the instrument, for example `EURUSD`."""
     ts_ms: _builtins.int
@@ -48,6 +52,14 @@ class Bar(_message.Message):
     """Decimal string: the last price, above 0."""
     volume: _builtins.str
     """Decimal string: traded quantity in base units, at least 0."""
+    vwap: _builtins.str
+    """Decimal string: the volume-weighted price of the bar, above 0. Absent when
+    the source has none.
+    """
+    funding_rate: _builtins.str
+    """Decimal string: the funding rate that holds at the close, as a share of the
+    notional per funding period, of either sign. Absent when the source has none.
+    """
     def __init__(
         self,
         *,
@@ -59,12 +71,21 @@ class Bar(_message.Message):
         low: _builtins.str = ...,
         close: _builtins.str = ...,
         volume: _builtins.str = ...,
+        vwap: _builtins.str | None = ...,
+        funding_rate: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_funding_rate", b"_funding_rate", "_vwap", b"_vwap", "funding_rate", b"funding_rate", "vwap", b"vwap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "high", b"high", "interval_ms", b"interval_ms", "low", b"low", "open", b"open", "symbol", b"symbol", "ts_ms", b"ts_ms", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_funding_rate", b"_funding_rate", "_vwap", b"_vwap", "close", b"close", "funding_rate", b"funding_rate", "high", b"high", "interval_ms", b"interval_ms", "low", b"low", "open", b"open", "symbol", b"symbol", "ts_ms", b"ts_ms", "volume", b"volume", "vwap", b"vwap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__funding_rate: _TypeAlias = _typing.Literal["funding_rate"]  # noqa: Y015
+    _WhichOneofArgType__funding_rate: _TypeAlias = _typing.Literal["_funding_rate", b"_funding_rate"]  # noqa: Y015
+    _WhichOneofReturnType__vwap: _TypeAlias = _typing.Literal["vwap"]  # noqa: Y015
+    _WhichOneofArgType__vwap: _TypeAlias = _typing.Literal["_vwap", b"_vwap"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__funding_rate) -> _WhichOneofReturnType__funding_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__vwap) -> _WhichOneofReturnType__vwap | None: ...
 
 Global___Bar: _TypeAlias = Bar  # noqa: Y015
 
@@ -109,3 +130,77 @@ class Quote(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Quote: _TypeAlias = Quote  # noqa: Y015
+
+@_typing.final
+class Book(_message.Message):
+    """Carries the order book of one symbol on one venue at one instant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    TS_MS_FIELD_NUMBER: _builtins.int
+    VENUE_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    BIDS_FIELD_NUMBER: _builtins.int
+    ASKS_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """Names the instrument."""
+    ts_ms: _builtins.int
+    """Holds the event time, Unix milliseconds UTC."""
+    venue: _builtins.str
+    """Names the exchange, in upper case."""
+    depth: _builtins.int
+    """Counts the levels of each side, 0 to 1000."""
+    @_builtins.property
+    def bids(self) -> _containers.RepeatedCompositeFieldContainer[Global___BookLevel]:
+        """Lists the bids, best first: exactly `depth`, each price below the one before."""
+
+    @_builtins.property
+    def asks(self) -> _containers.RepeatedCompositeFieldContainer[Global___BookLevel]:
+        """Lists the asks, best first: exactly `depth`, each price above the one before,
+        and the first above the first bid.
+        """
+
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        ts_ms: _builtins.int = ...,
+        venue: _builtins.str = ...,
+        depth: _builtins.int = ...,
+        bids: _abc.Iterable[Global___BookLevel] | None = ...,
+        asks: _abc.Iterable[Global___BookLevel] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks", "bids", b"bids", "depth", b"depth", "symbol", b"symbol", "ts_ms", b"ts_ms", "venue", b"venue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Book: _TypeAlias = Book  # noqa: Y015
+
+@_typing.final
+class BookLevel(_message.Message):
+    """Carries one price level of an order book."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRICE_FIELD_NUMBER: _builtins.int
+    QTY_FIELD_NUMBER: _builtins.int
+    price: _builtins.str
+    """Decimal string: the price, above 0."""
+    qty: _builtins.str
+    """Decimal string: the quantity at the price in base units, above 0."""
+    def __init__(
+        self,
+        *,
+        price: _builtins.str = ...,
+        qty: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "qty", b"qty"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BookLevel: _TypeAlias = BookLevel  # noqa: Y015

@@ -326,7 +326,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SYMBOL_NOT_IN_PLAN: _ErrorReason.ValueType  # 9
     """The plan does not name the symbol. Metadata: symbol, plan_id. Status: INVALID_ARGUMENT."""
     ERROR_REASON_BAR_OUT_OF_ORDER: _ErrorReason.ValueType  # 10
-    """The bar is older than the last one decided. Metadata: symbol, ts_ms, last_ts_ms. Status: FAILED_PRECONDITION."""
+    """The bar is older than the last one decided, or held. Metadata: symbol, ts_ms, last_ts_ms. Status: FAILED_PRECONDITION."""
     ERROR_REASON_BAR_FROM_FUTURE: _ErrorReason.ValueType  # 11
     """The bar closes later than the clock allows. Metadata: ts_ms, now_ms. Status: FAILED_PRECONDITION."""
     ERROR_REASON_DECISION_CONFLICT: _ErrorReason.ValueType  # 12
@@ -347,6 +347,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Something failed that has no reason of its own; the log has it. Status: INTERNAL."""
     ERROR_REASON_HORIZON_MISMATCH: _ErrorReason.ValueType  # 20
     """The plan's horizon or bar is not the one that the artifact was trained on. Metadata: field, found, expected. Status: FAILED_PRECONDITION."""
+    ERROR_REASON_DATA_LATE: _ErrorReason.ValueType  # 21
+    """A quote or a book is older than what is already known of its symbol. Metadata: field, found, expected. Status: FAILED_PRECONDITION."""
+    ERROR_REASON_DATA_CROSSED: _ErrorReason.ValueType  # 22
+    """A quote or a book bids what it asks, or more. Metadata: field, found, expected. Status: INVALID_ARGUMENT."""
+    ERROR_REASON_DATA_CONFLICT: _ErrorReason.ValueType  # 23
+    """A bar or a book repeats the time of one that is held, with other content. Metadata: field, found, expected. Status: ALREADY_EXISTS."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Says why a call was refused; the `reason` of `google.rpc.ErrorInfo`, whose domain is
@@ -374,7 +380,7 @@ ERROR_REASON_PLAN_CONFLICT: ErrorReason.ValueType  # 8
 ERROR_REASON_SYMBOL_NOT_IN_PLAN: ErrorReason.ValueType  # 9
 """The plan does not name the symbol. Metadata: symbol, plan_id. Status: INVALID_ARGUMENT."""
 ERROR_REASON_BAR_OUT_OF_ORDER: ErrorReason.ValueType  # 10
-"""The bar is older than the last one decided. Metadata: symbol, ts_ms, last_ts_ms. Status: FAILED_PRECONDITION."""
+"""The bar is older than the last one decided, or held. Metadata: symbol, ts_ms, last_ts_ms. Status: FAILED_PRECONDITION."""
 ERROR_REASON_BAR_FROM_FUTURE: ErrorReason.ValueType  # 11
 """The bar closes later than the clock allows. Metadata: ts_ms, now_ms. Status: FAILED_PRECONDITION."""
 ERROR_REASON_DECISION_CONFLICT: ErrorReason.ValueType  # 12
@@ -395,4 +401,10 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 19
 """Something failed that has no reason of its own; the log has it. Status: INTERNAL."""
 ERROR_REASON_HORIZON_MISMATCH: ErrorReason.ValueType  # 20
 """The plan's horizon or bar is not the one that the artifact was trained on. Metadata: field, found, expected. Status: FAILED_PRECONDITION."""
+ERROR_REASON_DATA_LATE: ErrorReason.ValueType  # 21
+"""A quote or a book is older than what is already known of its symbol. Metadata: field, found, expected. Status: FAILED_PRECONDITION."""
+ERROR_REASON_DATA_CROSSED: ErrorReason.ValueType  # 22
+"""A quote or a book bids what it asks, or more. Metadata: field, found, expected. Status: INVALID_ARGUMENT."""
+ERROR_REASON_DATA_CONFLICT: ErrorReason.ValueType  # 23
+"""A bar or a book repeats the time of one that is held, with other content. Metadata: field, found, expected. Status: ALREADY_EXISTS."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

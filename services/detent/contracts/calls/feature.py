@@ -1,5 +1,6 @@
 """Hold the requests and responses of `FeatureService`."""
 
+from decimal import Decimal
 from enum import StrEnum
 
 import msgspec
@@ -8,17 +9,20 @@ from detent.contracts.checks import (
     check_count,
     check_exactly_one,
     check_hash64,
+    check_name,
     check_symbol,
     check_ts_ms,
     check_unique,
 )
+from detent.contracts.decimals import check_signed_decimal
 from detent.contracts.errors import InvalidField
-from detent.contracts.market import Bar, Quote
+from detent.contracts.market import Bar, Book, Quote
 from detent.contracts.reasons import ErrorReason, Reason
 from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
 from detent.contracts.units import ROWS_MAX
 
 INPUT_BYTES_MAX = 4 * 65_536
+CALLER_FEATURES_MAX = 1_024
 
 
 class SnapshotView(StrEnum):
@@ -33,16 +37,21 @@ class MarketEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     bar: Bar | None = None
     quote: Quote | None = None
+    book: Book | None = None
 
     def __post_init__(self) -> None:
         """Refuse an item that is nothing or two things."""
-        check_exactly_one("event", bar=self.bar, quote=self.quote)
+        check_exactly_one("event", bar=self.bar, quote=self.quote, book=self.book)
 
 
 class IngestMarketDataRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Carries some market data, oldest first."""
+    """Carries some market data, oldest first.
 
-    events: tuple[MarketEvent, ...]
+    Attributes:
+        events: The items; where one was malformed, the error that it is stands in its place.
+    """
+
+    events: tuple[MarketEvent | InvalidField, ...]
 
     def __post_init__(self) -> None:
         """Refuse more than one message should carry."""
@@ -50,12 +59,28 @@ class IngestMarketDataRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MarketRefusal(msgspec.Struct, frozen=True, kw_only=True):
-    """Reports an item that was refused, as it was found."""
+    """Reports an item that was refused, as it was found.
+
+    Attributes:
+        symbol: Instrument; empty when none was there.
+        ts_ms: Event time; 0 when none was there.
+        reason: Why.
+        message: What was found and what was expected.
+        index: Place of the item in the stream, from 0 over all messages.
+    """
 
     symbol: str
     ts_ms: int
     reason: ErrorReason
     message: str
+    index: int
+
+
+class RefusalCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts the refused items of one stream that have one reason."""
+
+    reason: ErrorReason
+    count: int
 
 
 class Watermark(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,13 +91,48 @@ class Watermark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IngestMarketDataResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """Acknowledges market data."""
+    """Acknowledges market data.
+
+    Attributes:
+        accepted_count: Items that changed the state.
+        known_count: Items that repeated what was known.
+        refused_count: Items that were refused.
+        refusals: The first of them.
+        watermarks: How far the data of each symbol touched reach.
+        refusal_counts: All of them, by reason.
+    """
 
     accepted_count: int
     known_count: int
     refused_count: int
     refusals: tuple[MarketRefusal, ...]
     watermarks: tuple[Watermark, ...]
+    refusal_counts: tuple[RefusalCount, ...]
+
+
+class CallerFeature(msgspec.Struct, frozen=True, kw_only=True):
+    """Carries one feature that only the caller knows, before normalisation."""
+
+    name: str
+    value: Decimal
+
+    def __post_init__(self) -> None:
+        """Refuse what is no name and what is no decimal."""
+        check_name("name", self.name)
+        check_signed_decimal("value", self.value)
+
+
+class CallerFeatures(msgspec.Struct, frozen=True, kw_only=True):
+    """Carries what only the caller knows of one symbol at the instant, in any order."""
+
+    symbol: str
+    features: tuple[CallerFeature, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse an entry that says nothing, or one thing twice."""
+        check_symbol("symbol", self.symbol)
+        check_count("features", self.features, 1, CALLER_FEATURES_MAX)
+        check_unique("features", [one.name for one in self.features])
 
 
 class GetFeatureSnapshotsRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,14 +142,24 @@ class GetFeatureSnapshotsRequest(msgspec.Struct, frozen=True, kw_only=True):
     as_of_ts_ms: int
     symbols: tuple[str, ...]
     view: SnapshotView
+    caller_features: tuple[CallerFeatures, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse an instant that is none and symbols named twice."""
+        """Refuse an instant that is none, symbols named twice, and words on others."""
         check_ts_ms("as_of_ts_ms", self.as_of_ts_ms)
         check_count("symbols", self.symbols, 1, ROWS_MAX)
         check_unique("symbols", self.symbols)
         for symbol in self.symbols:
             check_symbol("symbols", symbol)
+        if not self.caller_features:
+            return
+        check_count("caller_features", self.caller_features, 0, ROWS_MAX)
+        said_of = [said.symbol for said in self.caller_features]
+        check_unique("caller_features", said_of)
+        asked = set(self.symbols)
+        for index, symbol in enumerate(said_of):
+            if symbol not in asked:
+                raise InvalidField(f"caller_features[{index}].symbol", symbol, "a symbol asked for")
 
 
 class ModelInput(msgspec.Struct, frozen=True, kw_only=True):

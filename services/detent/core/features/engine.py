@@ -1,14 +1,18 @@
-"""Holds what a feature engine is built with: interval, periods, memory, source of bars."""
+"""Holds what a feature engine is built with: interval, periods, memory, source of bars, book."""
 
+from decimal import Decimal
 from enum import StrEnum
+from typing import ClassVar
 
 import msgspec
 
 from detent.contracts.checks import check_int
+from detent.contracts.decimals import check_decimal
 from detent.contracts.errors import InvalidField
 from detent.contracts.market import INTERVAL_MS_MAX
 
 BARS_HELD_MAX = 100_000
+QTY_REF_BASELINE = Decimal("0.003")
 
 
 class BarSource(StrEnum):
@@ -16,6 +20,22 @@ class BarSource(StrEnum):
 
     READY_MADE = "ready_made"
     FROM_QUOTES = "from_quotes"
+
+
+class BookConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Fixes how an order book becomes a snapshot.
+
+    Attributes:
+        l2_qty_ref: Quantity that the impact is computed for, base units, above 0.
+
+    Source: FORMULAS 1.2; REQUIREMENTS R15.
+    """
+
+    l2_qty_ref: Decimal = QTY_REF_BASELINE
+
+    def __post_init__(self) -> None:
+        """Refuse a quantity that could never be traded."""
+        check_decimal("l2_qty_ref", self.l2_qty_ref, above_zero=True)
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,15 +50,21 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         range_horizon: Number of bar returns in the range fields.
         max_bars: Number of finished bars held per symbol.
         bar_source: Whether bars arrive finished or are built from mid prices.
+        book: How books are described; None where no feature reads the book. Its keys lie flat
+            in the JSON, so that a set without a book hashes as before there were books
+            (ADR 0011).
 
     Source: FORMULAS 1.1.
     """
+
+    JSON_FLAT: ClassVar[tuple[str, ...]] = ("book",)
 
     bar_interval_ms: int = 60_000
     atr_period: int = 14
     range_horizon: int = 14
     max_bars: int = 1_000
     bar_source: BarSource = BarSource.READY_MADE
+    book: BookConfig | None = None
 
     def __post_init__(self) -> None:
         """Refuse a configuration under which an indicator could never warm up."""

@@ -1,7 +1,8 @@
-"""Holds the recent bars and quotes of one symbol and reads them as of any instant.
+"""Holds the recent bars, quotes and books of one symbol and reads them as of any instant.
 
-As of T means: bars that close at or before T, quotes with an event time before T. What was
-once readable as of T never changes afterwards, because data that come too late are refused.
+As of T means: bars that close at or before T, quotes and books with an event time before T.
+What was once readable as of T never changes afterwards, because data that come too late are
+refused.
 """
 
 import dataclasses
@@ -14,8 +15,10 @@ import msgspec
 
 from detent.contracts.checks import check_ts_ms
 from detent.contracts.decimals import check_decimal
-from detent.contracts.errors import BarOutOfOrder, InvalidField
-from detent.contracts.market import Bar, Quote
+from detent.contracts.errors import BarOutOfOrder, DataConflict, DataLate, InvalidField
+from detent.contracts.market import Bar, Book, Quote
+from detent.contracts.snapshots import L2FeatureSnapshot
+from detent.core.features.book_history import BookHistory
 from detent.core.features.engine import BarSource, EngineConfig
 from detent.core.features.snapshot import mid_price
 
@@ -30,15 +33,21 @@ class HistoryWindow(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         as_of_ts_ms: The instant.
         bars: The newest finished bars, oldest first, as many as asked for where held.
+        quotes: For each bar the last quote before its close; None where there is none held.
         bar_count: Finished bars up to the instant, saturating at the engine's `max_bars`.
         quote: Last quote before the instant, if there is one.
+        l2_snapshot: What the last book before the instant says, if there is one.
+        l2_snapshots: For each bar what the last book before its close said, where held.
         complete: Whether everything asked for is still held.
     """
 
     as_of_ts_ms: int
     bars: tuple[Bar, ...]
+    quotes: tuple[Quote | None, ...]
     bar_count: int
     quote: Quote | None
+    l2_snapshot: L2FeatureSnapshot | None
+    l2_snapshots: tuple[L2FeatureSnapshot | None, ...]
     complete: bool
 
 
@@ -49,6 +58,8 @@ class _Closed(msgspec.Struct, frozen=True):
     ordinal: int
     quote: Quote | None
     quote_held: bool
+    l2_snapshot: L2FeatureSnapshot | None
+    l2_held: bool
 
 
 @dataclasses.dataclass(slots=True)
@@ -63,12 +74,13 @@ class _Unfinished:
 
 
 class SymbolHistory:
-    """Holds the recent bars and quotes of one symbol.
+    """Holds the recent bars, quotes and books of one symbol.
 
     Attributes:
         symbol: Instrument.
-        engine: Interval, memory and source of the bars.
+        engine: Interval, memory and source of the bars; how books are described, if they are.
         late_quote_count: Quotes that were refused because they came too late.
+        books: The newest books; None where the engine has no use for them.
     """
 
     def __init__(self, symbol: str, engine: EngineConfig) -> None:
@@ -76,6 +88,7 @@ class SymbolHistory:
         self.symbol = symbol
         self.engine = engine
         self.late_quote_count = 0
+        self.books = None if engine.book is None else BookHistory(engine.book)
         self._closed: deque[_Closed] = deque(maxlen=engine.max_bars)
         self._unfinished: _Unfinished | None = None
         self._quotes: deque[Quote] = deque()
@@ -91,16 +104,33 @@ class SymbolHistory:
         """Give the last instant as of which the data are known to be whole; 0 before any.
 
         Finished bars prove it up to their close. Where bars are built from quotes, the newest
-        quote proves it up to itself: quotes come in order, so nothing older can follow.
+        quote proves it up to itself: quotes come in order, so nothing older can follow. Where
+        books are described as well, the newest book has to prove the same.
         """
         if self.engine.bar_source is BarSource.READY_MADE:
             return self.watermark_ts_ms
-        return self._quotes[-1].ts_ms if self._quotes else 0
+        newest_ts_ms = self._quotes[-1].ts_ms if self._quotes else 0
+        return newest_ts_ms if self.books is None else min(newest_ts_ms, self.books.newest_ts_ms)
 
     @property
     def bar_count(self) -> int:
         """Count the finished bars held."""
         return len(self._closed)
+
+    def add(self, item: Bar | Quote | Book) -> bool:
+        """Take an item of any kind, by the rules of its kind.
+
+        Returns:
+            True when it is new, False when it is known.
+
+        Raises:
+            DetentError: It is refused.
+        """
+        if isinstance(item, Bar):
+            return self.add_bar(item)
+        if isinstance(item, Quote):
+            return self.add_quote(item)
+        return self.add_book(item)
 
     def add_bar(self, bar: Bar) -> bool:
         """Take a finished bar.
@@ -109,7 +139,8 @@ class SymbolHistory:
             True when it is new, False when the very same bar is already held.
 
         Raises:
-            InvalidField: Not this symbol's or this interval's bar, or other content than held.
+            InvalidField: Not this symbol's or this interval's bar.
+            DataConflict: Other content than the bar held for that close.
             BarOutOfOrder: The bar closes before the last one held.
         """
         self._check_mine("symbol", bar.symbol)
@@ -131,14 +162,15 @@ class SymbolHistory:
             True when it is new, False when it repeats the last one.
 
         Raises:
-            InvalidField: Not this symbol's, older than what is known, or not representable.
+            InvalidField: Not this symbol's, or not representable.
+            DataLate: Older than what is known.
         """
         self._check_mine("symbol", quote.symbol)
         newest_ts_ms = self._quotes[-1].ts_ms if self._quotes else 0
         known_ts_ms = max(newest_ts_ms, self.watermark_ts_ms)
         if quote.ts_ms < known_ts_ms:
             self.late_quote_count += 1
-            raise InvalidField("ts_ms", quote.ts_ms, f"at least {known_ts_ms}: the quote is late")
+            raise DataLate("ts_ms", quote.ts_ms, f"at least {known_ts_ms}: the quote is late")
         if self._quotes and quote == self._quotes[-1]:
             return False
         mid = mid_price(quote)
@@ -150,8 +182,23 @@ class SymbolHistory:
             self._quote_dropped = self._quotes.popleft()
         return True
 
+    def add_book(self, book: Book) -> bool:
+        """Take an order book.
+
+        Returns:
+            True when it is new, False when it repeats the last one.
+
+        Raises:
+            InvalidField: Not this symbol's, of no use here, late, of another venue, or not what
+                is held of the same instant.
+        """
+        self._check_mine("symbol", book.symbol)
+        if self.books is None:
+            raise InvalidField("book", f"a book of {book.symbol}", "none: no feature reads it")
+        return self.books.add(book, known_ts_ms=self.watermark_ts_ms)
+
     def window(self, as_of_ts_ms: int, *, bars_wanted: int) -> HistoryWindow:
-        """Read the newest bars and the quote as of an instant.
+        """Read the newest bars, the quote and the book as of an instant.
 
         A bar that is being built and ends at or before the instant is finished there; it does
         not wait for the next quote.
@@ -164,14 +211,19 @@ class SymbolHistory:
         complete = first_ordinal == 1 or len(newest) == bars_wanted
         if newest and newest[0].bar.ts_ms == as_of_ts_ms:
             quote, quote_held = newest[0].quote, newest[0].quote_held
+            l2_snapshot, l2_held = newest[0].l2_snapshot, newest[0].l2_held
         else:
             quote, quote_held = self._quote_before(as_of_ts_ms)
+            l2_snapshot, l2_held = self._book_before(as_of_ts_ms)
         return HistoryWindow(
             as_of_ts_ms=as_of_ts_ms,
             bars=tuple(entry.bar for entry in reversed(newest)),
+            quotes=tuple(entry.quote for entry in reversed(newest)),
             bar_count=min(ordinal, self.engine.max_bars),
             quote=quote,
-            complete=complete and quote_held,
+            l2_snapshot=l2_snapshot,
+            l2_snapshots=tuple(entry.l2_snapshot for entry in reversed(newest)),
+            complete=complete and quote_held and l2_held,
         )
 
     def _closed_as_of(self, as_of_ts_ms: int) -> Iterator[_Closed]:
@@ -192,6 +244,10 @@ class SymbolHistory:
         if dropped is None:
             return None, True
         return (dropped, True) if dropped.ts_ms < ts_ms else (None, False)
+
+    def _book_before(self, ts_ms: int) -> tuple[L2FeatureSnapshot | None, bool]:
+        """Describe the last book before an instant, and say whether that is certain."""
+        return (None, True) if self.books is None else self.books.before(ts_ms)
 
     def _fold(self, ts_ms: int, mid: Decimal) -> None:
         """Let a midpoint grow the current bar, or finish it and begin the next."""
@@ -226,8 +282,16 @@ class SymbolHistory:
 
     def _entry(self, bar: Bar) -> _Closed:
         quote, quote_held = self._quote_before(bar.ts_ms)
+        l2_snapshot, l2_held = self._book_before(bar.ts_ms)
         ordinal = self._closed[-1].ordinal + 1 if self._closed else 1
-        return _Closed(bar, ordinal=ordinal, quote=quote, quote_held=quote_held)
+        return _Closed(
+            bar,
+            ordinal=ordinal,
+            quote=quote,
+            quote_held=quote_held,
+            l2_snapshot=l2_snapshot,
+            l2_held=l2_held,
+        )
 
     def _check_known(self, bar: Bar) -> None:
         held = next((entry.bar for entry in self._closed if entry.bar.ts_ms == bar.ts_ms), None)
@@ -241,7 +305,7 @@ class SymbolHistory:
         for name in Bar.__struct_fields__:
             found, expected = getattr(bar, name), getattr(held, name)
             if found != expected:
-                raise InvalidField(name, found, f"{expected}, as held for {bar.ts_ms}")
+                raise DataConflict(name, found, f"{expected}, as held for {bar.ts_ms}")
 
     def _check_mine(self, field: str, symbol: str) -> None:
         if symbol != self.symbol:

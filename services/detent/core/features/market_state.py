@@ -4,16 +4,19 @@ Feature sets with one engine share histories, and bindings with one feature set 
 whatever several models have in common is held and computed once.
 """
 
-from collections.abc import Iterable
+import collections
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
 
 from detent.contracts.calls.feature import MarketEvent, ModelInput, SnapshotView
 from detent.contracts.errors import DetentError, InvalidField, Overloaded
-from detent.contracts.market import Bar, Quote
+from detent.contracts.market import Bar, Book, Quote
 from detent.contracts.reasons import Reason
+from detent.core.features.book_history import BookRefusal
 from detent.core.features.engine import BarSource, EngineConfig
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.history import SymbolHistory
-from detent.core.features.model_input import build_model_input
+from detent.core.features.model_input import NOTHING_SAID, build_model_input
 
 SYMBOLS_MAX = 10_000
 
@@ -50,7 +53,7 @@ class MarketState:
             Overloaded: The symbol is new and there are as many as may be held.
             DetentError: No engine takes the item; the first engine's reason.
         """
-        item = event.bar or event.quote
+        item = event.bar or event.quote or event.book
         assert item is not None, "an event is valid by construction"
         if item.symbol not in self._symbols and len(self._symbols) >= self._symbols_max:
             raise Overloaded(
@@ -99,10 +102,33 @@ class MarketState:
         engines = self._histories.values()
         return sum(history.late_quote_count for held in engines for history in held.values())
 
+    def refused_book_counts(self) -> collections.Counter[BookRefusal]:
+        """Count the valid books that engines refused, by reason."""
+        counts: collections.Counter[BookRefusal] = collections.Counter()
+        for held in self._histories.values():
+            for history in held.values():
+                if history.books is not None:
+                    counts += history.books.refused_counts
+        return counts
+
     def model_input(
-        self, feature_set: FeatureSet, symbol: str, *, as_of_ts_ms: int, view: SnapshotView
+        self,
+        feature_set: FeatureSet,
+        symbol: str,
+        *,
+        as_of_ts_ms: int,
+        view: SnapshotView,
+        caller_values: Mapping[str, Decimal] = NOTHING_SAID,
     ) -> ModelInput | Reason:
-        """Give the model input of a symbol as of an instant, or say why there is none."""
+        """Give the model input of a symbol as of an instant, or say why there is none.
+
+        Args:
+            feature_set: What the model is given.
+            symbol: Instrument.
+            as_of_ts_ms: The instant.
+            view: Whether the snapshot comes along.
+            caller_values: What the strategist said of the instant, by the name of the feature.
+        """
         history = self._histories[feature_set.engine].get(symbol)
         if history is None:
             return Reason.SYMBOL_UNKNOWN
@@ -112,9 +138,20 @@ class MarketState:
         if history.reach_ts_ms < as_of_ts_ms:
             is_warm = history.bar_count >= feature_set.warmup_bars_min
             return Reason.FEATURES_STALE if is_warm else Reason.FEATURES_WARMING_UP
-        return build_model_input(feature_set, history, as_of_ts_ms=as_of_ts_ms, view=view)
+        return build_model_input(
+            feature_set,
+            history,
+            as_of_ts_ms=as_of_ts_ms,
+            view=view,
+            caller_values=caller_values,
+        )
 
-    def _engines_of(self, item: Bar | Quote) -> list[EngineConfig]:
+    def _engines_of(self, item: Bar | Quote | Book) -> list[EngineConfig]:
+        if isinstance(item, Book):
+            engines = [engine for engine in self._histories if engine.book is not None]
+            if not engines:
+                raise InvalidField("book", item.symbol, "no books: no feature set held reads them")
+            return engines
         if isinstance(item, Quote):
             engines = list(self._histories)
             if not engines:
@@ -130,17 +167,20 @@ class MarketState:
             raise InvalidField("interval_ms", item.interval_ms, expected)
         return engines
 
-    def _take_into(self, engine: EngineConfig, item: Bar | Quote) -> bool:
+    def _take_into(self, engine: EngineConfig, item: Bar | Quote | Book) -> bool:
         held = self._histories[engine]
         history = held.get(item.symbol)
         if history is None:
             history = SymbolHistory(item.symbol, engine)
-        is_new = history.add_bar(item) if isinstance(item, Bar) else history.add_quote(item)
+        is_new = history.add(item)
         # Kept only once something was taken: what is refused must not use up a symbol.
         held[item.symbol] = history
         return is_new
 
     def _renew(self, feature_set: FeatureSet, history: SymbolHistory) -> None:
+        if feature_set.caller_names:
+            # Not known before somebody asks.
+            return
         key = feature_set.feature_version, history.symbol
         close_ts_ms = history.watermark_ts_ms
         ready = self._newest.get(key)

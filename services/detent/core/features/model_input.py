@@ -4,9 +4,9 @@
 of the input (D4), so that a record says what a model saw even when the model then failed.
 """
 
-import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
 from detent.contracts.calls.feature import ModelInput, SnapshotView
 from detent.contracts.canonical import canonical_hash, sha256_hex
@@ -14,12 +14,14 @@ from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import to_json
 from detent.contracts.reasons import Reason
 from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
+from detent.core.features.book_values import is_stale
 from detent.core.features.feature_set import FeatureSet
-from detent.core.features.feature_values import feature_value
-from detent.core.features.history import HistoryWindow, SymbolHistory
+from detent.core.features.history import SymbolHistory
+from detent.core.features.rows import RowReader
 from detent.core.features.snapshot import build_feature_snapshot
 
 FEATURES_SCHEMA = "detent.features.v1"
+NOTHING_SAID: Mapping[str, Decimal] = {}
 
 
 def snapshot_hash(snapshot: FeatureSnapshot | L2FeatureSnapshot) -> str:
@@ -57,7 +59,12 @@ def features_hash(
 
 
 def build_model_input(
-    feature_set: FeatureSet, history: SymbolHistory, *, as_of_ts_ms: int, view: SnapshotView
+    feature_set: FeatureSet,
+    history: SymbolHistory,
+    *,
+    as_of_ts_ms: int,
+    view: SnapshotView,
+    caller_values: Mapping[str, Decimal] = NOTHING_SAID,
 ) -> ModelInput | Reason:
     """Build the model input of one symbol as of an instant, or say why there is none.
 
@@ -68,10 +75,12 @@ def build_model_input(
         history: Data of the symbol, under the engine of the feature set.
         as_of_ts_ms: The instant, as a rule the close of a bar.
         view: Whether the snapshot comes along.
+        caller_values: What the strategist said of the instant, by the name of the feature.
 
     Returns:
         The input; `FEATURES_WARMING_UP` while too few bars have closed; `FEATURES_STALE` when
-        the last bar closed a whole interval or more before the instant; `FEATURES_MISSING`
+        the last bar closed a whole interval or more before the instant, or the last book is
+        older than that; `FEATURES_MISSING` when there is no book that a feature reads,
         when a value cannot be had, or what it needs is no longer held.
     """
     engine = feature_set.engine
@@ -85,6 +94,9 @@ def build_model_input(
         return Reason.FEATURES_WARMING_UP
     if as_of_ts_ms - window.bars[-1].ts_ms >= engine.bar_interval_ms:
         return Reason.FEATURES_STALE
+    book = window.l2_snapshot if feature_set.reads_book else None
+    if feature_set.reads_book and (book is None or is_stale(book, as_of_ts_ms, engine)):
+        return Reason.FEATURES_MISSING if book is None else Reason.FEATURES_STALE
     try:
         snapshot = build_feature_snapshot(
             engine,
@@ -97,10 +109,10 @@ def build_model_input(
     except InvalidField:
         # Prices so far apart that an indicator leaves its range.
         return Reason.FEATURES_MISSING
-    values = _values(feature_set, window, snapshot)
+    values = _packed(RowReader(feature_set, window, snapshot, caller_values=caller_values).values())
     if values is None:
         return Reason.FEATURES_MISSING
-    hashes = (snapshot_hash(snapshot),)
+    hashes = tuple(snapshot_hash(used) for used in (snapshot, book) if used is not None)
     return ModelInput(
         ts_ms=as_of_ts_ms,
         values=values,
@@ -113,21 +125,15 @@ def build_model_input(
             values=values,
         ),
         snapshot=snapshot if view is SnapshotView.FULL else None,
+        l2_snapshot=book if view is SnapshotView.FULL else None,
     )
 
 
-def _values(
-    feature_set: FeatureSet, window: HistoryWindow, snapshot: FeatureSnapshot
-) -> bytes | None:
-    """Compute the row as little-endian float32, or None when a value is not a number."""
-    closes = [float(bar.close) for bar in window.bars]
-    row = []
-    for spec in feature_set.features:
-        value = feature_value(spec, closes, snapshot)
-        if value is None or not math.isfinite(value):
-            return None
-        row.append(value)
+def _packed(values: Sequence[float] | None) -> bytes | None:
+    """Give the input as little-endian float32, or None when a value cannot be had."""
+    if values is None:
+        return None
     try:
-        return struct.pack(f"<{len(row)}f", *row)
+        return struct.pack(f"<{len(values)}f", *values)
     except OverflowError:
         return None

@@ -51,7 +51,7 @@ class RowBlock(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         ts_ms: Close times of the bars, Unix milliseconds UTC.
-        values: Shape (n, features), little-endian float32; NaN where the row is refused.
+        values: Shape (n, model inputs), little-endian float32; NaN where the row is refused.
         features_hashes: 64 hex, or None where the row is refused.
         snapshot_hashes: 64 hex, or None where the row is refused.
         refusals: Why there is no row, or None where there is one.
@@ -131,13 +131,14 @@ def iter_row_blocks(feature_set: FeatureSet, bars: Sequence[Bar]) -> Iterator[Ro
 
 
 def _rolls(feature_set: FeatureSet, bars: Sequence[Bar]) -> bool:
-    """Say whether every transform is known here and the bars are a plain series."""
+    """Say whether all that the set asks is known here and the bars are a plain series."""
     engine = feature_set.engine
     known = all(
         spec.transform in (_OF_INTEGERS if spec.window_bars is None else _OF_CLOSES)
+        and spec.normalisation is None
         for spec in feature_set.features
     )
-    if not known or engine.bar_source is not BarSource.READY_MADE:
+    if not known or feature_set.window_rows > 1 or engine.bar_source is not BarSource.READY_MADE:
         return False
     in_order = all(before.ts_ms < after.ts_ms for before, after in itertools.pairwise(bars))
     mine = {(bar.symbol, bar.interval_ms) for bar in bars}
@@ -169,7 +170,7 @@ def _average_true_ranges(bars: Sequence[Bar], period: int) -> list[Decimal | Non
 
 def _plain_blocks(feature_set: FeatureSet, bars: Sequence[Bar]) -> Iterator[RowBlock]:
     """Yield the rows as live serving computes them, one after the other."""
-    width = len(feature_set.features)
+    width = len(feature_set.input_names)
     inputs = zip(bars, iter_model_inputs(feature_set, bars), strict=True)
     while rows := list(itertools.islice(inputs, BLOCK_ROWS)):
         values = np.full((len(rows), width), np.nan, dtype="<f4")

@@ -4,7 +4,9 @@ The state is core's; what stands here is waiting, counting and the check of the 
 """
 
 import asyncio
+import collections
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import TypeVar
 
 from detent.contracts.calls.feature import (
@@ -17,13 +19,15 @@ from detent.contracts.calls.feature import (
     IngestMarketDataResponse,
     MarketEvent,
     MarketRefusal,
+    RefusalCount,
     Watermark,
 )
 from detent.contracts.checks import check_hash64
-from detent.contracts.errors import BarFromFuture, BindingMismatch, DetentError
-from detent.contracts.reasons import Reason
+from detent.contracts.errors import BarFromFuture, BindingMismatch, DetentError, InvalidField
+from detent.contracts.reasons import ErrorReason, Reason
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.market_state import SYMBOLS_MAX, MarketState
+from detent.core.features.model_input import NOTHING_SAID
 from detent.rpc.call import Call
 
 T = TypeVar("T")
@@ -64,15 +68,16 @@ class FeatureHandler:
     ) -> IngestMarketDataResponse:
         """Take market data item by item and say how far the data reach.
 
-        A refused item is reported and stops nothing. Inputs of new bars are computed here, so
-        that a decision only looks them up.
+        A refused item, malformed ones included, is reported and stops nothing. The next message
+        is not asked for before this one is done. Inputs of new bars are computed here, so that
+        a decision only looks them up.
         """
         del call  # A feed may last as long as the process; there is no deadline to divide.
         tally = _Tally()
         async for batch in batches:
             for events in _turns(batch.events):
                 for event in events:
-                    self._take(event, tally)
+                    self._judge(event, tally)
                 self._state.refresh()
                 async with self._moved:
                     self._moved.notify_all()
@@ -93,13 +98,18 @@ class FeatureHandler:
 
         Raises:
             BindingMismatch: The binding is not held here.
+            InvalidField: A caller feature is given that the feature set does not declare.
             DeadlineExceeded: Data are missing and too little time is left to wait for them.
         """
         feature_set = self._bound(query.binding_hash)
+        said = _said(feature_set, query)
         await self._wait(feature_set, query, call)
         rows: list[FeatureRow] = []
         for symbols in _turns(query.symbols):
-            rows.extend(self._row(feature_set, symbol, query) for symbol in symbols)
+            rows.extend(
+                self._row(feature_set, symbol, query, said.get(symbol, NOTHING_SAID))
+                for symbol in symbols
+            )
             await asyncio.sleep(0)
         return GetFeatureSnapshotsResponse(
             binding_hash=query.binding_hash,
@@ -133,8 +143,12 @@ class FeatureHandler:
             raise BindingMismatch(binding_hash, expected)
         return feature_set
 
-    def _take(self, event: MarketEvent, tally: "_Tally") -> None:
-        item = event.bar or event.quote
+    def _judge(self, event: MarketEvent | InvalidField, tally: "_Tally") -> None:
+        if isinstance(event, InvalidField):
+            facts = event.metadata
+            tally.refuse(facts.get("symbol", ""), int(facts.get("ts_ms", 0)), event)
+            return
+        item = event.bar or event.quote or event.book
         assert item is not None, "an event is valid by construction"
         try:
             self._check_not_from_future(item.symbol, item.ts_ms)
@@ -181,14 +195,40 @@ class FeatureHandler:
         ]
 
     def _row(
-        self, feature_set: FeatureSet, symbol: str, query: GetFeatureSnapshotsRequest
+        self,
+        feature_set: FeatureSet,
+        symbol: str,
+        query: GetFeatureSnapshotsRequest,
+        caller_values: Mapping[str, Decimal],
     ) -> FeatureRow:
         outcome = self._state.model_input(
-            feature_set, symbol, as_of_ts_ms=query.as_of_ts_ms, view=query.view
+            feature_set,
+            symbol,
+            as_of_ts_ms=query.as_of_ts_ms,
+            view=query.view,
+            caller_values=caller_values,
         )
         if isinstance(outcome, Reason):
             return FeatureRow(symbol=symbol, refusal=outcome)
         return FeatureRow(symbol=symbol, model_input=outcome)
+
+
+def _said(
+    feature_set: FeatureSet, query: GetFeatureSnapshotsRequest
+) -> dict[str, dict[str, Decimal]]:
+    """Give what the caller said by symbol and name, and refuse what nobody asked (R45)."""
+    names = frozenset(feature_set.caller_names)
+    for index, said in enumerate(query.caller_features):
+        for place, one in enumerate(said.features):
+            if one.name not in names:
+                declared = ", ".join(feature_set.caller_names) or "none"
+                path = f"caller_features[{index}].features[{place}].name"
+                expected = f"a caller feature of the feature set: {declared}"
+                raise InvalidField(path, one.name, expected)
+    return {
+        said.symbol: {one.name: one.value for one in said.features}
+        for said in query.caller_features
+    }
 
 
 class _Tally:
@@ -198,7 +238,7 @@ class _Tally:
         self.symbols: set[str] = set()
         self._accepted_count = 0
         self._known_count = 0
-        self._refused_count = 0
+        self._refused = collections.Counter[ErrorReason]()
         self._refusals: list[MarketRefusal] = []
 
     def take(self, symbol: str, *, is_new: bool) -> None:
@@ -207,10 +247,15 @@ class _Tally:
         self._known_count += not is_new
 
     def refuse(self, symbol: str, ts_ms: int, error: DetentError) -> None:
-        self._refused_count += 1
+        index = self._accepted_count + self._known_count + self._refused.total()
+        self._refused[error.reason] += 1
         if len(self._refusals) < REFUSALS_LISTED_MAX:
             refusal = MarketRefusal(
-                symbol=symbol, ts_ms=ts_ms, reason=error.reason, message=error.message
+                symbol=symbol,
+                ts_ms=ts_ms,
+                reason=error.reason,
+                message=error.message,
+                index=index,
             )
             self._refusals.append(refusal)
 
@@ -218,9 +263,14 @@ class _Tally:
         return IngestMarketDataResponse(
             accepted_count=self._accepted_count,
             known_count=self._known_count,
-            refused_count=self._refused_count,
+            refused_count=self._refused.total(),
             refusals=tuple(self._refusals),
             watermarks=watermarks,
+            refusal_counts=tuple(
+                RefusalCount(reason=reason, count=self._refused[reason])
+                for reason in ErrorReason
+                if reason in self._refused
+            ),
         )
 
 

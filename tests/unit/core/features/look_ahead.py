@@ -1,15 +1,16 @@
 """Finds readings of the past that change when the future arrives."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 
 from detent.contracts.errors import DetentError
-from detent.contracts.market import Bar, Quote
+from detent.contracts.market import Bar, Book, Quote
 from detent.core.features.history import SymbolHistory
 
 
 def changed_instants(
     history: SymbolHistory,
-    events: Iterable[Bar | Quote],
+    events: Iterable[Bar | Quote | Book],
     read: Callable[[SymbolHistory, int], object],
 ) -> set[int]:
     """Feed events one by one and list the instants whose reading changed afterwards.
@@ -22,13 +23,8 @@ def changed_instants(
     first: dict[int, object] = {}
     changed = set()
     for event in events:
-        try:
-            if isinstance(event, Bar):
-                history.add_bar(event)
-            else:
-                history.add_quote(event)
-        except DetentError:
-            pass
+        with contextlib.suppress(DetentError):
+            history.add(event)
         changed |= {at for at, before in first.items() if read(history, at) != before}
         for at in (history.watermark_ts_ms, history.reach_ts_ms):
             if at > 0:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from decimal import Decimal
 
-from detent.contracts.market import Bar, Quote
-from detent.core.features.engine import BarSource, EngineConfig
+from detent.contracts.market import Bar, Book, BookLevel, Quote
+from detent.core.features.engine import BarSource, BookConfig, EngineConfig
 
 MINUTE_MS = 60_000
 # A whole hour, so that bars of a minute and of an hour both start here.
@@ -12,6 +12,10 @@ START_MS = 1_700_002_800_000
 SYMBOL = "BTCUSDT"
 READY_MADE = EngineConfig(bar_interval_ms=MINUTE_MS)
 FROM_QUOTES = EngineConfig(bar_interval_ms=MINUTE_MS, bar_source=BarSource.FROM_QUOTES)
+WITH_BOOKS = EngineConfig(bar_interval_ms=MINUTE_MS, book=BookConfig())
+QUOTES_AND_BOOKS = EngineConfig(
+    bar_interval_ms=MINUTE_MS, bar_source=BarSource.FROM_QUOTES, book=BookConfig()
+)
 
 
 def close_ms(index: int) -> int:
@@ -86,4 +90,28 @@ def quote(
         ask_price=Decimal(ask),
         bid_qty=Decimal(bid_qty),
         ask_qty=Decimal(ask_qty),
+    )
+
+
+def levels(*pairs: tuple[str, str]) -> tuple[BookLevel, ...]:
+    """Give levels of (price, quantity)."""
+    return tuple(BookLevel(price=Decimal(price), qty=Decimal(qty)) for price, qty in pairs)
+
+
+def book(
+    ts_ms: int,
+    bids: Sequence[tuple[str, str]] = (("99", "3"), ("98", "2")),
+    asks: Sequence[tuple[str, str]] = (("101", "1"), ("102", "2")),
+    *,
+    symbol: str = SYMBOL,
+    venue: str = "BINANCE",
+) -> Book:
+    """Give a book of one symbol."""
+    return Book(
+        symbol=symbol,
+        ts_ms=ts_ms,
+        venue=venue,
+        depth=len(bids),
+        bids=levels(*bids),
+        asks=levels(*asks),
     )

@@ -2,18 +2,23 @@
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from msgspec import structs
 
 from detent.contracts.errors import InvalidField
-from detent.core.features.engine import BarSource, EngineConfig
+from detent.core.features.book_values import _OF_BOOK
+from detent.core.features.engine import BarSource, BookConfig, EngineConfig
 from detent.core.features.feature_set import (
+    BOOK_TRANSFORMS,
     DIRECTION_BARS_V1,
     FeatureSet,
     FeatureSpec,
     FeatureTransform,
+    caller_feature,
+    derived,
     direction_bars_v1,
     feature,
     parse_feature_set,
@@ -124,6 +129,12 @@ def test_interval_is_part_of_the_shipped_set() -> None:
         pytest.param("return_pct_0", FeatureTransform.RETURN_PCT, 0, "window_bars", id="zero"),
         pytest.param("close_zscore_1", FeatureTransform.CLOSE_ZSCORE, 1, "window_bars", id="one"),
         pytest.param("natr_pct_14", FeatureTransform.NATR_PCT, 14, "window_bars", id="superfluous"),
+        pytest.param("close_mean_1", FeatureTransform.ROLLING_MEAN, 1, "window_bars", id="point"),
+        pytest.param(
+            "close_lag_2000", FeatureTransform.LAG, 2_000, "window_bars", id="beyond a window"
+        ),
+        pytest.param("mean_10", FeatureTransform.ROLLING_MEAN, 10, "sources", id="of nothing"),
+        pytest.param("position_3", FeatureTransform.CALLER, 3, "window_bars", id="caller's past"),
     ],
 )
 def test_feature_that_no_input_provides_is_refused(
@@ -146,6 +157,54 @@ def test_feature_that_no_input_provides_is_refused(
             "max_bars",
             id="never warm",
         ),
+        pytest.param(
+            (feature(FeatureTransform.WILDER_ATR, 14),),
+            EngineConfig(max_bars=280),
+            "max_bars",
+            id="Wilder needs twenty periods",
+        ),
+        pytest.param(
+            (derived(FeatureTransform.ROLLING_MEAN, "return_pct_3"),),
+            EngineConfig(),
+            "features[0].sources",
+            id="source that is not in the set",
+        ),
+        pytest.param(
+            (NATR, derived(FeatureTransform.PRODUCT, "natr_pct", "open_interest")),
+            EngineConfig(),
+            "features[1].sources",
+            id="source that nothing provides",
+        ),
+        *(
+            pytest.param(
+                (RETURN, spec),
+                EngineConfig(bar_source=BarSource.FROM_QUOTES),
+                "features[1].name",
+                id=f"{spec.name} of bars from quotes",
+            )
+            for spec in (
+                feature(FeatureTransform.VOLUME),
+                feature(FeatureTransform.VOLUME_ZSCORE, 10),
+                feature(FeatureTransform.VWAP_DISTANCE_PCT, 1),
+                feature(FeatureTransform.FUNDING_RATE_BPS),
+                derived(FeatureTransform.ROLLING_MEAN, "volume"),
+            )
+        ),
+        *(
+            pytest.param(
+                (caller_feature("position_size"), RETURN, spec),
+                EngineConfig(),
+                "features[2].name",
+                id=spec.name,
+            )
+            for spec in (
+                derived(FeatureTransform.ROLLING_MEAN, "position_size"),
+                derived(FeatureTransform.LAG, "position_size", window_bars=1),
+            )
+        ),
+        pytest.param(
+            (caller_feature("volume"),), EngineConfig(), "features[0].name", id="caller's column"
+        ),
     ],
 )
 def test_set_that_cannot_serve_is_refused(
@@ -155,6 +214,55 @@ def test_set_that_cannot_serve_is_refused(
         FeatureSet(name="bad", features=features, engine=engine)
 
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("window_rows", "features", "field"),
+    [
+        pytest.param(0, (NATR,), "window_rows", id="none"),
+        pytest.param(1_025, (NATR,), "window_rows", id="too many"),
+        pytest.param(
+            1_000,
+            tuple(feature(FeatureTransform.RETURN_PCT, bars) for bars in range(1, 67)),
+            "window_rows",
+            id="too many values",
+        ),
+        pytest.param(987, (NATR,), "max_bars", id="more than is held"),
+        pytest.param(2, (caller_feature("position_size"),), "features[0].name", id="caller"),
+    ],
+)
+def test_window_that_cannot_be_served_is_refused(
+    window_rows: int, features: tuple[FeatureSpec, ...], field: str
+) -> None:
+    with pytest.raises(InvalidField) as caught:
+        FeatureSet(name="bad", features=features, engine=EngineConfig(), window_rows=window_rows)
+
+    assert caught.value.field == field
+
+
+def test_window_may_use_every_bar_that_is_held() -> None:
+    widest = FeatureSet(name="widest", features=(NATR,), engine=EngineConfig(), window_rows=986)
+
+    assert widest.warmup_bars_min == 1_000
+
+
+@pytest.mark.parametrize(
+    ("transform", "window_bars", "needed"),
+    [
+        (FeatureTransform.REALISED_VOL_PCT_PER_BAR, 10, 11),
+        (FeatureTransform.REALISED_VOL_PCT_PER_YEAR, 10, 11),
+        (FeatureTransform.WILDER_NATR_PCT, 14, 281),
+        (FeatureTransform.VOLUME_ZSCORE, 10, 10),
+        (FeatureTransform.VWAP_DISTANCE_PCT, 10, 10),
+        (FeatureTransform.FUNDING_RATE_BPS, None, 1),
+    ],
+)
+def test_feature_needs_the_bars_that_it_reads(
+    transform: FeatureTransform, window_bars: int | None, needed: int
+) -> None:
+    feature_set = structs.replace(SET, features=(feature(transform, window_bars),))
+
+    assert feature_set.warmup_bars_min == needed
 
 
 @pytest.mark.proves("R45", "R83")
@@ -200,3 +308,51 @@ def test_json_that_is_no_feature_set_is_refused(text: bytes, field: str) -> None
         parse_feature_set(text)
 
     assert caught.value.field == field
+
+
+BOOK = FeatureSet(
+    name="book",
+    features=tuple(feature(transform) for transform in sorted(BOOK_TRANSFORMS)),
+    engine=EngineConfig(book=BookConfig()),
+)
+
+
+@pytest.mark.proves("R15", "R161")
+def test_reference_quantity_is_part_of_the_version() -> None:
+    other = BookConfig(l2_qty_ref=Decimal("0.004"))
+    changed = structs.replace(BOOK, engine=EngineConfig(book=other))
+
+    assert json.loads(BOOK.canonical_json)["engine"]["l2_qty_ref"] == "0.003"
+    assert changed.feature_version != BOOK.feature_version
+    assert parse_feature_set(changed.canonical_json) == changed
+
+
+@pytest.mark.proves("R161")
+def test_set_without_a_book_has_no_key_of_one() -> None:
+    """ADR 0011: the versions of sets that were trained before there were books stand."""
+    assert "l2_qty_ref" not in json.loads(SET.canonical_json)["engine"]
+    assert not SET.reads_book
+
+
+@pytest.mark.parametrize(
+    ("features", "engine"),
+    [
+        pytest.param(BOOK.features, EngineConfig(), id="book without a quantity"),
+        pytest.param((NATR,), BOOK.engine, id="quantity without a book"),
+    ],
+)
+def test_quantity_and_book_features_come_together(
+    features: tuple[FeatureSpec, ...], engine: EngineConfig
+) -> None:
+    with pytest.raises(InvalidField, match="l2_qty_ref"):
+        FeatureSet(name="half", features=features, engine=engine)
+
+
+@pytest.mark.parametrize("qty_ref", [Decimal(0), Decimal(-1), Decimal("NaN"), 0.003])
+def test_quantity_that_could_not_be_traded_is_refused(qty_ref: Any) -> None:
+    with pytest.raises(InvalidField, match="l2_qty_ref"):
+        BookConfig(l2_qty_ref=qty_ref)
+
+
+def test_every_feature_of_the_book_has_a_formula() -> None:
+    assert set(_OF_BOOK) == BOOK_TRANSFORMS

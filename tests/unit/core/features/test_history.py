@@ -50,6 +50,7 @@ def test_bar_count_stops_at_what_is_held() -> None:
     assert history.window(close_ms(7), bars_wanted=3).bar_count == 5
 
 
+@pytest.mark.proves("R325")
 def test_bars_are_built_from_midpoints() -> None:
     history = SymbolHistory(SYMBOL, FROM_QUOTES)
     for offset_ms, bid, ask in [(0, "99", "101"), (1, "101", "105"), (59_999, "95", "97")]:
@@ -69,6 +70,7 @@ def test_bars_are_built_from_midpoints() -> None:
     )
 
 
+@pytest.mark.proves("R325")
 def test_gap_between_quotes_makes_no_bars() -> None:
     history = SymbolHistory(SYMBOL, FROM_QUOTES)
     history.add_quote(quote(START_MS))
@@ -78,6 +80,7 @@ def test_gap_between_quotes_makes_no_bars() -> None:
     assert history.watermark_ts_ms == START_MS + MINUTE_MS
 
 
+@pytest.mark.proves("R325")
 def test_unfinished_bar_is_never_seen() -> None:
     history = SymbolHistory(SYMBOL, FROM_QUOTES)
     history.add_quote(quote(START_MS))
@@ -96,6 +99,7 @@ def test_bar_that_ends_at_the_instant_is_finished_without_another_quote() -> Non
     assert history.window(START_MS + MINUTE_MS, bars_wanted=9) == before
 
 
+@pytest.mark.proves("R325")
 @pytest.mark.parametrize("engine", [READY_MADE, FROM_QUOTES])
 def test_late_quote_is_refused_and_counted(engine: EngineConfig) -> None:
     history = SymbolHistory(SYMBOL, engine)

@@ -26,7 +26,7 @@ from tests.unit.core.features.market import (
 from detent.contracts.calls.feature import ModelInput, SnapshotView
 from detent.contracts.market import Bar
 from detent.contracts.reasons import Reason
-from detent.core.features import model_input
+from detent.core.features import rows
 from detent.core.features.engine import EngineConfig
 from detent.core.features.feature_set import (
     FeatureSet,
@@ -280,7 +280,7 @@ def test_value_that_cannot_be_had_is_missing(feature_set: FeatureSet, bars: list
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 3.5e38])
 def test_value_that_is_no_float32_is_missing(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """No transform yields one from prices that the contract admits; a later one might."""
-    monkeypatch.setattr(model_input, "feature_value", lambda *_: value)
+    monkeypatch.setattr(rows, "feature_value", lambda *_: value)
 
     assert refused(DIRECTION, history_of(wave(30)), close_ms(29)) is Reason.FEATURES_MISSING
 

@@ -1,14 +1,29 @@
 """Proves that training sees the rows that serving gives."""
 
 import pytest
-from tests.unit.core.features.market import MINUTE_MS, SYMBOL, bar, wave
+from tests.unit.core.features.market import (
+    MINUTE_MS,
+    QUOTES_AND_BOOKS,
+    START_MS,
+    SYMBOL,
+    bar,
+    book,
+    close_ms,
+    quote,
+    wave,
+)
 
 from detent.contracts.calls.feature import MarketEvent, ModelInput, SnapshotView
 from detent.contracts.errors import BarOutOfOrder, InvalidField
 from detent.contracts.reasons import Reason
-from detent.core.features.feature_set import direction_bars_v1
+from detent.core.features.feature_set import (
+    FeatureSet,
+    FeatureTransform,
+    direction_bars_v1,
+    feature,
+)
 from detent.core.features.market_state import MarketState
-from detent.core.features.offline_rows import iter_model_inputs
+from detent.core.features.offline_rows import iter_event_inputs, iter_model_inputs
 
 DIRECTION = direction_bars_v1(MINUTE_MS)
 
@@ -53,3 +68,30 @@ def test_unusable_bars_are_typed_errors() -> None:
     with pytest.raises(InvalidField, match="interval_ms"):
         list(iter_model_inputs(DIRECTION, [bar(0, "1", interval_ms=1)]))
     assert list(iter_model_inputs(DIRECTION, [])) == []
+
+
+BOOK_SET = FeatureSet(
+    name="book",
+    features=(feature(FeatureTransform.DEPTH_IMBALANCE),),
+    engine=QUOTES_AND_BOOKS,
+)
+
+
+def test_every_closed_bar_gets_its_row_however_late_the_books_are() -> None:
+    """Rows wait for the books; none is left out when three bars close before one comes."""
+    quotes = [quote(START_MS + index * MINUTE_MS) for index in range(4)]
+    first, last = book(START_MS + 1), book(START_MS + 3 * MINUTE_MS)
+
+    rows = list(iter_event_inputs(BOOK_SET, [quotes[0], first, *quotes[1:], last]))
+
+    assert [row.ts_ms if isinstance(row, ModelInput) else row for row in rows] == [
+        close_ms(0),
+        Reason.FEATURES_STALE,
+        Reason.FEATURES_STALE,
+    ]
+    assert list(iter_event_inputs(BOOK_SET, [quotes[0], first, *quotes[1:]])) == []
+
+
+def test_event_that_is_late_stops_the_reading() -> None:
+    with pytest.raises(InvalidField, match="late"):
+        list(iter_event_inputs(BOOK_SET, [book(START_MS + 1), book(START_MS)]))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 from tests.unit.core.features.market import MINUTE_MS, bar, bars_of, wave
 
 from detent.contracts.calls.feature import ModelInput
@@ -19,6 +20,8 @@ from detent.core.features.engine import EngineConfig
 from detent.core.features.feature_set import (
     FeatureSet,
     FeatureTransform,
+    Normalisation,
+    derived,
     direction_bars_v1,
     feature,
 )
@@ -84,6 +87,16 @@ def a_set(*names: tuple[FeatureTransform, int | None], **engine: int) -> Feature
     return FeatureSet(name="some", features=features, engine=config)
 
 
+HALVED = feature(
+    FeatureTransform.RETURN_PCT,
+    1,
+    normalisation=Normalisation(offset=Decimal("0.25"), scale=Decimal(2)),
+)
+NORMALISED = structs.replace(DIRECTION, features=(HALVED,))
+WINDOW = structs.replace(DIRECTION, window_rows=3)
+DERIVED = structs.replace(
+    DIRECTION, features=(HALVED, derived(FeatureTransform.ROLLING_MEAN, "return_pct_1"))
+)
 SHORT = a_set((FeatureTransform.RETURN_PCT, 1), atr_period=20, range_horizon=3)
 LONG = a_set(
     (FeatureTransform.CLOSE_ZSCORE, 200),
@@ -96,7 +109,9 @@ LONG = a_set(
 SPREAD = a_set((FeatureTransform.RETURN_PCT, 2), (FeatureTransform.SPREAD_PCT, None))
 
 
-@pytest.mark.parametrize("feature_set", [DIRECTION, SHORT, LONG, SPREAD])
+@pytest.mark.parametrize(
+    "feature_set", [DIRECTION, SHORT, LONG, SPREAD, NORMALISED, WINDOW, DERIVED]
+)
 @pytest.mark.parametrize(
     "bars",
     [
