@@ -60,6 +60,10 @@ test-containers: $(STAMP) ## Build and run the images (DETENT_CONTAINERS names t
 bench: $(STAMP) ## Measure one decision beside a bare gRPC echo
 	@$(BIN)/python -m benchmarks.decide
 
+.PHONY: bench-features
+bench-features: $(STAMP) ## Measure the offline build of features beside plain pandas
+	@$(BIN)/python -m benchmarks.features
+
 .PHONY: lint
 lint: $(STAMP) ## Check style, types and the wire contract
 	@$(BIN)/ruff check .

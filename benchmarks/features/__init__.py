@@ -1,1 +1,1 @@
-"""Measure what market data and model inputs cost, beside bare forms of the same."""
+"""Measure what a row of features costs offline, beside a plain pandas implementation."""

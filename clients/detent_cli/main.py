@@ -3,8 +3,10 @@
 import typer
 
 from detent_cli.artifact import app as artifact_app
+from detent_cli.data import app as data_app
 from detent_cli.decide import decide
 from detent_cli.demo import demo
+from detent_cli.features import app as features_app
 from detent_cli.ledger import app as ledger_app
 from detent_cli.up import up
 
@@ -19,4 +21,6 @@ app.command()(demo)
 app.command()(up)
 app.command()(decide)
 app.add_typer(artifact_app, name="artifact")
+app.add_typer(data_app, name="data")
+app.add_typer(features_app, name="features")
 app.add_typer(ledger_app, name="ledger")

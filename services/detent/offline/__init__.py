@@ -1,1 +1,1 @@
-"""Layer 3: data files, training, building of artifacts. Never imported by a server."""
+"""Layer 3: data files, features, training, building of artifacts. Never imported by a server."""

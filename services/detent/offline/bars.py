@@ -101,11 +101,21 @@ def load_bars(path: Path) -> BarTable:
         DataInvalid: The file cannot be read, or a row is not what it should be; the error
             names the row, counted from 1 without a header, and the column.
     """
-    readers = {".parquet": _parquet_rows, ".csv": _csv_rows}
+    rows = enumerate(raw_cells(path), start=1)
+    return table_of(path.name, (raw_bar(path.name, row, cells) for row, cells in rows))
+
+
+def raw_cells(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a `.parquet` or `.csv` file as they are, by column.
+
+    Raises:
+        DataInvalid: The file cannot be read, or lacks a column.
+    """
+    readers = {".parquet": _parquet_cells, ".csv": _csv_cells}
     if path.suffix.lower() not in readers:
         raise invalid(path.name, path.suffix or "(no suffix)", " or ".join(readers))
     try:
-        return table_of(path.name, readers[path.suffix.lower()](path))
+        yield from readers[path.suffix.lower()](path)
     except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise invalid(path.name, error, f"a {path.suffix} file that can be read") from error
 
@@ -188,22 +198,18 @@ def check_columns(file: str, found: Iterable[str]) -> None:
         )
 
 
-def _parquet_rows(path: Path) -> Iterator[RawBar]:
+def _parquet_cells(path: Path) -> Iterator[Mapping[str, Any]]:
     with pq.ParquetFile(path) as source:
         check_columns(path.name, source.schema_arrow.names)
-        row = 0
         for batch in source.iter_batches(batch_size=BATCH_ROWS, columns=list(COLUMNS)):
-            for cells in batch.to_pylist():
-                row += 1
-                yield raw_bar(path.name, row, cells)
+            yield from batch.to_pylist()
 
 
-def _csv_rows(path: Path) -> Iterator[RawBar]:
+def _csv_cells(path: Path) -> Iterator[Mapping[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as source:
         reader = csv.DictReader(source)
         check_columns(path.name, reader.fieldnames or ())
-        for row, cells in enumerate(reader, start=1):
-            yield raw_bar(path.name, row, cells)
+        yield from reader
 
 
 def _integer(value: object) -> int:

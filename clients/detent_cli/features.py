@@ -1,0 +1,214 @@
+"""Build and look into features offline: `detent features build|describe|diff|audit`."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.progress import Progress as Bar
+
+from detent_cli.output import (
+    EXIT_NEGATIVE,
+    JsonFlag,
+    bad,
+    console,
+    errors,
+    good,
+    print_facts,
+    print_json,
+    print_rows,
+    reported,
+)
+
+app = typer.Typer(help="Build and look into features, offline.", no_args_is_help=True)
+Data = Annotated[Path, typer.Option(help="Bars: .parquet, .csv, or the EURUSD wheel.")]
+SetOption = Annotated[str, typer.Option(help="Name of a feature set, or a file that holds one.")]
+SetArgument = Annotated[str, typer.Argument(help="Name of a feature set, or a file.")]
+IntervalMs = Annotated[
+    int, typer.Option(help="Length of the bars in ms, for a set found by name.", min=1)
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
+DEFAULT_SET = "direction_bars_v1"
+HOUR_MS = 3_600_000
+
+
+@app.command()
+def build(
+    *,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The file to write: .parquet or .csv.")],
+    feature_set: SetOption = DEFAULT_SET,
+    processes: Annotated[
+        int, typer.Option(help="How many processes; 0 decides by the data.", min=0, max=64)
+    ] = 0,
+    force: Force = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write one row per bar: what the service would have served, with the same hashes."""
+    # Imported here: a strategist's installation reads no data files.
+    from detent.offline.commands import load_table  # noqa: PLC0415
+    from detent.offline.feature_build import build_features, default_processes  # noqa: PLC0415
+    from detent.offline.feature_sets import find_feature_set  # noqa: PLC0415
+
+    with reported(as_json=as_json), _bar() as progress:
+        progress("read", 0, 1)
+        table = load_table(data)
+        progress("read", 1, 1)
+        summary = build_features(
+            table,
+            find_feature_set(feature_set, bar_interval_ms=table.interval_ms),
+            out=out,
+            force=force,
+            processes=processes or default_processes(table),
+            progress=progress,
+        )
+    facts = msgspec.to_builtins(summary) | {"gaps": len(table.gaps), "out": str(out)}
+    if as_json:
+        print_json(facts)
+        return
+    refused = facts.pop("refused")
+    facts["symbols"] = ", ".join(facts["symbols"])
+    rows = [(name.replace("_", " "), fact) for name, fact in facts.items()]
+    rows += [(f"refused, {reason}", count) for reason, count in refused.items()]
+    print_facts("Features", rows)
+
+
+@app.command()
+def describe(
+    feature_set: SetArgument,
+    *,
+    bar_interval_ms: IntervalMs = HOUR_MS,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a feature set gives a model, and what it needs."""
+    from detent.contracts.json_codec import to_json  # noqa: PLC0415
+    from detent.offline.feature_sets import find_feature_set  # noqa: PLC0415
+
+    with reported(as_json=as_json):
+        found = find_feature_set(feature_set, bar_interval_ms=bar_interval_ms)
+    facts = {"feature_version": found.feature_version, "warmup_bars": found.warmup_bars_min}
+    if as_json:
+        print_json(to_json(found) | facts)
+        return
+    fields = to_json(found)
+    fields.pop("features")
+    engine = fields.pop("engine")
+    assert isinstance(engine, dict)
+    print_facts(found.name, [*facts.items(), *fields.items(), *engine.items()])
+    print_rows(
+        "Features in the order in which the model consumes them; windows in bars",
+        ("place", "name", "transform", "window", "warm-up"),
+        [
+            (
+                place,
+                spec.name,
+                spec.transform,
+                spec.window_bars or "",
+                spec.bars_needed(found.engine),
+            )
+            for place, spec in enumerate(found.features, start=1)
+        ],
+    )
+
+
+@app.command()
+def diff(
+    first: SetArgument,
+    second: SetArgument,
+    *,
+    bar_interval_ms: IntervalMs = HOUR_MS,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show in what two feature sets differ; exit 1 when they do."""
+    from detent.offline.feature_sets import differences, find_feature_set  # noqa: PLC0415
+
+    with reported(as_json=as_json):
+        sets = [find_feature_set(one, bar_interval_ms=bar_interval_ms) for one in (first, second)]
+        found = differences(sets[0], sets[1])
+    versions = [one.feature_version for one in sets]
+    if as_json:
+        listed = [msgspec.to_builtins(one) for one in found]
+        print_json({"feature_versions": versions, "differences": listed})
+    elif not found:
+        console.print(good("the same"), f"feature version {versions[0]}", soft_wrap=True)
+    else:
+        print_facts("Feature versions", [(first, versions[0]), (second, versions[1])])
+        rows = [(one.field, _text(one.first), _text(one.second)) for one in found]
+        print_rows("Differences", ("what", "first", "second"), rows)
+    if found:
+        raise typer.Exit(EXIT_NEGATIVE)
+
+
+@app.command()
+def audit(
+    *,
+    data: Data,
+    feature_set: SetOption = DEFAULT_SET,
+    out: Annotated[Path | None, typer.Option(help="Also write every count to this CSV.")] = None,
+    force: Force = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Count per symbol and month which rows are served, and how complete each feature is."""
+    from detent.offline.commands import load_table  # noqa: PLC0415
+    from detent.offline.feature_audit import (  # noqa: PLC0415
+        audit_features,
+        audit_reasons,
+        write_audit,
+    )
+    from detent.offline.feature_sets import find_feature_set  # noqa: PLC0415
+
+    with reported(as_json=as_json), _bar() as progress:
+        table = load_table(data)
+        found = find_feature_set(feature_set, bar_interval_ms=table.interval_ms)
+        rows = audit_features(table, found, progress=progress)
+        if out is not None:
+            write_audit(out, rows, force=force)
+    if as_json:
+        listed = [msgspec.to_builtins(row) for row in rows]
+        print_json({"feature_version": found.feature_version, "windows": listed})
+        return
+    reasons = audit_reasons(rows)
+    lines = [
+        (
+            row.symbol,
+            row.window,
+            f"{row.rows:,}",
+            _share(row.served, row.rows),
+            *(f"{row.refused.get(reason, 0):,}" for reason in reasons),
+            _least(row.present, row.rows),
+        )
+        for row in rows
+    ]
+    columns = ("symbol", "month", "rows", "served", *reasons, "least complete feature")
+    print_rows("Completeness", columns, lines)
+    served, total = sum(row.served for row in rows), sum(row.rows for row in rows)
+    console.print(f"{served:,} of {total:,} rows served; every count adds up")
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None]]:
+    with Bar(console=errors, transient=True) as bar:
+        tasks = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield progress
+
+
+def _text(value: object) -> object:
+    return bad("(not there)") if value is None else value
+
+
+def _share(count: int, rows: int) -> str:
+    return f"{count / rows:.1%}"
+
+
+def _least(present: dict[str, int], rows: int) -> str:
+    """Name the least complete feature; the first where several are."""
+    name = min(present, key=lambda feature: present[feature])
+    return "all complete" if present[name] == rows else f"{name} {_share(present[name], rows)}"
