@@ -263,7 +263,11 @@ def _defect(raw: RawBar, interval_ms: int | None, anchor_ts_ms: int) -> tuple[Fi
             symbol=raw.symbol,
             ts_ms=raw.open_ts_ms + length_ms,
             interval_ms=length_ms,
-            **cells,
+            open=open_,
+            high=high,
+            low=low,
+            close=close,
+            volume=cells["volume"],
         )
     except InvalidField as error:
         return Finding.OUT_OF_RANGE, error.message
