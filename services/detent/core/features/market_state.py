@@ -114,6 +114,21 @@ class MarketState:
             return Reason.FEATURES_STALE if is_warm else Reason.FEATURES_WARMING_UP
         return build_model_input(feature_set, history, as_of_ts_ms=as_of_ts_ms, view=view)
 
+    def oldest_close_ms(
+        self, feature_set: FeatureSet, symbol: str, *, as_of_ts_ms: int, bars: int
+    ) -> int | None:
+        """Give the close of the oldest of the last bars as of an instant; None if fewer are held.
+
+        Args:
+            feature_set: Whose engine is meant.
+            symbol: A known symbol.
+            as_of_ts_ms: The instant.
+            bars: How many bars.
+        """
+        history = self._histories[feature_set.engine][symbol]
+        window = history.window(as_of_ts_ms, bars_wanted=bars)
+        return window.bars[0].ts_ms if len(window.bars) == bars else None
+
     def _engines_of(self, item: Bar | Quote) -> list[EngineConfig]:
         if isinstance(item, Quote):
             engines = list(self._histories)

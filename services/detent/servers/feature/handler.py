@@ -25,7 +25,9 @@ from detent.contracts.reasons import Reason
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.market_state import SYMBOLS_MAX, MarketState
 from detent.rpc.call import Call
+from detent.servers.feature.shared_state import SharedState
 
+Take = Callable[[MarketEvent], bool]
 T = TypeVar("T")
 REFUSALS_LISTED_MAX = 100
 # As many as are worked on before other calls get their turn: some milliseconds.
@@ -43,6 +45,7 @@ class FeatureHandler:
         *,
         symbols_max: int = SYMBOLS_MAX,
         now_ms: Callable[[], int] | None = None,
+        shared: SharedState | None = None,
     ) -> None:
         """Start without market data.
 
@@ -51,13 +54,19 @@ class FeatureHandler:
             symbols_max: Symbols beyond which a new one is refused.
             now_ms: Wall clock, Unix milliseconds; live, it refuses data from the future,
                 which would otherwise push the watermark past everything that follows.
+            shared: State that other replicas have too; None keeps it in this process alone.
         """
         for binding_hash in feature_sets:
             check_hash64("binding_hash", binding_hash)
         self._feature_sets = dict(feature_sets)
-        self._state = MarketState(feature_sets.values(), symbols_max=symbols_max)
+        self._own_state = MarketState(feature_sets.values(), symbols_max=symbols_max)
         self._now_ms = now_ms
-        self._moved = asyncio.Condition()
+        self._shared = shared
+        self._moved = asyncio.Condition() if shared is None else shared.moved
+
+    @property
+    def _state(self) -> MarketState:
+        return self._own_state if self._shared is None else self._shared.state
 
     async def ingest_market_data(
         self, batches: AsyncIterator[IngestMarketDataRequest], call: Call
@@ -65,14 +74,20 @@ class FeatureHandler:
         """Take market data item by item and say how far the data reach.
 
         A refused item is reported and stops nothing. Inputs of new bars are computed here, so
-        that a decision only looks them up.
+        that a decision only looks them up. Where the state is shared, an item is durable before
+        it is taken, and what is not acknowledged may be sent again.
+
+        Raises:
+            ServiceUnavailable: The shared store cannot be reached.
+            Overloaded: The shared store is full.
         """
         del call  # A feed may last as long as the process; there is no deadline to divide.
         tally = _Tally()
         async for batch in batches:
             for events in _turns(batch.events):
+                take = self._state.take if self._shared is None else await self._durable(events)
                 for event in events:
-                    self._take(event, tally)
+                    self._take(event, tally, take)
                 self._state.refresh()
                 async with self._moved:
                     self._moved.notify_all()
@@ -133,12 +148,37 @@ class FeatureHandler:
             raise BindingMismatch(binding_hash, expected)
         return feature_set
 
-    def _take(self, event: MarketEvent, tally: "_Tally") -> None:
+    async def _durable(self, events: Sequence[MarketEvent]) -> Take:
+        """Make durable what is worth it; give what says of each event what became of it."""
+        assert self._shared is not None, "there is a store to make it durable in"
+        kept = [event for event in events if self._shared.keeps(event) and self._is_due(event)]
+        known = zip(map(id, kept), await self._shared.take(kept), strict=True)
+        outcomes = dict(known)
+
+        def take(event: MarketEvent) -> bool:
+            outcome = outcomes.get(id(event))
+            if isinstance(outcome, DetentError):
+                raise outcome
+            # What no store keeps, no engine takes: the state only says why.
+            return self._state.take(event) if outcome is None else outcome
+
+        return take
+
+    def _is_due(self, event: MarketEvent) -> bool:
         item = event.bar or event.quote
         assert item is not None, "an event is valid by construction"
         try:
             self._check_not_from_future(item.symbol, item.ts_ms)
-            is_new = self._state.take(event)
+        except BarFromFuture:
+            return False
+        return True
+
+    def _take(self, event: MarketEvent, tally: "_Tally", take: Take) -> None:
+        item = event.bar or event.quote
+        assert item is not None, "an event is valid by construction"
+        try:
+            self._check_not_from_future(item.symbol, item.ts_ms)
+            is_new = take(event)
         except DetentError as error:
             tally.refuse(item.symbol, item.ts_ms, error)
         else:
@@ -173,6 +213,9 @@ class FeatureHandler:
     def _behind(
         self, feature_set: FeatureSet, symbols: Sequence[str], as_of_ts_ms: int
     ) -> list[str]:
+        if self._shared is not None and not self._shared.is_current:
+            # Nothing is going to come; the rows say so.
+            return []
         return [
             symbol
             for symbol in symbols
@@ -183,6 +226,10 @@ class FeatureHandler:
     def _row(
         self, feature_set: FeatureSet, symbol: str, query: GetFeatureSnapshotsRequest
     ) -> FeatureRow:
+        if self._shared is not None:
+            refusal = self._shared.refusal(feature_set, symbol, query.as_of_ts_ms)
+            if refusal is not None:
+                return FeatureRow(symbol=symbol, refusal=refusal)
         outcome = self._state.model_input(
             feature_set, symbol, as_of_ts_ms=query.as_of_ts_ms, view=query.view
         )
