@@ -8,8 +8,8 @@ import asyncio
 import time
 
 from detent.adapters.telemetry import Telemetry, set_up_logging
-from detent.rpc.serve import Server, ServerOptions, Service, serve_until_stopped
-from detent.servers.feature.main import build_handler
+from detent.rpc.serve import Server, ServerOptions, Service
+from detent.servers.feature.main import NAME, build, serve
 from detent.servers.feature.settings import FeatureSettings
 from detent.servers.inference.handler import InferenceHandler
 from detent.servers.inference.main import health_of, load
@@ -25,7 +25,7 @@ async def run(
     telemetry = Telemetry(
         "detent-single", otlp_endpoint=policy.otlp_endpoint, trace_file=policy.trace_file
     )
-    features = build_handler(feature)
+    features, shared = build(feature)
     serving = load(inference)
     signals = InferenceHandler(
         serving,
@@ -50,10 +50,7 @@ async def run(
     ]
     server = Server(options, services, telemetry.tracer)
     # Policy serves whatever becomes of the artifact: the whole process is healthy with it.
-    await serve_until_stopped(
-        server,
-        {**health_of(serving), **HEALTHY, "detent.api.v1.FeatureService": True},
-    )
+    await serve(server, {**health_of(serving), **HEALTHY, NAME: True}, shared)
     await decisions.close()
     signals.close()
     telemetry.close()

@@ -170,6 +170,21 @@ class MarketState:
             caller_values=caller_values,
         )
 
+    def oldest_close_ms(
+        self, feature_set: FeatureSet, symbol: str, *, as_of_ts_ms: int, bars: int
+    ) -> int | None:
+        """Give the close of the oldest of the last bars as of an instant; None if fewer are held.
+
+        Args:
+            feature_set: Whose engine is meant.
+            symbol: A known symbol.
+            as_of_ts_ms: The instant.
+            bars: How many bars.
+        """
+        history = self._histories[feature_set.engine][symbol]
+        window = history.window(as_of_ts_ms, bars_wanted=bars)
+        return window.bars[0].ts_ms if len(window.bars) == bars else None
+
     def _engines_of(self, item: Bar | Quote | Book) -> list[EngineConfig]:
         if isinstance(item, Book):
             engines = [engine for engine in self._histories if engine.book is not None]

@@ -29,7 +29,9 @@ from detent.core.features.feature_set import FeatureSet
 from detent.core.features.market_state import SYMBOLS_MAX, MarketState
 from detent.core.features.model_input import NOTHING_SAID
 from detent.rpc.call import Call
+from detent.servers.feature.shared_state import SharedState
 
+Take = Callable[[MarketEvent], bool]
 T = TypeVar("T")
 REFUSALS_LISTED_MAX = 100
 # As many as are worked on before other calls get their turn: some milliseconds.
@@ -47,6 +49,7 @@ class FeatureHandler:
         *,
         symbols_max: int = SYMBOLS_MAX,
         now_ms: Callable[[], int] | None = None,
+        shared: SharedState | None = None,
     ) -> None:
         """Start without market data.
 
@@ -55,13 +58,19 @@ class FeatureHandler:
             symbols_max: Symbols beyond which a new one is refused.
             now_ms: Wall clock, Unix milliseconds; live, it refuses data from the future,
                 which would otherwise push the watermark past everything that follows.
+            shared: State that other replicas have too; None keeps it in this process alone.
         """
         for binding_hash in feature_sets:
             check_hash64("binding_hash", binding_hash)
         self._feature_sets = dict(feature_sets)
-        self._state = MarketState(feature_sets.values(), symbols_max=symbols_max)
+        self._own_state = MarketState(feature_sets.values(), symbols_max=symbols_max)
         self._now_ms = now_ms
-        self._moved = asyncio.Condition()
+        self._shared = shared
+        self._moved = asyncio.Condition() if shared is None else shared.moved
+
+    @property
+    def _state(self) -> MarketState:
+        return self._own_state if self._shared is None else self._shared.state
 
     async def ingest_market_data(
         self, batches: AsyncIterator[IngestMarketDataRequest], call: Call
@@ -70,14 +79,20 @@ class FeatureHandler:
 
         A refused item, malformed ones included, is reported and stops nothing. The next message
         is not asked for before this one is done. Inputs of new bars are computed here, so that
-        a decision only looks them up.
+        a decision only looks them up. Where the state is shared, an item is durable before it
+        is taken, and what is not acknowledged may be sent again.
+
+        Raises:
+            ServiceUnavailable: The shared store cannot be reached.
+            Overloaded: The shared store is full.
         """
         del call  # A feed may last as long as the process; there is no deadline to divide.
         tally = _Tally()
         async for batch in batches:
             for events in _turns(batch.events):
+                take = self._state.take if self._shared is None else await self._durable(events)
                 for event in events:
-                    self._judge(event, tally)
+                    self._judge(event, tally, take)
                 self._state.refresh()
                 async with self._moved:
                     self._moved.notify_all()
@@ -143,7 +158,38 @@ class FeatureHandler:
             raise BindingMismatch(binding_hash, expected)
         return feature_set
 
-    def _judge(self, event: MarketEvent | InvalidField, tally: "_Tally") -> None:
+    async def _durable(self, events: Sequence[MarketEvent | InvalidField]) -> Take:
+        """Make durable what is worth it; give what says of each event what became of it."""
+        assert self._shared is not None, "there is a store to make it durable in"
+        kept = [
+            event
+            for event in events
+            if not isinstance(event, InvalidField)
+            and self._shared.keeps(event)
+            and self._is_due(event)
+        ]
+        known = zip(map(id, kept), await self._shared.take(kept), strict=True)
+        outcomes = dict(known)
+
+        def take(event: MarketEvent) -> bool:
+            outcome = outcomes.get(id(event))
+            if isinstance(outcome, DetentError):
+                raise outcome
+            # What no store keeps, no engine takes: the state only says why.
+            return self._state.take(event) if outcome is None else outcome
+
+        return take
+
+    def _is_due(self, event: MarketEvent) -> bool:
+        item = event.bar or event.quote or event.book
+        assert item is not None, "an event is valid by construction"
+        try:
+            self._check_not_from_future(item.symbol, item.known_ts_ms)
+        except BarFromFuture:
+            return False
+        return True
+
+    def _judge(self, event: MarketEvent | InvalidField, tally: "_Tally", take: Take) -> None:
         if isinstance(event, InvalidField):
             facts = event.metadata
             tally.refuse(facts.get("symbol", ""), int(facts.get("ts_ms", 0)), event)
@@ -152,7 +198,7 @@ class FeatureHandler:
         assert item is not None, "an event is valid by construction"
         try:
             self._check_not_from_future(item.symbol, item.known_ts_ms)
-            is_new = self._state.take(event)
+            is_new = take(event)
         except DetentError as error:
             tally.refuse(item.symbol, item.ts_ms, error)
         else:
@@ -187,6 +233,9 @@ class FeatureHandler:
     def _behind(
         self, feature_set: FeatureSet, symbols: Sequence[str], as_of_ts_ms: int
     ) -> list[str]:
+        if self._shared is not None and not self._shared.is_current:
+            # Nothing is going to come; the rows say so.
+            return []
         return [
             symbol
             for symbol in symbols
@@ -201,6 +250,10 @@ class FeatureHandler:
         query: GetFeatureSnapshotsRequest,
         caller_values: Mapping[str, Decimal],
     ) -> FeatureRow:
+        if self._shared is not None:
+            refusal = self._shared.refusal(feature_set, symbol, query.as_of_ts_ms)
+            if refusal is not None:
+                return FeatureRow(symbol=symbol, refusal=refusal)
         outcome = self._state.model_input(
             feature_set,
             symbol,
