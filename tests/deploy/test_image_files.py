@@ -134,3 +134,16 @@ def test_model_is_off_unless_both_keys_and_the_acknowledgement_are_given(
 
     assert environment[variable] == f"${{{variable}:-{default}}}"
     assert [line for line in switched_on if line.startswith(f"{variable}=")] != []
+
+
+def test_redis_is_confined_optional_and_may_not_forget(compose: dict[str, Any]) -> None:
+    """The feature service refuses a Redis that evicts, so ours must not."""
+    found = compose["services"]["redis"]
+    address = compose["services"]["feature"]["environment"]["DETENT_FEATURE_REDIS_URL"]
+
+    assert found["profiles"] == ["redis"]
+    assert address == "${DETENT_FEATURE_REDIS_URL:-}"
+    assert (found["read_only"], found["cap_drop"]) == (True, ["ALL"])
+    assert "ports" not in found
+    assert "--maxmemory-policy noeviction" in found["command"]
+    assert "--appendonly yes --appendfsync always" in found["command"]
