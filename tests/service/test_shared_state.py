@@ -277,11 +277,8 @@ async def test_what_is_known_late_or_wrong_is_judged_and_uses_no_room(
 
     assert (again.accepted_count, again.refused_count) == (0, 50)
     assert (answer.accepted_count, answer.refused_count) == (1, 3)
-    assert {refusal.reason for refusal in answer.refusals} == {
-        ErrorReason.DATA_LATE,
-        ErrorReason.DATA_CONFLICT,
-        ErrorReason.INVALID_FIELD,
-    }
+    late, other, wrong = ErrorReason.DATA_LATE, ErrorReason.DATA_CONFLICT, ErrorReason.INVALID_FIELD
+    assert {refusal.reason for refusal in answer.refusals} == {late, other, wrong}
 
 
 async def test_a_replica_that_fell_behind_the_log_reads_everything_again(
