@@ -417,11 +417,25 @@ async def test_redis_that_forgot_the_end_of_the_log_is_noticed(
         await behind.shared._catch_up()
         position = behind.shared._position or ""
         (newest,) = server.do("XREVRANGE", log, "+", "-", "COUNT", 1)
+        assert await behind.store.after(position) == []
         server.do("XDEL", log, newest[0])
         server.do("XADD", log, "9999999999999999-1", "n", "another", "e", newest[1][b"e"])
 
         assert await behind.store.after(position) is None
         await behind.shared.close()
+
+
+async def test_log_with_a_hole_is_noticed(server: RedisServer, prefix: str) -> None:
+    async with replica(server.url, prefix) as one:
+        await one.ingest(wave(40))
+        log = f"{prefix}:market:1:log"
+        whole = await one.store.after("")
+        entries = server.do("XRANGE", log, "-", "+")
+        server.do("XDEL", log, entries[20][0])
+
+        assert whole is not None
+        assert len(whole) == 40
+        assert await one.store.after("") is None
 
 
 async def test_redis_that_is_full_refuses_data_and_serves_what_it_has(
