@@ -1,17 +1,13 @@
-"""Proves what replicas that share a real Redis answer, and what they refuse to."""
+"""Proves that replicas that share a real Redis answer alike, and no reading that would not."""
 
 import asyncio
-import contextlib
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from msgspec import structs
-from opentelemetry.context import Context
-from tests.redis_server import RedisServer, fresh_prefix, redis_server, shared_redis
+from tests.redis_server import fresh_prefix, shared_redis
+from tests.service.replica import BARS, DIRECTION, QUOTES, SETS, SHORT, Replica, replica
 from tests.unit.core.features.market import (
-    FROM_QUOTES,
     MINUTE_MS,
     SYMBOL,
     bar,
@@ -20,134 +16,20 @@ from tests.unit.core.features.market import (
     wave,
 )
 
-from detent.adapters.redis_market import RedisMarket
 from detent.contracts.calls.feature import (
-    FeatureRow,
-    GetFeatureSnapshotsRequest,
-    IngestMarketDataRequest,
-    IngestMarketDataResponse,
     MarketEvent,
     SnapshotView,
 )
-from detent.contracts.errors import Overloaded, ServiceUnavailable
+from detent.contracts.errors import Overloaded
 from detent.contracts.market import Bar, Quote
 from detent.contracts.reasons import ErrorReason, Reason
-from detent.core.features.engine import EngineConfig
-from detent.core.features.feature_set import (
-    FeatureSet,
-    FeatureTransform,
-    direction_bars_v1,
-    feature,
-)
-from detent.core.features.market_state import MarketState
-from detent.rpc.call import Call
 from detent.servers.feature.handler import FeatureHandler
-from detent.servers.feature.shared_state import SILENCE_S_MAX, SharedState, lengths_of
-
-DIRECTION = direction_bars_v1(MINUTE_MS)
-MIDS = FeatureSet(
-    name="mids", features=(feature(FeatureTransform.RETURN_PCT, 1),), engine=FROM_QUOTES
-)
-SHORT = FeatureSet(
-    name="short",
-    features=(feature(FeatureTransform.RETURN_PCT, 1),),
-    engine=EngineConfig(bar_interval_ms=MINUTE_MS, max_bars=20),
-)
-BARS, QUOTES = "a" * 64, "b" * 64
-SETS = {BARS: DIRECTION, QUOTES: MIDS}
-Items = Sequence[Bar | Quote]
-PATIENCE_S = 20.0
-
-
-def call_for(seconds: float) -> Call:
-    return Call(
-        deadline_s=time.monotonic() + seconds, clock=time.monotonic, identity="", trace=Context()
-    )
-
-
-class Replica:
-    """Is one feature service, as a process would compose it."""
-
-    def __init__(
-        self,
-        url: str,
-        prefix: str,
-        sets: dict[str, FeatureSet],
-        *,
-        quotes_max: int = 5_000,
-        symbols_max: int = 100,
-        log_entries_max: int = 10_000,
-    ) -> None:
-        self.store = RedisMarket(
-            url,
-            prefix=prefix,
-            lengths=lengths_of(sets.values(), quotes_max=quotes_max),
-            symbols_max=symbols_max,
-            log_entries_max=log_entries_max,
-        )
-        self.shared = SharedState(
-            self.store,
-            lambda: MarketState(sets.values(), symbols_max=symbols_max),
-            clock=time.monotonic,
-        )
-        self.handler = FeatureHandler(sets, symbols_max=symbols_max, shared=self.shared)
-
-    async def ingest(self, items: Items, *, size: int = 200) -> IngestMarketDataResponse:
-        events = [
-            MarketEvent(bar=item) if isinstance(item, Bar) else MarketEvent(quote=item)
-            for item in items
-        ]
-
-        async def batches() -> AsyncIterator[IngestMarketDataRequest]:
-            for start in range(0, len(events), size):
-                yield IngestMarketDataRequest(events=tuple(events[start : start + size]))
-
-        return await self.handler.ingest_market_data(batches(), call_for(30))
-
-    async def row(
-        self, as_of_ts_ms: int, *, symbol: str = SYMBOL, binding: str = BARS, seconds: float = 5
-    ) -> FeatureRow:
-        query = GetFeatureSnapshotsRequest(
-            binding_hash=binding,
-            as_of_ts_ms=as_of_ts_ms,
-            symbols=(symbol,),
-            view=SnapshotView.FULL,
-        )
-        return (await self.handler.get_feature_snapshots(query, call_for(seconds))).rows[0]
-
-    async def until_current(self, *, is_current: bool = True) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while self.shared.is_current is not is_current:  # noqa: ASYNC110  Time decides it.
-                await asyncio.sleep(0.01)
-
-
-@contextlib.asynccontextmanager
-async def replica(
-    url: str, prefix: str, sets: dict[str, FeatureSet] | None = None, **options: int
-) -> AsyncIterator[Replica]:
-    """Run a replica and wait until it follows the log."""
-    one = Replica(url, prefix, sets or SETS, **options)
-    following = asyncio.create_task(one.shared.run())
-    try:
-        await one.until_current()
-        yield one
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-        await one.shared.close()
 
 
 @pytest.fixture(name="url", scope="module")
 def _url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with shared_redis(tmp_path_factory.mktemp("redis")) as url:
         yield url
-
-
-@pytest.fixture(name="server")
-def _server(tmp_path: Path) -> Iterator[RedisServer]:
-    """Give a server of the test's own, which it may kill, fill, flush and stop."""
-    with redis_server(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture(name="prefix")
@@ -307,194 +189,3 @@ async def test_symbols_are_limited_in_redis_too(url: str, prefix: str) -> None:
             await one.ingest([bar(0, "9", symbol=f"S{number}") for number in range(100)])
 
     assert [refusal.reason for refusal in answer.refusals] == [ErrorReason.OVERLOADED]
-
-
-async def test_redis_that_is_gone_refuses_data_and_readings_and_comes_back(
-    server: RedisServer, prefix: str
-) -> None:
-    async with replica(server.url, prefix) as one:
-        await one.ingest(wave(40))
-        before = await one.row(close_ms(39))
-        server.kill()
-        with pytest.raises(ServiceUnavailable):
-            await one.ingest(wave(41)[40:])
-        await one.until_current(is_current=False)
-        started_s = time.monotonic()
-        rows = [await one.row(close_ms(39)), await one.row(close_ms(40))]
-        unknown = await one.row(close_ms(39), symbol="NEVERSEEN")
-        took_s = time.monotonic() - started_s
-
-        server.start()
-        await one.until_current()
-        after = await one.row(close_ms(39))
-        answer = await one.ingest(wave(41)[40:])
-
-    assert {row.refusal for row in [*rows, unknown]} == {Reason.FEATURES_UNAVAILABLE}
-    assert took_s < 1
-    assert before == after
-    assert answer.accepted_count == 1
-
-
-async def test_who_waits_when_redis_goes_is_answered_at_once(
-    server: RedisServer, prefix: str
-) -> None:
-    async with replica(server.url, prefix) as one:
-        await one.ingest(wave(40))
-        asking = asyncio.create_task(one.row(close_ms(40), seconds=3_600))
-        await asyncio.sleep(0.05)
-        server.kill()
-        async with asyncio.timeout(PATIENCE_S):
-            row = await asking
-
-    assert row.refusal is Reason.FEATURES_UNAVAILABLE
-
-
-async def test_redis_that_stands_still_is_noticed_within_its_silence(
-    server: RedisServer, prefix: str
-) -> None:
-    async with replica(server.url, prefix) as one:
-        await one.ingest(wave(40))
-        server.do("CLIENT", "PAUSE", 4_000)
-        await asyncio.sleep(SILENCE_S_MAX + 0.3)
-        refused = await one.row(close_ms(39))
-        started_s = time.monotonic()
-        with pytest.raises(ServiceUnavailable):
-            await one.ingest(wave(41)[40:])
-        took_s = time.monotonic() - started_s
-        await one.until_current()
-        served = await one.row(close_ms(39))
-
-    assert refused.refusal is Reason.FEATURES_UNAVAILABLE
-    assert took_s < 5
-    assert served.model_input is not None
-
-
-async def test_data_sent_into_a_silence_are_refused_and_may_be_sent_again(
-    server: RedisServer, prefix: str
-) -> None:
-    """Nobody knows whether what timed out was written; sending it again settles that."""
-    async with replica(server.url, prefix) as one:
-        await one.ingest(wave(40))
-        server.do("CLIENT", "PAUSE", 2_500)
-        with pytest.raises(ServiceUnavailable):
-            await one.ingest(wave(41)[40:])
-        await one.until_current()
-        again = await one.ingest(wave(41)[40:])
-        async with replica(server.url, prefix) as later:
-            assert await one.row(close_ms(40)) == await later.row(close_ms(40))
-
-    assert again.accepted_count + again.known_count == 1
-
-
-async def test_redis_that_was_flushed_leaves_nothing_to_read(
-    server: RedisServer, prefix: str
-) -> None:
-    async with replica(server.url, prefix) as one, replica(server.url, prefix) as other:
-        await one.ingest(wave(40))
-        served = await other.row(close_ms(39))
-        server.do("FLUSHALL")
-        async with asyncio.timeout(PATIENCE_S):
-            row = await one.row(close_ms(39), seconds=0.1)
-            while row.model_input is not None:
-                row = await one.row(close_ms(39), seconds=0.1)
-            await other.until_current()
-        again = await one.ingest(wave(40))
-        new = await other.row(close_ms(39))
-
-    assert row.refusal in {Reason.SYMBOL_UNKNOWN, Reason.FEATURES_UNAVAILABLE}
-    assert again.accepted_count == 40
-    assert new == served
-
-
-async def test_redis_that_forgot_the_end_of_the_log_is_noticed(
-    server: RedisServer, prefix: str
-) -> None:
-    """A store that was rolled back and written on looks whole to whoever counts only."""
-    log = f"{prefix}:market:1:log"
-    async with replica(server.url, prefix) as one:
-        behind = Replica(server.url, prefix, SETS)
-        await behind.shared._catch_up()
-        await one.ingest(wave(40))
-        await behind.shared._catch_up()
-        position = behind.shared._position or ""
-        (newest,) = server.do("XREVRANGE", log, "+", "-", "COUNT", 1)
-        server.do("XDEL", log, newest[0])
-        server.do("XADD", log, "9999999999999999-1", "n", "another", "e", newest[1][b"e"])
-
-        assert await behind.store.after(position) is None
-        await behind.shared.close()
-
-
-async def test_redis_that_is_full_refuses_data_and_serves_what_it_has(
-    server: RedisServer, prefix: str
-) -> None:
-    async with replica(server.url, prefix) as one:
-        await one.ingest(wave(40))
-        server.do("CONFIG", "SET", "maxmemory", 1)
-        with pytest.raises(Overloaded):
-            await one.ingest(wave(41)[40:])
-        old = await one.row(close_ms(39))
-        new = await one.row(close_ms(40), seconds=0.1)
-        server.do("CONFIG", "SET", "maxmemory", 0)
-        answer = await one.ingest(wave(41)[40:])
-        async with replica(server.url, prefix) as later:
-            assert await one.row(close_ms(40)) == await later.row(close_ms(40))
-
-    assert old.model_input is not None
-    assert new.refusal is Reason.FEATURES_STALE
-    assert answer.accepted_count == 1
-
-
-async def test_redis_that_may_forget_by_itself_is_not_followed(
-    server: RedisServer, prefix: str
-) -> None:
-    server.do("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-    one = Replica(server.url, prefix, SETS)
-    with pytest.raises(ServiceUnavailable, match="allkeys-lru"):
-        await one.store.check()
-    server.do("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
-    await one.store.check()
-    await one.shared.close()
-
-
-async def test_entry_that_cannot_be_read_stops_the_replica(
-    server: RedisServer, prefix: str
-) -> None:
-    """What one replica understands and another does not would part them in silence."""
-    async with replica(server.url, prefix) as one:
-        await one.ingest(wave(40))
-        log = f"{prefix}:market:1:log"
-        (newest,) = server.do("XREVRANGE", log, "+", "-", "COUNT", 1)
-        generation, _, number = newest[0].decode().partition("-")
-        server.do("XADD", log, f"{generation}-{int(number) + 1}", "n", "other", "e", b"\xff")
-        await one.until_current(is_current=False)
-        row = await one.row(close_ms(39))
-
-    assert row.refusal is Reason.FEATURES_UNAVAILABLE
-
-
-async def test_redis_that_restarts_with_what_it_had_goes_on(
-    server: RedisServer, prefix: str
-) -> None:
-    async with replica(server.url, prefix) as one:
-        await one.ingest(wave(40))
-        before = await one.row(close_ms(39))
-        server.kill()
-        server.start()
-        async with replica(server.url, prefix) as later:
-            assert await later.row(close_ms(39)) == before
-
-
-async def test_redis_that_restarts_empty_leaves_nothing_to_read(
-    server: RedisServer, prefix: str
-) -> None:
-    async with replica(server.url, prefix) as one:
-        await one.ingest(wave(40))
-        server.kill()
-        await one.until_current(is_current=False)
-        server.forget()
-        server.start()
-        await one.until_current()
-        row = await one.row(close_ms(39))
-
-    assert row.refusal is Reason.SYMBOL_UNKNOWN
