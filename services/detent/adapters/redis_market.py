@@ -31,7 +31,7 @@ WAIT_MS = 200
 # Redis may forget nothing by itself: what it evicts would be missing without a trace.
 POLICIES = ("noeviction", "volatile-")
 # How Redis, wherever it was refused, and our own script say that there is no room.
-FULL = ("OOM command not allowed", "STREAMS as many as may be held")
+FULL = ("command not allowed when used memory", "STREAMS as many as may be held")
 BAR = "bar"
 Entry = tuple[bytes, dict[bytes, bytes]]
 Id = tuple[int, int]
