@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from msgspec import structs
-from tests.unit.core.features.market import MINUTE_MS, bar, bars_of, wave
+from tests.unit.core.features.market import MINUTE_MS, bar, bars_of, delayed, wave
 
 from detent.contracts.calls.feature import ModelInput
 from detent.contracts.errors import BarOutOfOrder, InvalidField
@@ -160,6 +160,14 @@ def test_row_does_not_know_the_bars_behind_it() -> None:
     whole = rolled(DIRECTION, bars)
 
     assert all(rolled(DIRECTION, bars[:count]) == whole[:count] for count in range(1, 200, 9))
+
+
+def test_bar_that_was_known_late_is_read_as_serving_reads_it() -> None:
+    bars = wave(60)
+    late = [delayed(one, MINUTE_MS // 2 if index == 50 else None) for index, one in enumerate(bars)]
+
+    assert rolled(DIRECTION, late) == served(DIRECTION, late)
+    assert rolled(DIRECTION, late) != rolled(DIRECTION, bars), "the delay must be seen"
 
 
 def test_unusable_bars_are_the_same_typed_errors() -> None:
