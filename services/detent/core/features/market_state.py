@@ -4,7 +4,6 @@ Feature sets with one engine share histories, and bindings with one feature set 
 whatever several models have in common is held and computed once.
 """
 
-import collections
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
@@ -12,7 +11,6 @@ from detent.contracts.calls.feature import MarketEvent, ModelInput, SnapshotView
 from detent.contracts.errors import DetentError, InvalidField, Overloaded
 from detent.contracts.market import Bar, Book, Quote
 from detent.contracts.reasons import Reason
-from detent.core.features.book_history import BookRefusal
 from detent.core.features.engine import BarSource, EngineConfig
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.history import SymbolHistory
@@ -101,15 +99,6 @@ class MarketState:
         """Count the quotes that came too late for an engine."""
         engines = self._histories.values()
         return sum(history.late_quote_count for held in engines for history in held.values())
-
-    def refused_book_counts(self) -> collections.Counter[BookRefusal]:
-        """Count the valid books that engines refused, by reason."""
-        counts: collections.Counter[BookRefusal] = collections.Counter()
-        for held in self._histories.values():
-            for history in held.values():
-                if history.books is not None:
-                    counts += history.books.refused_counts
-        return counts
 
     def model_input(
         self,

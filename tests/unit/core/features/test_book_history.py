@@ -287,13 +287,12 @@ def test_set_that_reads_no_book_is_untouched_by_one() -> None:
     assert len(rows[0].snapshot_hashes) == 1
 
 
-def test_state_counts_refusals_and_takes_no_book_that_nobody_reads() -> None:
+def test_state_refuses_late_books_and_takes_none_that_nobody_reads() -> None:
     state = MarketState([BOOK_SET])
     assert state.take(MarketEvent(book=book(START_MS + 1)))
     assert not state.take(MarketEvent(book=book(START_MS + 1)))
     with pytest.raises(InvalidField, match="late"):
         state.take(MarketEvent(book=book(START_MS)))
 
-    assert state.refused_book_counts() == {BookRefusal.LATE: 1}
     with pytest.raises(InvalidField, match="no feature set held reads them"):
         MarketState([BARE_SET]).take(MarketEvent(book=book(START_MS)))
