@@ -9,7 +9,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tests.builders import HOUR_MS, START_MS, model_binding, plan_of, record_of, row_of
+from tests.builders import (
+    HOUR_MS,
+    START_MS,
+    model_binding,
+    plan_of,
+    policy_config,
+    record_of,
+    row_of,
+)
 from tests.unit.core.features.book_scenarios import WALL_BID
 
 from detent.contracts.binding import PROXY_BINDING, Head, ModelBinding, TrainingWindow
@@ -153,6 +161,11 @@ def vectors() -> list[dict[str, Any]]:
             "record_hash, with caller features",
             DecisionRecord.SCHEMA,
             record_of(row=row_of(caller_features=SAID)),
+        ),
+        _vector(
+            "policy_config_hash, with a greatest age",
+            PolicyConfig.SCHEMA,
+            policy_config(max_feature_age_ms=0),
         ),
     ]
 

@@ -112,11 +112,14 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True):
         rebalance_cooldown_bars: Bars between two rebalances.
         min_hold_bars: Bars that an emergency exit waits after an entry.
         symbol_allowlist: Symbols that may hold a position; empty allows all of the plan.
+        max_feature_age_ms: How old the newest bar and quote may be for a model's answer, in
+            data time, 0 to 366 days; None asks for no more than the feature set does.
 
     Source: seed 002, phase 1; defaults of FORMULAS 2.1.
     """
 
     SCHEMA: ClassVar[str] = "detent.policy_config.v1"
+    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"max_feature_age_ms"})
 
     horizon_id: str
     tau_bps: int = 1_000
@@ -130,6 +133,7 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True):
     rebalance_cooldown_bars: int = 2
     min_hold_bars: int = 4
     symbol_allowlist: tuple[str, ...] = ()
+    max_feature_age_ms: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse bounds that contradict each other."""
@@ -148,6 +152,8 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True):
         check_unique("symbol_allowlist", self.symbol_allowlist)
         for symbol in self.symbol_allowlist:
             check_symbol("symbol_allowlist", symbol)
+        if self.max_feature_age_ms is not None:
+            check_int("max_feature_age_ms", self.max_feature_age_ms, 0, INTERVAL_MS_MAX)
 
     @property
     def alpha_ppm(self) -> int:
