@@ -24,8 +24,9 @@ from tests.service.test_feature_handler import ingest
 from tests.strategist import noted, recorded
 
 from detent.contracts.binding import PROXY_BINDING, SignalSource
-from detent.contracts.caller_feature import CallerFeature
+from detent.contracts.caller_feature import CALLER_FEATURES_MAX, CallerFeature
 from detent.contracts.calls.feature import ModelInput
+from detent.contracts.calls.ledger import PAGE_SIZE_MAX, ListDecisionsRequest
 from detent.contracts.calls.policy import (
     DecideTargetWeightsRequest,
     DecisionResult,
@@ -44,6 +45,7 @@ from detent.core.features.feature_set import (
 )
 from detent.core.features.offline_rows import iter_model_inputs
 from detent.servers.feature.handler import FeatureHandler
+from detent.servers.policy.held import HeldBinding
 from detent_client import ClientOptions, DetentClient, OpenedPlan
 
 POSITIONED = FeatureSet(
@@ -288,13 +290,15 @@ async def test_proxy_plan_takes_any_words_and_uses_none(host: PolicyHost, tmp_pa
 
 
 async def test_emergency_asks_nobody_and_records_what_was_said(host: PolicyHost) -> None:
-    row = asked_of(SYMBOL, SIZE, exit_intent=emergency())
+    """A name that the set does not declare is no reason to keep anybody from an exit."""
+    row = asked_of(SYMBOL, SIZE, ("of_nobody", "1"), exit_intent=emergency())
 
     await decided(host, row, kind=DecisionKind.EMERGENCY)
 
     assert host.features.asked == []
     (record,) = recorded(host.ledger_file, "plan")
-    assert '"caller_features":[{"name":"position_size","value":"-2.5"}]' in record["canonical"]
+    assert '{"name":"position_size","value":"-2.5"}' in record["canonical"]
+    assert '{"name":"of_nobody","value":"1"}' in record["canonical"]
 
 
 @pytest.mark.proves("R51", "R212")
@@ -331,3 +335,43 @@ async def test_answer_of_the_clients_own_keeps_what_was_said(
         assert await client.report_local_answers() == 1
 
     assert decision.fallback_reason is Reason.CLIENT_NO_SERVICE
+
+
+# As much as there may be
+
+
+def test_long_list_of_names_is_cut_and_counted() -> None:
+    """A refusal says what was expected, and 5,000 of them fit in an answer."""
+    names = frozenset(f"n{number:02}" for number in range(20))
+    expected = HeldBinding(bar_interval_ms=HOUR_MS, caller_names=names).caller_names_expected
+
+    assert expected.startswith("a caller feature of the feature set: n00, n01, ")
+    assert expected.endswith(", n15 and 4 more")
+    assert HeldBinding(bar_interval_ms=HOUR_MS).caller_names_expected.endswith(": none")
+
+
+async def test_largest_rows_are_recorded_and_listed_page_by_page(
+    host: PolicyHost, tmp_path: Path
+) -> None:
+    """A page of a thousand such records would be larger than a message may be."""
+    symbols = [f"S{number}" for number in range(50)]
+    words = tuple(
+        CallerFeature(name=f"{number:0>128}", value=Decimal("1" * 40))
+        for number in range(CALLER_FEATURES_MAX)
+    )
+    rows = [row_of(symbol, caller_features=words) for symbol in symbols]
+    async with client_at(host, tmp_path) as client:
+        large = await client.open_plan(plan_of("large", symbols), PROXY_BINDING)
+        results = await client.decide_many(large, ts_ms=close_ms(9), rows=rows)
+        listed, token, pages = [], "", 0
+        while pages == 0 or token:
+            query = ListDecisionsRequest(
+                plan_id="large", symbol="", page_size=PAGE_SIZE_MAX, page_token=token
+            )
+            page = await client.list_decisions(query)
+            listed += [record.row.symbol for record in page.records]
+            token, pages = page.next_page_token, pages + 1
+
+    assert all(result.decision is not None for result in results)
+    assert listed == symbols
+    assert pages == 2

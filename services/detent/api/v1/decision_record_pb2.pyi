@@ -188,8 +188,8 @@ class DecisionRow(_message.Message):
         """Lists what only the strategist knows and the model is given, at most 1024, each name
         once, in any order: records and answers list them by name. A name that the bound
         feature set does not declare refuses the row. One that it declares and the row lacks
-        is answered by the proxy with `REASON_FEATURES_MISSING`. A plan of the proxy records
-        them and uses none. Empty for a set that declares none.
+        is answered by the proxy with `REASON_FEATURES_MISSING`. A plan of the proxy and an
+        emergency record any and use none. Empty for a set that declares none.
         """
 
     def __init__(

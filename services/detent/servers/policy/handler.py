@@ -57,6 +57,8 @@ from detent.servers.policy.plans import OpenPlan, Plans, SymbolChain
 log = logging.getLogger(__name__)
 
 SYMBOLS_LOGGED_MAX = 16
+# Refusals of 5,000 rows still fit in one answer.
+CALLER_FEATURES_SHOWN_MAX = 4
 # What a key stands for; position and volatility may differ when a bar is asked again.
 QUESTION_FIELDS = (
     "trigger_state",
@@ -242,7 +244,7 @@ class PolicyHandler:
         for row in query.rows:
             try:
                 chain = _chain_of(opened, query, row)
-                self._check_caller_names(opened, row)
+                self._check_caller_names(opened, query, row)
                 # A batch of new bars asks the ledger nothing.
                 if query.ts_ms > chain.last_ts_ms:
                     rows.fresh.append(row)
@@ -259,19 +261,20 @@ class PolicyHandler:
                 rows.written[row.symbol] = written
         return rows
 
-    def _check_caller_names(self, opened: OpenPlan, row: DecisionRow) -> None:
+    def _check_caller_names(
+        self, opened: OpenPlan, query: DecideTargetWeightsRequest, row: DecisionRow
+    ) -> None:
         """Refuse a caller feature that the bound feature set does not declare (R45).
 
-        A proxy plan is given any: going back to the proxy changes one field (R136).
+        A proxy plan is given any: going back to the proxy changes one field (R136). So is an
+        emergency, which asks no model: nothing may stand in the way of an exit (D8).
         """
         held = self._held.get(opened.bound.binding_hash)
-        if held is None or not row.caller_features:
+        if held is None or not row.caller_features or query.kind is DecisionKind.EMERGENCY:
             return
         for one in row.caller_features:
             if one.name not in held.caller_names:
-                declared = ", ".join(sorted(held.caller_names)) or "none"
-                expected = f"a caller feature of the feature set: {declared}"
-                raise InvalidField("caller_features", one.name, expected)
+                raise InvalidField("caller_features", one.name, held.caller_names_expected)
 
     async def _recorded(
         self,
@@ -440,9 +443,9 @@ def _check_same_question(recorded: DecisionRow, asked: DecisionRow, *, ts_ms: in
 
 
 def _differing(these: Sequence[CallerFeature], those: Sequence[CallerFeature]) -> str:
-    """Write the caller features that others do not say alike, short enough for a message."""
+    """Write the first caller features that others do not say alike."""
     known = frozenset(those)
-    differing = [one for one in these if one not in known][:SYMBOLS_LOGGED_MAX]
+    differing = [one for one in these if one not in known][:CALLER_FEATURES_SHOWN_MAX]
     return ", ".join(f"{one.name}={format_decimal(one.value)}" for one in differing) or "(missing)"
 
 

@@ -2,6 +2,8 @@
 
 import msgspec
 
+NAMES_SHOWN_MAX = 16
+
 
 class HeldBinding(msgspec.Struct, frozen=True, kw_only=True):
     """Says what a binding that a held manifest gives asks of plans and of rows.
@@ -13,3 +15,12 @@ class HeldBinding(msgspec.Struct, frozen=True, kw_only=True):
 
     bar_interval_ms: int
     caller_names: frozenset[str] = frozenset()
+
+    @property
+    def caller_names_expected(self) -> str:
+        """Say which names a row may give: the first of them, and how many more there are."""
+        names = sorted(self.caller_names)
+        shown = ", ".join(names[:NAMES_SHOWN_MAX]) or "none"
+        rest = len(names) - NAMES_SHOWN_MAX
+        more = f" and {rest} more" if rest > 0 else ""
+        return f"a caller feature of the feature set: {shown}{more}"
