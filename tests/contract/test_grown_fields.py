@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
-from tests.builders import policy_config, record_of, row_of
+from tests.builders import plan_of, record_of, row_of
 
 from detent.contracts.caller_feature import CALLER_FEATURES_MAX, CallerFeature
 from detent.contracts.calls.policy import DecideTargetWeightsRequest
@@ -16,7 +16,7 @@ from detent.contracts.decision import DecisionKind, DecisionRecord, DecisionRow
 from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import from_json, to_json
 from detent.contracts.market import INTERVAL_MS_MAX
-from detent.contracts.plan import PolicyConfig
+from detent.contracts.plan import Plan
 from detent.contracts.wire import from_wire, message_class, to_wire
 
 GRID = CallerFeature(name="grid_levels_active", value=Decimal(7))
@@ -88,19 +88,19 @@ def test_grown_field_that_says_nothing_has_no_second_text(silent: Any) -> None:
 
 def test_greatest_age_of_zero_says_something() -> None:
     """Absent is not zero: 0 asks for data of the very instant."""
-    config = policy_config(max_feature_age_ms=0)
+    plan = plan_of("plan", max_feature_age_ms=0)
 
-    assert "max_feature_age_ms" not in to_json(policy_config())
-    assert to_json(config)["max_feature_age_ms"] == 0
-    assert from_json(PolicyConfig, to_json(config)) == config
-    assert from_wire(PolicyConfig, to_wire(config)) == config
-    assert from_wire(PolicyConfig, to_wire(policy_config())).max_feature_age_ms is None
+    assert "max_feature_age_ms" not in to_json(plan_of("plan"))
+    assert to_json(plan)["max_feature_age_ms"] == 0
+    assert from_json(Plan, to_json(plan)) == plan
+    assert from_wire(Plan, to_wire(plan)) == plan
+    assert from_wire(Plan, to_wire(plan_of("plan"))).max_feature_age_ms is None
 
 
 @pytest.mark.parametrize("age_ms", [-1, INTERVAL_MS_MAX + 1, True])
 def test_greatest_age_out_of_range_is_refused(age_ms: Any) -> None:
     with pytest.raises(InvalidField) as refused:
-        policy_config(max_feature_age_ms=age_ms)
+        plan_of("plan", max_feature_age_ms=age_ms)
 
     assert refused.value.field == "max_feature_age_ms"
     assert refused.value.expected == f"an integer in [0, {INTERVAL_MS_MAX}]"

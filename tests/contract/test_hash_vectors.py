@@ -204,7 +204,6 @@ def test_a_binding_turned_to_the_proxy_has_the_published_hash_whatever_it_held()
         {"rebalance_cooldown_bars": 3},
         {"min_hold_bars": 5},
         {"symbol_allowlist": ("EURUSD",)},
-        {"max_feature_age_ms": 0},
     ],
     ids=lambda change: next(iter(change)),
 )

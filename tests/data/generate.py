@@ -14,7 +14,6 @@ from tests.builders import (
     START_MS,
     model_binding,
     plan_of,
-    policy_config,
     record_of,
     row_of,
 )
@@ -163,9 +162,9 @@ def vectors() -> list[dict[str, Any]]:
             record_of(row=row_of(caller_features=SAID)),
         ),
         _vector(
-            "policy_config_hash, with a greatest age",
-            PolicyConfig.SCHEMA,
-            policy_config(max_feature_age_ms=0),
+            "plan, with a greatest age",
+            Plan.SCHEMA,
+            plan_of("plan", max_feature_age_ms=0),
         ),
     ]
 

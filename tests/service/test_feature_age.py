@@ -12,7 +12,6 @@ from tests.builders import (
     close_ms,
     model_binding,
     plan_of,
-    policy_config,
     row_of,
 )
 from tests.fakes import PolicyHost
@@ -43,8 +42,7 @@ async def answered(
     host: PolicyHost, age_ms: int | None, *, late_ms: int = LATE_MS
 ) -> Reason | None:
     """Open a plan with this age, decide a bar, and give why it was not the model."""
-    config = policy_config(max_feature_age_ms=age_ms)
-    plan = plan_of(f"plan-{age_ms}-{late_ms}", policy_config=config)
+    plan = plan_of(f"plan-{age_ms}-{late_ms}", max_feature_age_ms=age_ms)
     query = OpenPlanRequest(binding_hash=BINDING.binding_hash, plan=plan, model_binding=BINDING)
     await host.handler.open_plan(query, call_of())
     asked = DecideTargetWeightsRequest(

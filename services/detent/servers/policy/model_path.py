@@ -99,7 +99,7 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
                 for row in rows
                 if row.caller_features
             ),
-            max_age_ms=bound.plan.policy_config.max_feature_age_ms,
+            max_age_ms=bound.plan.max_feature_age_ms,
         )
         answer = await self._asked(
             "features",
