@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +35,7 @@ from detent.rpc.serve import Server, ServerOptions, Service
 from detent.rpc.status import from_rpc_error
 from detent.rpc.tracing import no_tracer
 from detent.servers.policy.handler import PolicyHandler
+from detent.servers.policy.held import HeldBinding
 from detent.servers.policy.ledger_handler import LedgerHandler
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import Plans
@@ -156,6 +157,7 @@ class PolicyHost:
         enablement: Enablement = ACTIVE,
         kill_switch_env: Callable[[], bool] = lambda: False,
         tracer: Any = None,
+        caller_names: Iterable[str] = (),
     ) -> None:
         self.ledger_file = ledger_file
         self.binding = binding
@@ -169,7 +171,11 @@ class PolicyHost:
         self.handler = PolicyHandler(
             ledger=self.ledger,
             plans=self.plans,
-            bar_intervals_ms={binding.binding_hash: HOUR_MS},
+            held={
+                binding.binding_hash: HeldBinding(
+                    bar_interval_ms=HOUR_MS, caller_names=frozenset(caller_names)
+                )
+            },
             model_path=ModelPath(
                 features=self.features,
                 inference=self.inference,

@@ -4,6 +4,7 @@ import ast
 import inspect
 import typing
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.builders import (
     model_binding,
     plan_of,
     policy_inputs_of,
+    record_of,
     row_of,
 )
 from tests.conftest import Artifacts
@@ -34,6 +36,7 @@ from detent.api.v1 import (
     policy_service_pb2,
 )
 from detent.contracts.binding import SignalSource
+from detent.contracts.caller_feature import CallerFeature
 from detent.contracts.decision import DecisionKind, DecisionRow, SignalRecord
 from detent.contracts.json_codec import field_hints, is_domain_type, unwrap_optional
 from detent.contracts.plan import (
@@ -139,7 +142,8 @@ def test_the_question_about_a_bar_has_no_place_for_a_belief() -> None:
 
     names = [field.name for field in (*request.fields, *row.fields)]
 
-    assert not [name for name in names if any(word in name for word in FOREIGN)]
+    # What only the strategist knows goes to the model; that it ends there is shown below.
+    assert [name for name in names if any(word in name for word in FOREIGN)] == ["caller_features"]
 
 
 @pytest.mark.proves("R191", "R195")
@@ -160,6 +164,19 @@ def test_inference_has_no_call_that_could_move_anything() -> None:
     for method in service.methods:
         for message in (method.input_type, method.output_type):
             assert not any(word in message.full_name for word in ("Plan", "Order", "Policy"))
+
+
+@pytest.mark.proves("R162", "R196")
+@given(value=st.decimals(-1_000, 1_000, places=2))
+def test_what_the_strategist_tells_the_model_does_not_reach_the_weight(value: Decimal) -> None:
+    """With one answer of the model, a row with caller features has the outcome of one without."""
+    said = (CallerFeature(name="position_size", value=value),)
+
+    told, silent = record_of(row=row_of(caller_features=said)), record_of(row=row_of())
+
+    assert told.outcome == silent.outcome
+    assert (told.signal, told.state_after) == (silent.signal, silent.state_after)
+    assert told.record_hash != silent.record_hash
 
 
 @pytest.mark.proves("R162", "R191", "R196")

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from detent.contracts.caller_feature import CallerFeature
 from detent.contracts.decimals import parse_decimal
 from detent.contracts.decision import Decision, DecisionRow
+from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import to_json
 from detent.contracts.plan import PositionState, TriggerState
 from detent_cli.output import JsonFlag, print_facts, print_json, reported, weight_text
@@ -28,6 +30,10 @@ def decide(
     equity: Annotated[str, typer.Option(help="Equity, a plain decimal.")] = "100000",
     vol_hat_ppm: Annotated[
         int | None, typer.Option(help="Volatility in the plan's unit, ppm.")
+    ] = None,
+    caller: Annotated[
+        list[str] | None,
+        typer.Option(help="A feature that only you know, name=value; may be repeated."),
     ] = None,
     target: Annotated[str, typer.Option(help="Address of the policy service.")] = (
         "127.0.0.1:7303"
@@ -55,6 +61,7 @@ def decide(
                 vol_hat_ppm=vol_hat_ppm,
                 vol_unit=known.plan.policy_config.vol_unit,
                 risk_overrides=None,
+                caller_features=tuple(_caller_feature(text) for text in caller or ()),
             )
             opened = OpenedPlan(plan=known.plan, binding_hash=known.binding_hash)
             return await client.decide(opened, ts_ms=ts_ms, row=row)
@@ -63,12 +70,16 @@ def decide(
         decision = asyncio.run(asked())
     if as_json:
         print_json(to_json(decision))
-        return
+    else:
+        _print_decision(decision)
+
+
+def _print_decision(decision: Decision) -> None:
     source = decision.signal_source.value
     if decision.fallback_reason is not None:
         source = f"{source} ({decision.fallback_reason})"
     print_facts(
-        f"{symbol} at {ts_ms}",
+        f"{decision.symbol} at {decision.ts_ms}",
         (
             ("target weight", weight_text(decision.target_weight_final_ppm)),
             ("change", weight_text(decision.delta_weight_ppm)),
@@ -81,3 +92,18 @@ def decide(
             ("record", decision.record_hash or "(journalled by the client)"),
         ),
     )
+
+
+def _caller_feature(text: str) -> CallerFeature:
+    """Read one `--caller`.
+
+    Raises:
+        InvalidField: The text is not a name, `=`, and a plain decimal.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidField("caller", text, "name=value")
+    try:
+        return CallerFeature(name=name, value=parse_decimal("value", value))
+    except InvalidField as error:
+        raise error.under("caller") from error

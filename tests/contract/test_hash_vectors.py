@@ -21,7 +21,10 @@ from detent.contracts.binding import (
     SignalSource,
     TrainingWindow,
 )
-from detent.contracts.plan import HorizonAlpha, PolicyConfig, VolUnit
+from detent.contracts.canonical import canonical_bytes
+from detent.contracts.decision import DecisionRecord
+from detent.contracts.json_codec import from_json, to_json
+from detent.contracts.plan import HorizonAlpha, Plan, PolicyConfig, VolUnit
 from detent.core.features.model_input import features_hash, snapshot_hash
 
 VECTORS = json.loads(VECTORS_FILE.read_text(encoding="utf-8"))
@@ -129,6 +132,25 @@ def test_features_that_differ_in_one_part_have_another_hash(change: dict[str, An
     assert features_hash("b" * 64, **given) == published("features_hash, input 1.0 and -2.0")
     assert features_hash("b" * 64, **(given | change)) != features_hash("b" * 64, **given)
     assert features_hash("d" * 64, **given) != features_hash("b" * 64, **given)
+
+
+@pytest.mark.proves("R26", "R212")
+@pytest.mark.parametrize(
+    ("name", "sha256"),
+    [
+        ("record_hash", "ec4fcc8e99061ed0ca67dc6b2ecddaf0279ca0b0d4422e9ac801e8dfdec9ced0"),
+        ("policy_config_hash", "28846ecda45a9635872e3a6f0aa62ff4a039f1ac154723914ef74a41ee4cfc8a"),
+        ("plan", "4ee1f065aaadf47ca64019207d6358ef98c5322359182d755f9c6a37572fb4f9"),
+    ],
+)
+def test_what_was_hashed_before_a_type_grew_keeps_its_hash(name: str, sha256: str) -> None:
+    """ADR 0016: the literals are of the vectors as they were before there were grown fields."""
+    vector = next(vector for vector in VECTORS if vector["name"] == name)
+    kind = {"record_hash": DecisionRecord, "policy_config_hash": PolicyConfig, "plan": Plan}[name]
+    value = from_json(kind, vector["fields"])
+
+    assert vector["sha256"] == sha256
+    assert canonical_bytes(kind.SCHEMA, to_json(value)).decode() == vector["canonical"]
 
 
 @pytest.mark.proves("R174", "R176", "R177", "R180", "R182")

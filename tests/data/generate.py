@@ -9,11 +9,19 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tests.builders import HOUR_MS, START_MS, model_binding, plan_of, record_of
+from tests.builders import (
+    HOUR_MS,
+    START_MS,
+    model_binding,
+    plan_of,
+    record_of,
+    row_of,
+)
 from tests.unit.core.features.book_scenarios import WALL_BID
 
 from detent.contracts.binding import PROXY_BINDING, Head, ModelBinding, TrainingWindow
 from detent.contracts.calibration import CalibrationMethod
+from detent.contracts.caller_feature import CallerFeature
 from detent.contracts.canonical import canonical_bytes, sha256_hex
 from detent.contracts.decision import DecisionRecord
 from detent.contracts.json_codec import to_json
@@ -65,6 +73,11 @@ BOOK_SET = FeatureSet(
     name="book_v1",
     features=tuple(feature(transform) for transform in sorted(BOOK_TRANSFORMS)),
     engine=EngineConfig(book=BookConfig()),
+)
+
+SAID = (
+    CallerFeature(name="position_size", value=Decimal("-2.50")),
+    CallerFeature(name="grid_levels_active", value=Decimal(7)),
 )
 
 NORMALISED_WINDOW = FeatureSet(
@@ -143,6 +156,16 @@ def vectors() -> list[dict[str, Any]]:
             build_l2_snapshot(WALL_BID, qty_ref=QTY_REF_BASELINE),
         ),
         _feature_version("feature_version, with a book", BOOK_SET),
+        _vector(
+            "record_hash, with caller features",
+            DecisionRecord.SCHEMA,
+            record_of(row=row_of(caller_features=SAID)),
+        ),
+        _vector(
+            "plan, with a greatest age",
+            Plan.SCHEMA,
+            plan_of("plan", max_feature_age_ms=0),
+        ),
     ]
 
 

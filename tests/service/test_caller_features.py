@@ -8,8 +8,8 @@ import pytest
 from tests.service.test_feature_handler import ask, call_for, ingest
 from tests.unit.core.features.market import MINUTE_MS, SYMBOL, close_ms, wave
 
+from detent.contracts.caller_feature import CallerFeature
 from detent.contracts.calls.feature import (
-    CallerFeature,
     CallerFeatures,
     GetFeatureSnapshotsRequest,
     GetFeatureSnapshotsResponse,

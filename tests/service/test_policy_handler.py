@@ -16,7 +16,7 @@ from tests.builders import (
     plan_of,
     row_of,
 )
-from tests.fakes import PolicyHost, hangs, model_input_of, raises
+from tests.fakes import PolicyHost, model_input_of, raises
 from tests.strategist import ledger_rows, noted, recorded
 
 from detent.contracts.binding import PROXY_BINDING, ModelBinding
@@ -40,6 +40,7 @@ from detent.contracts.errors import (
 )
 from detent.contracts.plan import Plan, PlanStatus, TriggerState, VolUnit
 from detent.contracts.reasons import ErrorReason, Reason
+from detent.rpc.call import RESERVE_SHARE, Call
 
 PLAN = plan_of("plan", (SYMBOL, OTHER_SYMBOL))
 
@@ -66,6 +67,7 @@ async def ask(
     bar: int = 0,
     kind: DecisionKind = DecisionKind.BAR,
     plan: Plan = PLAN,
+    call: Call | None = None,
     timeout_s: float = 5.0,
     **changes: Any,
 ) -> DecideTargetWeightsResponse:
@@ -77,7 +79,7 @@ async def ask(
         rows=rows or (row_of(),),
     )
     query = structs.replace(query, **changes)
-    return await host.handler.decide_target_weights(query, call_of(timeout_s))
+    return await host.handler.decide_target_weights(query, call or call_of(timeout_s))
 
 
 async def decide(host: PolicyHost, *rows: DecisionRow, **options: Any) -> Decision:
@@ -245,17 +247,10 @@ async def test_an_answer_that_comes_too_late_is_recorded_noted_and_not_given(
 ) -> None:
     clock = Clock()
     opened.inference.behavior = clock.passing(10.0, opened)
-    query = DecideTargetWeightsRequest(
-        binding_hash=opened.binding.binding_hash,
-        plan_id="plan",
-        ts_ms=START_MS,
-        kind=DecisionKind.BAR,
-        rows=(row_of(),),
-    )
     call = structs.replace(call_of(), deadline_s=5.0, clock=clock)
 
     with pytest.raises(DeadlineExceeded, match="too late"):
-        await opened.handler.decide_target_weights(query, call)
+        await ask(opened, call=call)
 
     (record,) = recorded(opened.ledger_file, "plan")
     (late,) = ledger_rows(opened.ledger_file, "SELECT * FROM late_answers")
@@ -273,6 +268,14 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
+
+    async def used_up(self, _query: Any, call: Call) -> Any:
+        """Never answer; once this is given up, all the time that it was given is over."""
+        given_s = call.remaining_s()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.now_s += given_s
 
     def passing(self, seconds: float, host: PolicyHost) -> Any:
         async def behavior(query: Any, call: Any) -> Any:
@@ -311,11 +314,27 @@ async def test_each_dependency_gets_less_than_what_is_left(opened: PolicyHost) -
 
 @pytest.mark.proves("R321")
 async def test_a_hanging_model_leaves_time_for_the_answer(opened: PolicyHost) -> None:
-    opened.inference.behavior = hangs
+    """Time is what the model was given and took, all of it, however busy the machine is."""
+    clock = Clock()
+    opened.inference.behavior = clock.used_up
+    call = structs.replace(call_of(), deadline_s=0.1, clock=clock)
 
-    decision = await decide(opened, timeout_s=0.5)
+    decision = await decide(opened, call=call)
 
     assert decision.fallback_reason is Reason.INFERENCE_DEADLINE
+    assert call.remaining_s() == pytest.approx(RESERVE_SHARE * 0.1)
+
+
+async def test_a_hanging_model_without_the_reserve_takes_the_answers_time(
+    opened: PolicyHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the test above."""
+    monkeypatch.setattr("detent.rpc.call.RESERVE_S_MAX", 0.0)
+    clock = Clock()
+    opened.inference.behavior = clock.used_up
+
+    with pytest.raises(DeadlineExceeded, match="too late"):
+        await decide(opened, call=structs.replace(call_of(), deadline_s=0.1, clock=clock))
 
 
 @pytest.mark.proves("R38", "R100")

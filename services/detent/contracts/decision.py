@@ -5,8 +5,10 @@ from enum import StrEnum
 from typing import ClassVar
 
 import msgspec
+from msgspec import structs
 
 from detent.contracts.binding import SignalSource
+from detent.contracts.caller_feature import CallerFeature, check_caller_features
 from detent.contracts.canonical import canonical_bytes, sha256_hex
 from detent.contracts.checks import check_count, check_int, check_name, check_symbol, check_unique
 from detent.contracts.decimals import check_decimal
@@ -48,7 +50,11 @@ class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
         vol_hat_ppm: Volatility forecast; None or not positive means unknown.
         vol_unit: What it is measured over.
         risk_overrides: Tighter limits for this bar, or None.
+        caller_features: What only the strategist knows and the model is given, at most
+            `CALLER_FEATURES_MAX`, each name once; kept by name, in whatever order they came.
     """
+
+    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"caller_features"})
 
     symbol: str
     bar_close: Decimal
@@ -59,6 +65,7 @@ class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
     vol_hat_ppm: int | None
     vol_unit: VolUnit
     risk_overrides: RiskOverrides | None
+    caller_features: tuple[CallerFeature, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a row that is not a bar of one symbol."""
@@ -70,6 +77,11 @@ class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
             check_name("active_trigger_ids", trigger_id)
         if self.vol_hat_ppm is not None:
             check_int("vol_hat_ppm", self.vol_hat_ppm, -INT64_MAX, INT64_MAX)
+        if self.caller_features != ():
+            check_caller_features("caller_features", self.caller_features, low=1)
+            # One question has one text, whatever order it was asked in.
+            by_name = tuple(sorted(self.caller_features, key=lambda one: one.name))
+            structs.force_setattr(self, "caller_features", by_name)
 
 
 class SignalRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,8 +2,10 @@
 
 Integers stay numbers (protobuf's own JSON would quote 64-bit ones), decimals are strings in
 canonical form, enums are their values, what is absent is null, bytes are lowercase hex. A
-class may rename fields (`JSON_NAMES`) or lay nested answers flat (`JSON_FLAT`). Reading is
-strict: an unknown or missing key and a float are refused by name.
+class may rename fields (`JSON_NAMES`), lay nested answers flat (`JSON_FLAT`), or name the
+fields that it got after its hashes were published (`JSON_GROWN`): these are left out when they
+say nothing, so that older values keep their text (ADR 0016). Reading is strict: an unknown or
+missing key and a float are refused by name, and so is a grown field that says nothing.
 """
 
 import functools
@@ -42,15 +44,20 @@ def from_json(kind: type[T], fields: Mapping[str, JsonValue]) -> T:
     """
     cached: Kind = kind
     flat = _flat_names(cached)
+    grown = _grown_names(cached)
     unread = {key: value for key, value in fields.items() if key != "schema"}
     arguments: dict[str, Any] = {}
     for name, json_name, decode, optional in _decoders(cached):
         if name in flat:
             arguments[name] = _take_flat(flat[name], unread)
         elif json_name not in unread:
+            if name in grown:
+                continue
             raise InvalidField(json_name, "(missing)", "the field")
         else:
             item = unread.pop(json_name)
+            if name in grown and item in (None, []):
+                raise InvalidField(json_name, item, "something, or no such key")
             if item is None and not optional:
                 raise InvalidField(json_name, None, "a value")
             arguments[name] = None if item is None else decode(json_name, item)
@@ -85,11 +92,17 @@ def _flat_names(kind: Kind) -> dict[str, type]:
     return {name: unwrap_optional(hints[name])[0] for name in names}
 
 
+def _grown_names(kind: Kind) -> frozenset[str]:
+    """Name the fields that a type got after its hashes were published."""
+    return getattr(kind, "JSON_GROWN", frozenset())
+
+
 @functools.cache
 def _writer_of(kind: Kind) -> Write:
     """Compile a type: what gives its JSON object, with what is laid flat laid flat."""
     renamed = getattr(kind, "JSON_NAMES", {})
     flat = _flat_names(kind)
+    grown = _grown_names(kind)
     names: dict[str, object] = {"format_decimal": format_decimal}
     lines = []
     for name, hint in field_hints(kind):
@@ -99,9 +112,13 @@ def _writer_of(kind: Kind) -> Write:
         if name in flat:
             lines.append(f"        **({{}} if {source} is None else {written}),")
             continue
+        key = renamed.get(name, name)
+        if name in grown:
+            lines.append(f"        **({{}} if {source} in (None, ()) else {{{key!r}: {written}}}),")
+            continue
         if optional and written != source:
             written = f"None if {source} is None else {written}"
-        lines.append(f"        {renamed.get(name, name)!r}: {written},")
+        lines.append(f"        {key!r}: {written},")
     body = "\n".join(["    return {", *lines, "    }"])
     return compile_function("write(value)", body, names)
 

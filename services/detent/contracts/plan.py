@@ -277,9 +277,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         triggers: What may grant permission.
         policy_config: How a signal becomes a weight.
         risk_limits: What bounds every weight.
+        max_feature_age_ms: How old the newest bar and quote may be for a model's answer, in
+            data time, 0 to 366 days; None asks for no more than the feature set does. It
+            stands here and not in the policy config, because policy sees no feature (P5).
     """
 
     SCHEMA: ClassVar[str] = "detent.plan.v1"
+    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"max_feature_age_ms"})
 
     plan_id: str
     book: str
@@ -288,6 +292,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     triggers: tuple[Trigger, ...]
     policy_config: PolicyConfig
     risk_limits: RiskLimits = RiskLimits()
+    max_feature_age_ms: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a plan without symbols or triggers, and names used twice."""
@@ -300,6 +305,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         check_int("bar_interval_ms", self.bar_interval_ms, 1, INTERVAL_MS_MAX)
         check_count("triggers", self.triggers, 1, TRIGGERS_MAX)
         check_unique("triggers", [trigger.trigger_id for trigger in self.triggers])
+        if self.max_feature_age_ms is not None:
+            check_int("max_feature_age_ms", self.max_feature_age_ms, 0, INTERVAL_MS_MAX)
         strangers = set(self.policy_config.symbol_allowlist) - set(self.symbols)
         if strangers:
             raise InvalidField("symbol_allowlist", sorted(strangers), "symbols of the plan")

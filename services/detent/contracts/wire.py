@@ -26,6 +26,7 @@ Write = Callable[[Any], dict[str, Any]]
 Read = Callable[[Any, str], Any]
 
 PROTO_MODULES = (
+    "caller_feature",
     "market",
     "feature_snapshot",
     "model_binding",

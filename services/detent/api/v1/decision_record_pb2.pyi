@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from detent.api.v1 import caller_feature_pb2 as _caller_feature_pb2
 from detent.api.v1 import model_binding_pb2 as _model_binding_pb2
 from detent.api.v1 import plan_pb2 as _plan_pb2
 from detent.api.v1 import reason_pb2 as _reason_pb2
@@ -153,6 +154,7 @@ class DecisionRow(_message.Message):
     VOL_HAT_PPM_FIELD_NUMBER: _builtins.int
     VOL_UNIT_FIELD_NUMBER: _builtins.int
     RISK_OVERRIDES_FIELD_NUMBER: _builtins.int
+    CALLER_FEATURES_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Names the instrument."""
     bar_close: _builtins.str
@@ -181,6 +183,15 @@ class DecisionRow(_message.Message):
     def risk_overrides(self) -> _plan_pb2.RiskOverrides:
         """Tightens the limits for this bar. Absent means no change."""
 
+    @_builtins.property
+    def caller_features(self) -> _containers.RepeatedCompositeFieldContainer[_caller_feature_pb2.CallerFeature]:
+        """Lists what only the strategist knows and the model is given, at most 1024, each name
+        once, in any order: records and answers list them by name. A name that the bound
+        feature set does not declare refuses the row. One that it declares and the row lacks
+        is answered by the proxy with `REASON_FEATURES_MISSING`. A plan of the proxy and an
+        emergency record any and use none. Empty for a set that declares none.
+        """
+
     def __init__(
         self,
         *,
@@ -193,10 +204,11 @@ class DecisionRow(_message.Message):
         vol_hat_ppm: _builtins.int | None = ...,
         vol_unit: _plan_pb2.VolUnit.ValueType = ...,
         risk_overrides: _plan_pb2.RiskOverrides | None = ...,
+        caller_features: _abc.Iterable[_caller_feature_pb2.CallerFeature] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_vol_hat_ppm", b"_vol_hat_ppm", "exit_intent", b"exit_intent", "position", b"position", "risk_overrides", b"risk_overrides", "vol_hat_ppm", b"vol_hat_ppm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_vol_hat_ppm", b"_vol_hat_ppm", "active_trigger_ids", b"active_trigger_ids", "bar_close", b"bar_close", "exit_intent", b"exit_intent", "position", b"position", "risk_overrides", b"risk_overrides", "symbol", b"symbol", "trigger_state", b"trigger_state", "vol_hat_ppm", b"vol_hat_ppm", "vol_unit", b"vol_unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_vol_hat_ppm", b"_vol_hat_ppm", "active_trigger_ids", b"active_trigger_ids", "bar_close", b"bar_close", "caller_features", b"caller_features", "exit_intent", b"exit_intent", "position", b"position", "risk_overrides", b"risk_overrides", "symbol", b"symbol", "trigger_state", b"trigger_state", "vol_hat_ppm", b"vol_hat_ppm", "vol_unit", b"vol_unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__vol_hat_ppm: _TypeAlias = _typing.Literal["vol_hat_ppm"]  # noqa: Y015
     _WhichOneofArgType__vol_hat_ppm: _TypeAlias = _typing.Literal["_vol_hat_ppm", b"_vol_hat_ppm"]  # noqa: Y015

@@ -22,48 +22,47 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from detent.api.v1 import caller_feature_pb2 as detent_dot_api_dot_v1_dot_caller__feature__pb2
 from detent.api.v1 import feature_snapshot_pb2 as detent_dot_api_dot_v1_dot_feature__snapshot__pb2
 from detent.api.v1 import market_pb2 as detent_dot_api_dot_v1_dot_market__pb2
 from detent.api.v1 import reason_pb2 as detent_dot_api_dot_v1_dot_reason__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#detent/api/v1/feature_service.proto\x12\rdetent.api.v1\x1a$detent/api/v1/feature_snapshot.proto\x1a\x1a\x64\x65tent/api/v1/market.proto\x1a\x1a\x64\x65tent/api/v1/reason.proto\"E\n\x17IngestMarketDataRequest\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.detent.api.v1.MarketEvent\"\xf1\x01\n\x18IngestMarketDataResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x13\n\x0bknown_count\x18\x02 \x01(\x03\x12\x15\n\rrefused_count\x18\x03 \x01(\x03\x12.\n\x08refusals\x18\x04 \x03(\x0b\x32\x1c.detent.api.v1.MarketRefusal\x12,\n\nwatermarks\x18\x05 \x03(\x0b\x32\x18.detent.api.v1.Watermark\x12\x33\n\x0erefusal_counts\x18\x06 \x03(\x0b\x32\x1b.detent.api.v1.RefusalCount\"\xe3\x01\n\x1aGetFeatureSnapshotsRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x13\n\x0b\x61s_of_ts_ms\x18\x02 \x01(\x03\x12\x0f\n\x07symbols\x18\x03 \x03(\t\x12)\n\x04view\x18\x04 \x01(\x0e\x32\x1b.detent.api.v1.SnapshotView\x12\x36\n\x0f\x63\x61ller_features\x18\x05 \x03(\x0b\x32\x1d.detent.api.v1.CallerFeatures\x12\x17\n\nmax_age_ms\x18\x06 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_max_age_ms\"u\n\x1bGetFeatureSnapshotsResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x02 \x01(\t\x12\'\n\x04rows\x18\x03 \x03(\x0b\x32\x19.detent.api.v1.FeatureRow\"1\n\x19\x44\x65scribeFeatureSetRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\"\x95\x01\n\x1a\x44\x65scribeFeatureSetResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x02 \x01(\t\x12\x15\n\rfeature_names\x18\x03 \x03(\t\x12\x17\n\x0fwarmup_bars_min\x18\x04 \x01(\x05\x12\x18\n\x10\x66\x65\x61ture_set_json\x18\x05 \x01(\t\"\x85\x01\n\x0bMarketEvent\x12!\n\x03\x62\x61r\x18\x01 \x01(\x0b\x32\x12.detent.api.v1.BarH\x00\x12%\n\x05quote\x18\x02 \x01(\x0b\x32\x14.detent.api.v1.QuoteH\x00\x12#\n\x04\x62ook\x18\x03 \x01(\x0b\x32\x13.detent.api.v1.BookH\x00\x42\x07\n\x05\x65vent\"P\n\x0e\x43\x61llerFeatures\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12.\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x1c.detent.api.v1.CallerFeature\",\n\rCallerFeature\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"z\n\rMarketRefusal\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\r\n\x05ts_ms\x18\x02 \x01(\x03\x12*\n\x06reason\x18\x03 \x01(\x0e\x32\x1a.detent.api.v1.ErrorReason\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\r\n\x05index\x18\x05 \x01(\x03\"I\n\x0cRefusalCount\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.detent.api.v1.ErrorReason\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"*\n\tWatermark\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\r\n\x05ts_ms\x18\x02 \x01(\x03\"\x83\x01\n\nFeatureRow\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x30\n\x0bmodel_input\x18\x02 \x01(\x0b\x32\x19.detent.api.v1.ModelInputH\x00\x12(\n\x07refusal\x18\x03 \x01(\x0e\x32\x15.detent.api.v1.ReasonH\x00\x42\t\n\x07outcome\"\xc4\x01\n\nModelInput\x12\r\n\x05ts_ms\x18\x01 \x01(\x03\x12\x0e\n\x06values\x18\x02 \x01(\x0c\x12\x17\n\x0fsnapshot_hashes\x18\x03 \x03(\t\x12\x15\n\rfeatures_hash\x18\x04 \x01(\t\x12\x30\n\x08snapshot\x18\x05 \x01(\x0b\x32\x1e.detent.api.v1.FeatureSnapshot\x12\x35\n\x0bl2_snapshot\x18\x06 \x01(\x0b\x32 .detent.api.v1.L2FeatureSnapshot*^\n\x0cSnapshotView\x12\x1d\n\x19SNAPSHOT_VIEW_UNSPECIFIED\x10\x00\x12\x17\n\x13SNAPSHOT_VIEW_INPUT\x10\x01\x12\x16\n\x12SNAPSHOT_VIEW_FULL\x10\x02\x32\xd0\x02\n\x0e\x46\x65\x61tureService\x12\x65\n\x10IngestMarketData\x12&.detent.api.v1.IngestMarketDataRequest\x1a\'.detent.api.v1.IngestMarketDataResponse(\x01\x12l\n\x13GetFeatureSnapshots\x12).detent.api.v1.GetFeatureSnapshotsRequest\x1a*.detent.api.v1.GetFeatureSnapshotsResponse\x12i\n\x12\x44\x65scribeFeatureSet\x12(.detent.api.v1.DescribeFeatureSetRequest\x1a).detent.api.v1.DescribeFeatureSetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#detent/api/v1/feature_service.proto\x12\rdetent.api.v1\x1a\"detent/api/v1/caller_feature.proto\x1a$detent/api/v1/feature_snapshot.proto\x1a\x1a\x64\x65tent/api/v1/market.proto\x1a\x1a\x64\x65tent/api/v1/reason.proto\"E\n\x17IngestMarketDataRequest\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.detent.api.v1.MarketEvent\"\xf1\x01\n\x18IngestMarketDataResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x03\x12\x13\n\x0bknown_count\x18\x02 \x01(\x03\x12\x15\n\rrefused_count\x18\x03 \x01(\x03\x12.\n\x08refusals\x18\x04 \x03(\x0b\x32\x1c.detent.api.v1.MarketRefusal\x12,\n\nwatermarks\x18\x05 \x03(\x0b\x32\x18.detent.api.v1.Watermark\x12\x33\n\x0erefusal_counts\x18\x06 \x03(\x0b\x32\x1b.detent.api.v1.RefusalCount\"\xe3\x01\n\x1aGetFeatureSnapshotsRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x13\n\x0b\x61s_of_ts_ms\x18\x02 \x01(\x03\x12\x0f\n\x07symbols\x18\x03 \x03(\t\x12)\n\x04view\x18\x04 \x01(\x0e\x32\x1b.detent.api.v1.SnapshotView\x12\x36\n\x0f\x63\x61ller_features\x18\x05 \x03(\x0b\x32\x1d.detent.api.v1.CallerFeatures\x12\x17\n\nmax_age_ms\x18\x06 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_max_age_ms\"u\n\x1bGetFeatureSnapshotsResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x02 \x01(\t\x12\'\n\x04rows\x18\x03 \x03(\x0b\x32\x19.detent.api.v1.FeatureRow\"1\n\x19\x44\x65scribeFeatureSetRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\"\x95\x01\n\x1a\x44\x65scribeFeatureSetResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x02 \x01(\t\x12\x15\n\rfeature_names\x18\x03 \x03(\t\x12\x17\n\x0fwarmup_bars_min\x18\x04 \x01(\x05\x12\x18\n\x10\x66\x65\x61ture_set_json\x18\x05 \x01(\t\"\x85\x01\n\x0bMarketEvent\x12!\n\x03\x62\x61r\x18\x01 \x01(\x0b\x32\x12.detent.api.v1.BarH\x00\x12%\n\x05quote\x18\x02 \x01(\x0b\x32\x14.detent.api.v1.QuoteH\x00\x12#\n\x04\x62ook\x18\x03 \x01(\x0b\x32\x13.detent.api.v1.BookH\x00\x42\x07\n\x05\x65vent\"P\n\x0e\x43\x61llerFeatures\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12.\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x1c.detent.api.v1.CallerFeature\"z\n\rMarketRefusal\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\r\n\x05ts_ms\x18\x02 \x01(\x03\x12*\n\x06reason\x18\x03 \x01(\x0e\x32\x1a.detent.api.v1.ErrorReason\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\r\n\x05index\x18\x05 \x01(\x03\"I\n\x0cRefusalCount\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.detent.api.v1.ErrorReason\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"*\n\tWatermark\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\r\n\x05ts_ms\x18\x02 \x01(\x03\"\x83\x01\n\nFeatureRow\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x30\n\x0bmodel_input\x18\x02 \x01(\x0b\x32\x19.detent.api.v1.ModelInputH\x00\x12(\n\x07refusal\x18\x03 \x01(\x0e\x32\x15.detent.api.v1.ReasonH\x00\x42\t\n\x07outcome\"\xc4\x01\n\nModelInput\x12\r\n\x05ts_ms\x18\x01 \x01(\x03\x12\x0e\n\x06values\x18\x02 \x01(\x0c\x12\x17\n\x0fsnapshot_hashes\x18\x03 \x03(\t\x12\x15\n\rfeatures_hash\x18\x04 \x01(\t\x12\x30\n\x08snapshot\x18\x05 \x01(\x0b\x32\x1e.detent.api.v1.FeatureSnapshot\x12\x35\n\x0bl2_snapshot\x18\x06 \x01(\x0b\x32 .detent.api.v1.L2FeatureSnapshot*^\n\x0cSnapshotView\x12\x1d\n\x19SNAPSHOT_VIEW_UNSPECIFIED\x10\x00\x12\x17\n\x13SNAPSHOT_VIEW_INPUT\x10\x01\x12\x16\n\x12SNAPSHOT_VIEW_FULL\x10\x02\x32\xd0\x02\n\x0e\x46\x65\x61tureService\x12\x65\n\x10IngestMarketData\x12&.detent.api.v1.IngestMarketDataRequest\x1a\'.detent.api.v1.IngestMarketDataResponse(\x01\x12l\n\x13GetFeatureSnapshots\x12).detent.api.v1.GetFeatureSnapshotsRequest\x1a*.detent.api.v1.GetFeatureSnapshotsResponse\x12i\n\x12\x44\x65scribeFeatureSet\x12(.detent.api.v1.DescribeFeatureSetRequest\x1a).detent.api.v1.DescribeFeatureSetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'detent.api.v1.feature_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SNAPSHOTVIEW']._serialized_start=1855
-  _globals['_SNAPSHOTVIEW']._serialized_end=1949
-  _globals['_INGESTMARKETDATAREQUEST']._serialized_start=148
-  _globals['_INGESTMARKETDATAREQUEST']._serialized_end=217
-  _globals['_INGESTMARKETDATARESPONSE']._serialized_start=220
-  _globals['_INGESTMARKETDATARESPONSE']._serialized_end=461
-  _globals['_GETFEATURESNAPSHOTSREQUEST']._serialized_start=464
-  _globals['_GETFEATURESNAPSHOTSREQUEST']._serialized_end=691
-  _globals['_GETFEATURESNAPSHOTSRESPONSE']._serialized_start=693
-  _globals['_GETFEATURESNAPSHOTSRESPONSE']._serialized_end=810
-  _globals['_DESCRIBEFEATURESETREQUEST']._serialized_start=812
-  _globals['_DESCRIBEFEATURESETREQUEST']._serialized_end=861
-  _globals['_DESCRIBEFEATURESETRESPONSE']._serialized_start=864
-  _globals['_DESCRIBEFEATURESETRESPONSE']._serialized_end=1013
-  _globals['_MARKETEVENT']._serialized_start=1016
-  _globals['_MARKETEVENT']._serialized_end=1149
-  _globals['_CALLERFEATURES']._serialized_start=1151
-  _globals['_CALLERFEATURES']._serialized_end=1231
-  _globals['_CALLERFEATURE']._serialized_start=1233
-  _globals['_CALLERFEATURE']._serialized_end=1277
-  _globals['_MARKETREFUSAL']._serialized_start=1279
-  _globals['_MARKETREFUSAL']._serialized_end=1401
-  _globals['_REFUSALCOUNT']._serialized_start=1403
-  _globals['_REFUSALCOUNT']._serialized_end=1476
-  _globals['_WATERMARK']._serialized_start=1478
-  _globals['_WATERMARK']._serialized_end=1520
-  _globals['_FEATUREROW']._serialized_start=1523
-  _globals['_FEATUREROW']._serialized_end=1654
-  _globals['_MODELINPUT']._serialized_start=1657
-  _globals['_MODELINPUT']._serialized_end=1853
-  _globals['_FEATURESERVICE']._serialized_start=1952
-  _globals['_FEATURESERVICE']._serialized_end=2288
+  _globals['_SNAPSHOTVIEW']._serialized_start=1845
+  _globals['_SNAPSHOTVIEW']._serialized_end=1939
+  _globals['_INGESTMARKETDATAREQUEST']._serialized_start=184
+  _globals['_INGESTMARKETDATAREQUEST']._serialized_end=253
+  _globals['_INGESTMARKETDATARESPONSE']._serialized_start=256
+  _globals['_INGESTMARKETDATARESPONSE']._serialized_end=497
+  _globals['_GETFEATURESNAPSHOTSREQUEST']._serialized_start=500
+  _globals['_GETFEATURESNAPSHOTSREQUEST']._serialized_end=727
+  _globals['_GETFEATURESNAPSHOTSRESPONSE']._serialized_start=729
+  _globals['_GETFEATURESNAPSHOTSRESPONSE']._serialized_end=846
+  _globals['_DESCRIBEFEATURESETREQUEST']._serialized_start=848
+  _globals['_DESCRIBEFEATURESETREQUEST']._serialized_end=897
+  _globals['_DESCRIBEFEATURESETRESPONSE']._serialized_start=900
+  _globals['_DESCRIBEFEATURESETRESPONSE']._serialized_end=1049
+  _globals['_MARKETEVENT']._serialized_start=1052
+  _globals['_MARKETEVENT']._serialized_end=1185
+  _globals['_CALLERFEATURES']._serialized_start=1187
+  _globals['_CALLERFEATURES']._serialized_end=1267
+  _globals['_MARKETREFUSAL']._serialized_start=1269
+  _globals['_MARKETREFUSAL']._serialized_end=1391
+  _globals['_REFUSALCOUNT']._serialized_start=1393
+  _globals['_REFUSALCOUNT']._serialized_end=1466
+  _globals['_WATERMARK']._serialized_start=1468
+  _globals['_WATERMARK']._serialized_end=1510
+  _globals['_FEATUREROW']._serialized_start=1513
+  _globals['_FEATUREROW']._serialized_end=1644
+  _globals['_MODELINPUT']._serialized_start=1647
+  _globals['_MODELINPUT']._serialized_end=1843
+  _globals['_FEATURESERVICE']._serialized_start=1942
+  _globals['_FEATURESERVICE']._serialized_end=2278
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from detent.api.v1 import caller_feature_pb2 as _caller_feature_pb2
 from detent.api.v1 import feature_snapshot_pb2 as _feature_snapshot_pb2
 from detent.api.v1 import market_pb2 as _market_pb2
 from detent.api.v1 import reason_pb2 as _reason_pb2
@@ -320,14 +321,14 @@ class CallerFeatures(_message.Message):
     symbol: _builtins.str
     """Names the instrument."""
     @_builtins.property
-    def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallerFeature]:
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[_caller_feature_pb2.CallerFeature]:
         """Lists the features, 1 to 1024, each name once, in any order."""
 
     def __init__(
         self,
         *,
         symbol: _builtins.str = ...,
-        features: _abc.Iterable[Global___CallerFeature] | None = ...,
+        features: _abc.Iterable[_caller_feature_pb2.CallerFeature] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -336,32 +337,6 @@ class CallerFeatures(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CallerFeatures: _TypeAlias = CallerFeatures  # noqa: Y015
-
-@_typing.final
-class CallerFeature(_message.Message):
-    """Carries one feature that only the caller knows."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """Names the feature, as the feature set declares it."""
-    value: _builtins.str
-    """Decimal string: the value before normalisation, of either sign."""
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        value: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CallerFeature: _TypeAlias = CallerFeature  # noqa: Y015
 
 @_typing.final
 class MarketRefusal(_message.Message):

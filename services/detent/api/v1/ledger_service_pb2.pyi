@@ -84,7 +84,7 @@ class ListDecisionsRequest(_message.Message):
     symbol: _builtins.str
     """Names the instrument; empty lists all."""
     page_size: _builtins.int
-    """Bounds the page, [1, 1000]."""
+    """Bounds the page, [1, 1000]. A page also ends where a message would be full."""
     page_token: _builtins.str
     """Continues after an earlier page; empty starts at the beginning."""
     def __init__(

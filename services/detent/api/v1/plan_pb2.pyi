@@ -188,12 +188,19 @@ class Plan(_message.Message):
     TRIGGERS_FIELD_NUMBER: _builtins.int
     POLICY_CONFIG_FIELD_NUMBER: _builtins.int
     RISK_LIMITS_FIELD_NUMBER: _builtins.int
+    MAX_FEATURE_AGE_MS_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """Names the plan; the strategist chooses it and never uses it twice."""
     book: _builtins.str
     """Names the book; at most one open plan per book and symbol."""
     bar_interval_ms: _builtins.int
     """Holds the length of a bar, in milliseconds."""
+    max_feature_age_ms: _builtins.int
+    """Holds how old the newest bar, and the newest quote where there is one, may be at the
+    close of a bar, in data time: 0 to 366 days in milliseconds. What is older is answered
+    by the proxy with `REASON_FEATURES_STALE`. Absent asks for no more than the feature
+    set does, and hashes as before there was this field.
+    """
     @_builtins.property
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Lists the symbols, 1 to 5000, without repeats."""
@@ -220,12 +227,15 @@ class Plan(_message.Message):
         triggers: _abc.Iterable[Global___Trigger] | None = ...,
         policy_config: Global___PolicyConfig | None = ...,
         risk_limits: Global___RiskLimits | None = ...,
+        max_feature_age_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["policy_config", b"policy_config", "risk_limits", b"risk_limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_feature_age_ms", b"_max_feature_age_ms", "max_feature_age_ms", b"max_feature_age_ms", "policy_config", b"policy_config", "risk_limits", b"risk_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar_interval_ms", b"bar_interval_ms", "book", b"book", "plan_id", b"plan_id", "policy_config", b"policy_config", "risk_limits", b"risk_limits", "symbols", b"symbols", "triggers", b"triggers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_feature_age_ms", b"_max_feature_age_ms", "bar_interval_ms", b"bar_interval_ms", "book", b"book", "max_feature_age_ms", b"max_feature_age_ms", "plan_id", b"plan_id", "policy_config", b"policy_config", "risk_limits", b"risk_limits", "symbols", b"symbols", "triggers", b"triggers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_feature_age_ms: _TypeAlias = _typing.Literal["max_feature_age_ms"]  # noqa: Y015
+    _WhichOneofArgType__max_feature_age_ms: _TypeAlias = _typing.Literal["_max_feature_age_ms", b"_max_feature_age_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_feature_age_ms) -> _WhichOneofReturnType__max_feature_age_ms | None: ...
 
 Global___Plan: _TypeAlias = Plan  # noqa: Y015
 

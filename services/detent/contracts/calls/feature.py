@@ -1,21 +1,19 @@
 """Hold the requests and responses of `FeatureService`."""
 
-from decimal import Decimal
 from enum import StrEnum
 
 import msgspec
 
+from detent.contracts.caller_feature import CallerFeature, check_caller_features
 from detent.contracts.checks import (
     check_count,
     check_exactly_one,
     check_hash64,
     check_int,
-    check_name,
     check_symbol,
     check_ts_ms,
     check_unique,
 )
-from detent.contracts.decimals import check_signed_decimal
 from detent.contracts.errors import InvalidField
 from detent.contracts.market import INTERVAL_MS_MAX, Bar, Book, Quote
 from detent.contracts.reasons import ErrorReason, Reason
@@ -23,7 +21,6 @@ from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
 from detent.contracts.units import ROWS_MAX
 
 INPUT_BYTES_MAX = 4 * 65_536
-CALLER_FEATURES_MAX = 1_024
 
 
 class SnapshotView(StrEnum):
@@ -111,18 +108,6 @@ class IngestMarketDataResponse(msgspec.Struct, frozen=True, kw_only=True):
     refusal_counts: tuple[RefusalCount, ...]
 
 
-class CallerFeature(msgspec.Struct, frozen=True, kw_only=True):
-    """Carries one feature that only the caller knows, before normalisation."""
-
-    name: str
-    value: Decimal
-
-    def __post_init__(self) -> None:
-        """Refuse what is no name and what is no decimal."""
-        check_name("name", self.name)
-        check_signed_decimal("value", self.value)
-
-
 class CallerFeatures(msgspec.Struct, frozen=True, kw_only=True):
     """Carries what only the caller knows of one symbol at the instant, in any order."""
 
@@ -132,8 +117,7 @@ class CallerFeatures(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse an entry that says nothing, or one thing twice."""
         check_symbol("symbol", self.symbol)
-        check_count("features", self.features, 1, CALLER_FEATURES_MAX)
-        check_unique("features", [one.name for one in self.features])
+        check_caller_features("features", self.features, low=1)
 
 
 class GetFeatureSnapshotsRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from opentelemetry.trace import Tracer
 from detent.adapters.sqlite_ledger import BlockEvent, SqliteLedger, Written
 from detent.contracts import events
 from detent.contracts.binding import ModelBinding, SignalSource
+from detent.contracts.caller_feature import CallerFeature
 from detent.contracts.calls.policy import (
     ClosePlanRequest,
     ClosePlanResponse,
@@ -27,6 +28,7 @@ from detent.contracts.calls.policy import (
     RowRefusal,
 )
 from detent.contracts.canonical import sha256_hex
+from detent.contracts.decimals import format_decimal
 from detent.contracts.decision import DecisionKind, DecisionRow, decision_of
 from detent.contracts.errors import (
     BarFromFuture,
@@ -48,12 +50,23 @@ from detent.core.signals.choice import ModelOutcome
 from detent.core.signals.proxy import proxy_answers
 from detent.rpc.call import Call
 from detent.rpc.tracing import span
+from detent.servers.policy.held import HeldBinding
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import OpenPlan, Plans, SymbolChain
 
 log = logging.getLogger(__name__)
 
 SYMBOLS_LOGGED_MAX = 16
+# Refusals of 5,000 rows still fit in one answer.
+CALLER_FEATURES_SHOWN_MAX = 4
+# What a key stands for; position and volatility may differ when a bar is asked again.
+QUESTION_FIELDS = (
+    "trigger_state",
+    "active_trigger_ids",
+    "exit_intent",
+    "bar_close",
+    "caller_features",
+)
 KILLS = frozenset({Reason.KILL_SWITCH_ENV, Reason.KILL_SWITCH_CONFIG})
 
 
@@ -74,7 +87,7 @@ class PolicyHandler:
         *,
         ledger: SqliteLedger,
         plans: Plans,
-        bar_intervals_ms: Mapping[str, int],
+        held: Mapping[str, HeldBinding],
         model_path: ModelPath,
         now_ms: Callable[[], int],
         future_skew_ms: int,
@@ -85,8 +98,7 @@ class PolicyHandler:
         Args:
             ledger: Where records become durable.
             plans: The open plans, restored.
-            bar_intervals_ms: The bindings that the held manifests give, by hash, with the
-                length of the bars that each was trained on.
+            held: The bindings that the held manifests give, by hash.
             model_path: How the model is asked.
             now_ms: Wall clock, Unix milliseconds; bounds how new a bar may be.
             future_skew_ms: How far ahead of the clock a bar may close.
@@ -94,7 +106,7 @@ class PolicyHandler:
         """
         self._ledger = ledger
         self._plans = plans
-        self._bar_intervals_ms = bar_intervals_ms
+        self._held = held
         self._model_path = model_path
         self._now_ms = now_ms
         self._future_skew_ms = future_skew_ms
@@ -129,14 +141,14 @@ class PolicyHandler:
             raise BindingMismatch(found, binding.binding_hash)
         if binding.signal_source is SignalSource.PROXY:
             return
-        if found not in self._bar_intervals_ms:
-            held = ", ".join(sorted(self._bar_intervals_ms)) or "none: no artifact is held here"
+        if found not in self._held:
+            held = ", ".join(sorted(self._held)) or "none: no artifact is held here"
             raise BindingMismatch(found, f"one that a held manifest gives ({held})")
         horizon_id = plan.policy_config.horizon_id
         if binding.horizon_id != horizon_id:
             field = "plan.policy_config.horizon_id"
             raise HorizonMismatch(field, horizon_id, binding.horizon_id)
-        interval_ms = self._bar_intervals_ms[found]
+        interval_ms = self._held[found].bar_interval_ms
         if plan.bar_interval_ms != interval_ms:
             raise HorizonMismatch("plan.bar_interval_ms", plan.bar_interval_ms, interval_ms)
 
@@ -232,6 +244,7 @@ class PolicyHandler:
         for row in query.rows:
             try:
                 chain = _chain_of(opened, query, row)
+                self._check_caller_names(opened, query, row)
                 # A batch of new bars asks the ledger nothing.
                 if query.ts_ms > chain.last_ts_ms:
                     rows.fresh.append(row)
@@ -247,6 +260,21 @@ class PolicyHandler:
             else:
                 rows.written[row.symbol] = written
         return rows
+
+    def _check_caller_names(
+        self, opened: OpenPlan, query: DecideTargetWeightsRequest, row: DecisionRow
+    ) -> None:
+        """Refuse a caller feature that the bound feature set does not declare (R45).
+
+        A proxy plan is given any: going back to the proxy changes one field (R136). So is an
+        emergency, which asks no model: nothing may stand in the way of an exit (D8).
+        """
+        held = self._held.get(opened.bound.binding_hash)
+        if held is None or not row.caller_features or query.kind is DecisionKind.EMERGENCY:
+            return
+        for one in row.caller_features:
+            if one.name not in held.caller_names:
+                raise InvalidField("caller_features", one.name, held.caller_names_expected)
 
     async def _recorded(
         self,
@@ -283,8 +311,7 @@ class PolicyHandler:
         """Ask the model about the regular rows; an emergency exit asks nobody."""
         if not fresh or query.kind is DecisionKind.EMERGENCY:
             return None
-        symbols = [row.symbol for row in fresh]
-        outcomes = await self._model_path.ask(opened.bound, symbols, ts_ms=query.ts_ms, call=call)
+        outcomes = await self._model_path.ask(opened.bound, fresh, ts_ms=query.ts_ms, call=call)
         if outcomes is not None:
             _log_outcomes(outcomes, ts_ms=query.ts_ms)
         return outcomes
@@ -399,8 +426,11 @@ def _log_outcomes(outcomes: Mapping[str, ModelOutcome], *, ts_ms: int) -> None:
 
 def _check_same_question(recorded: DecisionRow, asked: DecisionRow, *, ts_ms: int) -> None:
     """Refuse another question under the same key; position and volatility may differ."""
-    for field in ("trigger_state", "active_trigger_ids", "exit_intent", "bar_close"):
+    for field in QUESTION_FIELDS:
         found, expected = getattr(asked, field), getattr(recorded, field)
+        if found != expected and field == "caller_features":
+            found = _differing(asked.caller_features, recorded.caller_features)
+            expected = _differing(recorded.caller_features, asked.caller_features)
         if found != expected:
             raise DecisionConflict(
                 f"{asked.symbol} at {ts_ms} was decided with {field} {expected}, not {found}",
@@ -410,6 +440,13 @@ def _check_same_question(recorded: DecisionRow, asked: DecisionRow, *, ts_ms: in
                 found=found,
                 expected=expected,
             )
+
+
+def _differing(these: Sequence[CallerFeature], those: Sequence[CallerFeature]) -> str:
+    """Write the first caller features that others do not say alike."""
+    known = frozenset(those)
+    differing = [one for one in these if one not in known][:CALLER_FEATURES_SHOWN_MAX]
+    return ", ".join(f"{one.name}={format_decimal(one.value)}" for one in differing) or "(missing)"
 
 
 def _result(symbol: str, rows: _Sorted) -> DecisionResult:

@@ -1,5 +1,8 @@
 """Serve the auditor: read, verify and replay what was decided."""
 
+from collections.abc import Sequence
+
+from detent.adapters.sqlite_file import Row
 from detent.adapters.sqlite_ledger import SqliteLedger, Written
 from detent.contracts.calls.ledger import (
     ChainBreak,
@@ -21,6 +24,9 @@ from detent.contracts.units import ROWS_MAX
 from detent.core.ledger.record import CHAIN_START, ChainPoint, replay_decision
 from detent.rpc.call import Call
 from detent.servers.policy.plans import Plans
+
+# Half of what a message may hold: a record's text is longer than its message.
+PAGE_BYTES_MAX = 8 * 2**20
 
 
 class LedgerHandler:
@@ -44,12 +50,13 @@ class LedgerHandler:
         """List records in the order in which they were written."""
         if query.page_token and not query.page_token.isdecimal():
             raise InvalidField("page_token", query.page_token, "a token that a page gave")
-        rows = await self._ledger.list_records(query, int(query.page_token or 0))
+        found = await self._ledger.list_records(query, int(query.page_token or 0))
+        rows = _fitting(found)
         records = tuple(
             from_json(DecisionRecord, parse_json("record", canonical.encode()))
             for _, canonical in rows
         )
-        more = len(rows) == query.page_size
+        more = len(rows) < len(found) or len(found) == query.page_size
         return ListDecisionsResponse(
             records=records, next_page_token=str(rows[-1][0]) if more else ""
         )
@@ -113,3 +120,13 @@ class LedgerHandler:
                 f"the ledger holds no record {record_hash}", record_hash=record_hash
             )
         return written
+
+
+def _fitting(rows: Sequence[Row]) -> Sequence[Row]:
+    """Give the first rows of a page that fit in one message, at least one."""
+    size = 0
+    for index, (_, canonical) in enumerate(rows):
+        size += len(canonical)
+        if size > PAGE_BYTES_MAX and index > 0:
+            return rows[:index]
+    return rows

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from opentelemetry.trace import Tracer
 
-from detent.adapters.artifact_store import ManifestFolder, read_manifest_folder
+from detent.adapters.artifact_store import ManifestFolder, PinnedManifest, read_manifest_folder
 from detent.adapters.grpc_dependencies import GrpcFeatures, GrpcInference
 from detent.adapters.sqlite_file import Durability
 from detent.adapters.sqlite_ledger import SqliteLedger
@@ -17,6 +17,7 @@ from detent.contracts import events
 from detent.rpc.channel import open_channel
 from detent.rpc.serve import Server, ServerOptions, Service, serve_until_stopped
 from detent.servers.policy.handler import PolicyHandler
+from detent.servers.policy.held import HeldBinding
 from detent.servers.policy.ledger_handler import LedgerHandler
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import Plans
@@ -48,9 +49,7 @@ class Policy:
         self.handler = PolicyHandler(
             ledger=self.ledger,
             plans=self.plans,
-            bar_intervals_ms={
-                key: pinned.manifest.bar_interval_ms for key, pinned in folder.accepted.items()
-            },
+            held={key: _held(pinned) for key, pinned in folder.accepted.items()},
             model_path=ModelPath(
                 features=features,
                 inference=inference,
@@ -86,6 +85,13 @@ def kill_switch_env() -> bool:
 def wall_clock_ms() -> int:
     """Read the wall clock in Unix milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+def _held(pinned: PinnedManifest) -> HeldBinding:
+    return HeldBinding(
+        bar_interval_ms=pinned.manifest.bar_interval_ms,
+        caller_names=frozenset(pinned.feature_set.caller_names),
+    )
 
 
 def _log_folder(folder: ManifestFolder) -> None:

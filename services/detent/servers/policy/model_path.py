@@ -11,11 +11,13 @@ from opentelemetry.trace import Tracer
 from detent.contracts import errors, events
 from detent.contracts.binding import SignalSource
 from detent.contracts.calls.feature import (
+    CallerFeatures,
     GetFeatureSnapshotsRequest,
     ModelInput,
     SnapshotView,
 )
 from detent.contracts.calls.inference import InferenceRow, InferSignalsRequest
+from detent.contracts.decision import DecisionRow
 from detent.contracts.reasons import Reason
 from detent.core.ledger.record import BoundPlan
 from detent.core.rollout.gates import Enablement, enablement_reason
@@ -63,7 +65,7 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
     tracer: Tracer
 
     async def ask(
-        self, bound: BoundPlan, symbols: Sequence[str], *, ts_ms: int, call: Call
+        self, bound: BoundPlan, rows: Sequence[DecisionRow], *, ts_ms: int, call: Call
     ) -> Mapping[str, ModelOutcome] | None:
         """Give one outcome per symbol; None when the plan binds the proxy."""
         if bound.binding.signal_source is SignalSource.PROXY:
@@ -71,9 +73,9 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
         # (1) Gates that need nobody's answer.
         closed = enablement_reason(self.enablement, kill_switch_env=self.kill_switch_env())
         if closed is not None:
-            return dict.fromkeys(symbols, refused(closed))
+            return dict.fromkeys([row.symbol for row in rows], refused(closed))
         # (2) Features for all rows in one call.
-        inputs = await self._features(bound, symbols, ts_ms=ts_ms, call=call)
+        inputs = await self._features(bound, rows, ts_ms=ts_ms, call=call)
         outcomes = {
             symbol: refused(given) for symbol, given in inputs.items() if isinstance(given, Reason)
         }
@@ -84,13 +86,20 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
         return outcomes
 
     async def _features(
-        self, bound: BoundPlan, symbols: Sequence[str], *, ts_ms: int, call: Call
+        self, bound: BoundPlan, rows: Sequence[DecisionRow], *, ts_ms: int, call: Call
     ) -> dict[str, ModelInput | Reason]:
+        symbols = tuple(row.symbol for row in rows)
         query = GetFeatureSnapshotsRequest(
             binding_hash=bound.binding_hash,
             as_of_ts_ms=ts_ms,
-            symbols=tuple(symbols),
+            symbols=symbols,
             view=SnapshotView.INPUT,
+            caller_features=tuple(
+                CallerFeatures(symbol=row.symbol, features=row.caller_features)
+                for row in rows
+                if row.caller_features
+            ),
+            max_age_ms=bound.plan.max_feature_age_ms,
         )
         answer = await self._asked(
             "features",
@@ -106,7 +115,7 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
             return dict.fromkeys(symbols, Reason.BINDING_MISMATCH)
         if answer.feature_version != bound.binding.feature_version:
             return dict.fromkeys(symbols, Reason.FEATURE_VERSION_MISMATCH)
-        if [row.symbol for row in answer.rows] != list(symbols):
+        if tuple(row.symbol for row in answer.rows) != symbols:
             return dict.fromkeys(symbols, Reason.FEATURES_MISSING)
         return {row.symbol: _given(row.model_input, row.refusal, ts_ms) for row in answer.rows}
 
