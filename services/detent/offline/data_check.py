@@ -15,8 +15,18 @@ from pathlib import Path
 import msgspec
 
 from detent.contracts.errors import DataInvalid, InvalidField
-from detent.contracts.market import INTERVAL_MS_MAX, Bar
-from detent.offline.bars import BARS_MAX, NUMBERS, PRICES, RawBar, invalid, raw_bar, raw_cells
+from detent.contracts.market import INTERVAL_MS_MAX
+from detent.offline.bars import (
+    BARS_MAX,
+    COLUMNS,
+    NUMBERS,
+    OPTIONAL,
+    PRICES,
+    RawBar,
+    bar_of,
+    raw_bar,
+)
+from detent.offline.cells import invalid, raw_cells
 from detent.offline.coverage import MONTHS_MIN, REGIMES_MIN, Coverage, coverage_of
 
 EXAMPLES_MAX = 5
@@ -145,7 +155,7 @@ def check_data(path: Path, *, progress: Callable[[str, int, int], None]) -> Data
     by_symbol: dict[str, list[RawBar]] = collections.defaultdict(list)
     rows = 0
     progress("read", 0, 1)
-    for rows, cells in enumerate(raw_cells(path), start=1):
+    for rows, cells in raw_cells(path, COLUMNS, optional=OPTIONAL):
         if rows > BARS_MAX:
             raise invalid(path.name, f"more than {BARS_MAX} rows", f"at most {BARS_MAX}")
         try:
@@ -259,16 +269,7 @@ def _defect(raw: RawBar, interval_ms: int | None, anchor_ts_ms: int) -> tuple[Fi
         return Finding.OHLC_INCONSISTENT, f"open {open_} high {high} low {low} close {close}"
     length_ms = interval_ms or 1
     try:
-        Bar(
-            symbol=raw.symbol,
-            ts_ms=raw.open_ts_ms + length_ms,
-            interval_ms=length_ms,
-            open=open_,
-            high=high,
-            low=low,
-            close=close,
-            volume=cells["volume"],
-        )
+        bar_of(raw, length_ms)
     except InvalidField as error:
         return Finding.OUT_OF_RANGE, error.message
     return None
