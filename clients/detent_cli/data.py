@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from rich.progress import Progress as Bar
 from rich.text import Text
 
 from detent.contracts.errors import DataInvalid
@@ -15,10 +14,10 @@ from detent_cli.output import (
     JsonFlag,
     bad,
     console,
-    errors,
     good,
     print_json,
     print_rows,
+    progress_bar,
     reported,
 )
 
@@ -46,14 +45,7 @@ def check(
     """Report everything that is wrong with a file of bars; exit 1 on a defect."""
     from detent.offline.data_check import check_data  # noqa: PLC0415
 
-    with reported(as_json=as_json), Bar(console=errors, transient=True) as bar:
-        tasks = {}
-
-        def progress(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
+    with reported(as_json=as_json), progress_bar() as progress:
         report = check_data(file, progress=progress)
     if as_json:
         names = ("defect_count", "usable", "suffices_for_promotion")
