@@ -81,8 +81,8 @@ def invalid(
     where = file if row is None else f"{file}, row {row}"
     where = where if column is None else f"{where}, column {column}"
     message = f"{where}: found {found}, expected {expected}"
-    facts = {"file": file, "row": row, "column": column, "found": found, "expected": expected}
-    return DataInvalid(message, **{key: fact for key, fact in facts.items() if fact is not None})
+    place = {key: at for key, at in (("row", row), ("column", column)) if at is not None}
+    return DataInvalid(message, file=file, **place, found=found, expected=expected)
 
 
 def invalid_at(file: str, row: int | None, error: InvalidField) -> DataInvalid:
