@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress as Bar
 
 from detent.contracts.json_codec import to_json
 from detent.contracts.manifest import Manifest
-from detent_cli.output import JsonFlag, console, errors, print_facts, print_json, reported
+from detent_cli.output import JsonFlag, console, print_facts, print_json, progress_bar, reported
 
 app = typer.Typer(help="Build, verify and show artifacts.", no_args_is_help=True)
 Folder = Annotated[Path, typer.Argument(help="The artifact's directory.")]
@@ -30,14 +29,7 @@ def build(
     # Imported here: a strategist's installation has no training libraries.
     from detent.offline.commands import build_artifact, load_table  # noqa: PLC0415
 
-    with reported(as_json=as_json), Bar(console=errors, transient=True) as bar:
-        tasks: dict[str, object] = {}
-
-        def progress(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
-
+    with reported(as_json=as_json), progress_bar() as progress:
         path = build_artifact(
             load_table(data),
             model_name=name,

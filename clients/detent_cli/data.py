@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from rich.progress import Progress as Bar
 from rich.text import Text
 
 from detent.contracts.errors import DataInvalid
@@ -15,15 +14,19 @@ from detent_cli.output import (
     JsonFlag,
     bad,
     console,
-    errors,
     good,
     print_json,
     print_rows,
+    progress_bar,
     reported,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from detent.offline.data_check import DataReport
+    from detent.offline.event_check import EventReport
+    from detent.offline.findings import FindingCount
 
 app = typer.Typer(help="Look at data files.", no_args_is_help=True)
 UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
@@ -36,41 +39,67 @@ def data() -> None:
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="Bars: .parquet or .csv.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Bars, quotes or books, told apart by their columns: .parquet, .csv, or .jsonl."
+        ),
+    ],
     *,
     for_promotion: Annotated[
         bool, typer.Option("--for-promotion", help="Also ask for 6 months and 2 regimes.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Report everything that is wrong with a file of bars; exit 1 on a defect."""
-    from detent.offline.data_check import check_data  # noqa: PLC0415
+    """Report everything that is wrong with a data file; exit 1 on a defect."""
+    from detent.offline.data_check import DataReport, check_data  # noqa: PLC0415
+    from detent.offline.event_check import EventReport, check_events  # noqa: PLC0415
+    from detent.offline.event_files import FileKind, kind_of  # noqa: PLC0415
 
-    with reported(as_json=as_json), Bar(console=errors, transient=True) as bar:
-        tasks = {}
-
-        def progress(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        report = check_data(file, progress=progress)
+    report: DataReport | EventReport
+    with reported(as_json=as_json), progress_bar() as progress:
+        kind = kind_of(file)
+        if kind is FileKind.BARS:
+            report = check_data(file, progress=progress)
+        else:
+            report = check_events(file, kind, progress=progress)
+    # Evidence for promotion is counted in months of bars; no other file is any.
+    suffices = isinstance(report, DataReport) and report.suffices_for_promotion
     if as_json:
-        names = ("defect_count", "usable", "suffices_for_promotion")
-        facts = {name: getattr(report, name) for name in names}
+        facts = {"defect_count": report.defect_count, "usable": report.usable}
+        facts["suffices_for_promotion"] = suffices
         print_json(msgspec.to_builtins(report) | facts)
-    else:
+    elif isinstance(report, DataReport):
         _print_report(report)
-    if not report.usable or (for_promotion and not report.suffices_for_promotion):
+    else:
+        _print_event_report(report)
+    if not report.usable or (for_promotion and not suffices):
         raise typer.Exit(EXIT_NEGATIVE)
 
 
-def _print_report(report: "DataReport") -> None:
-    from detent.offline.coverage import Regime  # noqa: PLC0415
-    from detent.offline.data_check import require_promotion_data  # noqa: PLC0415
-
+def _print_event_report(report: "EventReport") -> None:
+    _print_findings(f"{report.file}: {report.items:,} {report.kind}", report.findings)
     print_rows(
-        f"{report.file}: {report.rows:,} rows",
+        "Coverage",
+        ("symbol", report.kind, "from", "to", "usual distance", "longest"),
+        [
+            (
+                one.symbol,
+                f"{one.items:,}",
+                _second(one.first_ts_ms),
+                _second(one.last_ts_ms),
+                f"{one.median_ms:,} ms",
+                f"{one.longest_ms:,} ms",
+            )
+            for one in report.coverage
+        ],
+    )
+    _print_usable(report)
+
+
+def _print_findings(title: str, findings: "Iterable[FindingCount]") -> None:
+    print_rows(
+        title,
         ("looked for", "found", "the first ones"),
         [
             (
@@ -78,9 +107,21 @@ def _print_report(report: "DataReport") -> None:
                 _count(one.count, defect=one.defect),
                 "\n".join(f"row {at.row}, {at.symbol}: {at.what}" for at in one.examples[:2]),
             )
-            for one in report.findings
+            for one in findings
         ],
     )
+
+
+def _print_usable(report: "DataReport | EventReport") -> None:
+    usable = good("usable") if report.usable else bad(f"not usable, defects: {report.defect_count}")
+    console.print(usable)
+
+
+def _print_report(report: "DataReport") -> None:
+    from detent.offline.coverage import Regime  # noqa: PLC0415
+    from detent.offline.data_check import require_promotion_data  # noqa: PLC0415
+
+    _print_findings(f"{report.file}: {report.rows:,} rows", report.findings)
     print_rows(
         f"Coverage, bars of {_length(report.interval_ms)}",
         ("symbol", "bars", "missing", "from", "to", "months", "+/=/-"),
@@ -98,8 +139,7 @@ def _print_report(report: "DataReport") -> None:
         ],
     )
     console.print("+/=/-: calendar months in which the market rose, ranged, fell", style="dim")
-    usable = good("usable") if report.usable else bad(f"not usable, defects: {report.defect_count}")
-    console.print(usable)
+    _print_usable(report)
     try:
         require_promotion_data(report)
     except DataInvalid as refusal:
@@ -120,6 +160,10 @@ def _months(months: float, *, suffices: bool) -> Text:
 
 def _day(ts_ms: int) -> str:
     return f"{dt.datetime.fromtimestamp(ts_ms / 1_000, tz=dt.UTC):%Y-%m-%d}"
+
+
+def _second(ts_ms: int) -> str:
+    return f"{dt.datetime.fromtimestamp(ts_ms / 1_000, tz=dt.UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def _length(interval_ms: int | None) -> str:

@@ -1,24 +1,21 @@
 """Build and look into features offline: `detent features build|describe|diff|audit`."""
 
-import contextlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
-from rich.progress import Progress as Bar
 
 from detent_cli.output import (
     EXIT_NEGATIVE,
     JsonFlag,
     bad,
     console,
-    errors,
     good,
     print_facts,
     print_json,
     print_rows,
+    progress_bar,
     reported,
 )
 
@@ -37,9 +34,19 @@ HOUR_MS = 3_600_000
 @app.command()
 def build(
     *,
-    data: Data,
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            help="Bars, quotes or books, told apart by their columns; one file of each kind:"
+            " .parquet, .csv, .jsonl of books, or the EURUSD wheel."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The file to write: .parquet or .csv.")],
     feature_set: SetOption = DEFAULT_SET,
+    venue: Annotated[
+        str | None, typer.Option(help="Exchange of the books, where their file does not say.")
+    ] = None,
+    bar_interval_ms: IntervalMs = HOUR_MS,
     processes: Annotated[
         int, typer.Option(help="How many processes; 0 decides by the data.", min=0, max=64)
     ] = 0,
@@ -48,30 +55,28 @@ def build(
 ) -> None:
     """Write one row per bar: what the service would have served, with the same hashes."""
     # Imported here: a strategist's installation reads no data files.
-    from detent.offline.commands import load_table  # noqa: PLC0415
-    from detent.offline.feature_build import build_features, default_processes  # noqa: PLC0415
-    from detent.offline.feature_sets import find_feature_set  # noqa: PLC0415
+    from detent.offline.commands import build_feature_file  # noqa: PLC0415
 
-    with reported(as_json=as_json), _bar() as progress:
-        progress("read", 0, 1)
-        table = load_table(data)
-        progress("read", 1, 1)
-        summary = build_features(
-            table,
-            find_feature_set(feature_set, bar_interval_ms=table.interval_ms),
+    with reported(as_json=as_json), progress_bar() as progress:
+        summary, gaps = build_feature_file(
+            data,
+            feature_set,
             out=out,
+            venue=venue,
+            bar_interval_ms=bar_interval_ms,
+            processes=processes,
             force=force,
-            processes=processes or default_processes(table),
             progress=progress,
         )
-    facts = msgspec.to_builtins(summary) | {"gaps": len(table.gaps), "out": str(out)}
+    facts = msgspec.to_builtins(summary) | {"gaps": gaps, "out": str(out)}
     if as_json:
         print_json(facts)
         return
-    refused = facts.pop("refused")
+    refused = {"refused": facts.pop("refused"), "events": facts.pop("refused_events", {})}
     facts["symbols"] = ", ".join(facts["symbols"])
     rows = [(name.replace("_", " "), fact) for name, fact in facts.items()]
-    rows += [(f"refused, {reason}", count) for reason, count in refused.items()]
+    rows += [(f"refused, {reason}", count) for reason, count in refused["refused"].items()]
+    rows += [(f"refused data, {reason}", count) for reason, count in refused["events"].items()]
     print_facts("Features", rows)
 
 
@@ -159,7 +164,7 @@ def audit(
     )
     from detent.offline.feature_sets import find_feature_set  # noqa: PLC0415
 
-    with reported(as_json=as_json), _bar() as progress:
+    with reported(as_json=as_json), progress_bar() as progress:
         table = load_table(data)
         found = find_feature_set(feature_set, bar_interval_ms=table.interval_ms)
         rows = audit_features(table, found, progress=progress)
@@ -185,19 +190,6 @@ def audit(
     print_rows("Completeness", columns, lines)
     served, total = sum(row.served for row in rows), sum(row.rows for row in rows)
     console.print(f"{served:,} of {total:,} rows served; every count adds up")
-
-
-@contextlib.contextmanager
-def _bar() -> Iterator[Callable[[str, int, int], None]]:
-    with Bar(console=errors, transient=True) as bar:
-        tasks = {}
-
-        def progress(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield progress
 
 
 def _text(value: object) -> object:

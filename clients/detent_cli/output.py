@@ -2,11 +2,12 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +15,7 @@ from detent.contracts.errors import ArtifactInvalid, DataInvalid, DetentError
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 
+Stages = Callable[[str, int, int], None]
 EXIT_NEGATIVE = 1
 EXIT_ERROR = 2
 
@@ -44,6 +46,25 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     console.print(table)
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Stages]:
+    """Show how far the stages of some work are, and give what is told of them."""
+    with Progress(console=errors, transient=True) as bar:
+        yield stages_of(bar)
+
+
+def stages_of(bar: Progress, *, prefix: str = "") -> Stages:
+    """Give what is told of (stage, done, in all) and shows each stage as a task of a bar."""
+    tasks: dict[str, TaskID] = {}
+
+    def told(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = bar.add_task(f"{prefix}{stage}", total=total)
+        bar.update(tasks[stage], completed=done, total=total)
+
+    return told
 
 
 @contextlib.contextmanager

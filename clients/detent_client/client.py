@@ -56,6 +56,7 @@ from detent.contracts.errors import (
 from detent.contracts.plan import Plan
 from detent.rpc.channel import RemoteService, open_channel
 from detent.rpc.tracing import no_tracer, span
+from detent_client.batches import iter_requests
 from detent_client.breaker import CircuitBreaker
 from detent_client.journal import Journal, JournalEntry
 from detent_client.local_answer import answer_locally
@@ -300,8 +301,8 @@ class DetentClient:
             raise InvalidField("feature_target", None, "the address of the feature service")
 
         async def requests() -> AsyncIterator[IngestMarketDataRequest]:
-            for start in range(0, len(events), REPORT_ROWS_MAX):
-                yield IngestMarketDataRequest(events=tuple(events[start:][:REPORT_ROWS_MAX]))
+            for request in iter_requests(events):
+                yield request
 
         async def attempt(timeout_s: float, trace: Context) -> IngestMarketDataResponse:
             return await features.stream(

@@ -37,7 +37,7 @@ from detent.core.features.feature_set import (
     feature,
 )
 from detent.core.features.offline_rows import iter_event_inputs
-from detent.offline.books import load_book_rows
+from detent.offline.book_rows import load_book_rows
 from detent.rpc.channel import RemoteService, open_channel
 from detent.rpc.serve import Server, ServerOptions, Service
 from detent.rpc.tracing import no_tracer

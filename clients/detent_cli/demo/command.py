@@ -25,6 +25,7 @@ from detent_cli.output import (
     print_json,
     print_rows,
     reported,
+    stages_of,
 )
 from detent_cli.stack import Stack, StackOptions
 from detent_client import read_binding
@@ -92,13 +93,6 @@ def _run(data: Path, out: Path, progress: Progress) -> tuple[Outcome, list[Span]
     say = progress.console.print
     gap_text = f"{len(table.gaps)} gaps" if table.gaps else "no gaps"
     say(f"{data.name}: {len(bars)} bars of {symbol}, {gap_text}")
-    tasks: dict[str, object] = {}
-
-    def told(stage: str, done: int, total: int) -> None:
-        if stage not in tasks:
-            tasks[stage] = progress.add_task(f"build: {stage}", total=total)
-        progress.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
-
     artifact_dir = build_artifact(
         table.first(symbol, len(history)),
         model_name="direction_logistic",
@@ -107,7 +101,7 @@ def _run(data: Path, out: Path, progress: Progress) -> tuple[Outcome, list[Span]
         horizon_id=f"h{HORIZON_BARS}",
         created_at=_utc_text(history[-1].ts_ms),
         out_dir=out / "artifacts",
-        progress=told,
+        progress=stages_of(progress, prefix="build: "),
     )
     say(f"artifact {artifact_dir.name} is built and verified")
     plan = demo_plan(

@@ -66,12 +66,16 @@ class DetentError(Exception):
         """Give the error that another process raised, from what travelled of it."""
         error = cls.__new__(cls)
         DetentError.__init__(error, message, **metadata)
-        for name, value in metadata.items():
-            if name in ("field", "found", "expected", "rule"):
-                setattr(error, name, value)
-        if isinstance(error, ModelNotReady):
+        if isinstance(error, InvalidField):
+            for name in metadata.keys() & {"field", "found", "expected", "rule"}:
+                setattr(error, name, metadata[name])
+        if isinstance(error, ModelNotReady | ArtifactInvalid):
             error.gate_reason = Reason(metadata["gate_reason"])
         return error
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel between processes, and be copied, as over the wire: message and facts."""
+        return type(self).restore, (self.message, self.metadata)
 
 
 class InvalidField(DetentError):

@@ -5,6 +5,7 @@ import operator
 from collections.abc import Callable
 from decimal import Decimal
 from enum import StrEnum
+from typing import TypeVar
 
 import msgspec
 
@@ -14,6 +15,7 @@ from detent.contracts.errors import DataCrossed, InvalidField
 
 INTERVAL_MS_MAX = 366 * 86_400_000
 LEVELS_MAX = 1_000
+Told = TypeVar("Told", "Quote", "Book")
 
 
 class Bar(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,6 +159,8 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
         depth: Levels of each side, [0, 1000].
         bids: Best first, prices strictly descending.
         asks: Best first, prices strictly ascending, the first above the first bid.
+        available_ts_ms: When the book became known, at least `ts_ms`; None when it was known
+            as it happened.
 
     Source: FORMULAS 1.2.
     """
@@ -167,11 +171,13 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     depth: int
     bids: tuple[BookLevel, ...]
     asks: tuple[BookLevel, ...]
+    available_ts_ms: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a book that breaks a rule, by the name of the rule."""
         check_symbol("symbol", self.symbol)
         check_ts_ms("ts_ms", self.ts_ms)
+        _check_available(self.ts_ms, self.available_ts_ms)
         check_symbol("venue", self.venue)
         check_int("depth", self.depth, 0, LEVELS_MAX)
         self._check_depth("bids", self.bids, BookRule.BIDS_NOT_DEPTH)
@@ -187,14 +193,24 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def known_ts_ms(self) -> int:
-        """Give the instant from which the book was known: its event time."""
-        return self.ts_ms
+        """Give the instant from which the book was known, Unix milliseconds UTC."""
+        return self.ts_ms if self.available_ts_ms is None else self.available_ts_ms
 
     def _check_depth(self, field: str, levels: tuple[BookLevel, ...], rule: BookRule) -> None:
         check_count(field, levels, 0, LEVELS_MAX)
         if len(levels) != self.depth:
             found = f"{len(levels)} levels"
             raise InvalidField(field, found, f"{self.depth}, the depth", rule=rule)
+
+
+def repeats(item: Told, held: Told) -> bool:
+    """Say whether a quote or a book is the one held, whenever it claims to have been known.
+
+    When the one held was first known stays so.
+    """
+    if item.ts_ms != held.ts_ms:
+        return False
+    return msgspec.structs.replace(item, available_ts_ms=held.available_ts_ms) == held
 
 
 def _check_above_zero(field: str, value: Decimal, rule: BookRule) -> None:

@@ -4,28 +4,41 @@ Files carry the open time of a bar, the wire its close: the interval is added he
 """
 
 import collections
-import csv
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from detent.contracts.checks import check_symbol, check_ts_ms
 from detent.contracts.decimals import format_decimal
-from detent.contracts.errors import DataInvalid, InvalidField
+from detent.contracts.errors import InvalidField
 from detent.contracts.market import INTERVAL_MS_MAX, Bar
+from detent.offline.cells import (
+    Cells,
+    check_filled,
+    decimal_cell,
+    integer_cell,
+    invalid,
+    invalid_at,
+    optional_decimal,
+    optional_integer,
+    raw_cells,
+)
 
 PRICES = ("open", "high", "low", "close")
 NUMBERS = (*PRICES, "volume")
 COLUMNS = ("ts_ms", "symbol", *NUMBERS)
+# `funding_rate` is the rate that holds at the close of each bar; `funding` stands only on the
+# bar in which it was settled, as exchanges publish it.
+VWAP, FUNDING_RATE, SETTLED, AVAILABLE = "vwap", "funding_rate", "funding", "available_ts_ms"
+OPTIONAL = (VWAP, FUNDING_RATE, SETTLED, AVAILABLE)
 BARS_MAX = 5_000_000
-BATCH_ROWS = 50_000
+# What is settled holds until the next settlement, and no longer if that is missing.
+FUNDING_MS = 8 * 3_600_000
 
 
 class RawBar(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,12 +49,20 @@ class RawBar(msgspec.Struct, frozen=True, kw_only=True):
         open_ts_ms: Open time, Unix milliseconds UTC.
         symbol: Instrument.
         numbers: Open, high, low, close, volume.
+        vwap: Volume-weighted price, where the file has it.
+        funding_rate: Funding rate that holds at the close, where the file has it.
+        settled: Funding rate that was settled within the bar, where the file has it.
+        available_ts_ms: When the bar became known, where the file says.
     """
 
     row: int
     open_ts_ms: int
     symbol: str
     numbers: tuple[Decimal, ...]
+    vwap: Decimal | None = None
+    funding_rate: Decimal | None = None
+    settled: Decimal | None = None
+    available_ts_ms: int | None = None
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,29 +116,16 @@ class BarTable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_bars(path: Path) -> BarTable:
-    """Read a `.parquet` or `.csv` file with the columns of `COLUMNS`; others are ignored.
+    """Read a `.parquet` or `.csv` file with the columns of `COLUMNS`, and of `OPTIONAL` if any.
+
+    Other columns are ignored. What was settled as `funding` holds for eight hours.
 
     Raises:
         DataInvalid: The file cannot be read, or a row is not what it should be; the error
             names the row, counted from 1 without a header, and the column.
     """
-    rows = enumerate(raw_cells(path), start=1)
+    rows = raw_cells(path, COLUMNS, optional=OPTIONAL)
     return table_of(path.name, (raw_bar(path.name, row, cells) for row, cells in rows))
-
-
-def raw_cells(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield the rows of a `.parquet` or `.csv` file as they are, by column.
-
-    Raises:
-        DataInvalid: The file cannot be read, or lacks a column.
-    """
-    readers = {".parquet": _parquet_cells, ".csv": _csv_cells}
-    if path.suffix.lower() not in readers:
-        raise invalid(path.name, path.suffix or "(no suffix)", " or ".join(readers))
-    try:
-        yield from readers[path.suffix.lower()](path)
-    except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        raise invalid(path.name, error, f"a {path.suffix} file that can be read") from error
 
 
 def table_of(file: str, rows: Iterable[RawBar]) -> BarTable:
@@ -147,14 +155,14 @@ def table_of(file: str, rows: Iterable[RawBar]) -> BarTable:
     gaps: list[Gap] = []
     for symbol, raws in sorted(by_symbol.items()):
         _check_grid(file, raws, interval_ms)
-        bars[symbol] = tuple(_bar(file, raw, interval_ms) for raw in raws)
+        bars[symbol] = tuple(_bars(file, raws, interval_ms))
         gaps.extend(_gaps(bars[symbol], interval_ms))
     return BarTable(
         bars=bars, interval_ms=interval_ms, gaps=tuple(gaps), data_hash=_data_hash(bars)
     )
 
 
-def raw_bar(file: str, row: int, cells: Mapping[str, Any]) -> RawBar:
+def raw_bar(file: str, row: int, cells: Cells) -> RawBar:
     """Read one row.
 
     Args:
@@ -165,72 +173,23 @@ def raw_bar(file: str, row: int, cells: Mapping[str, Any]) -> RawBar:
     Raises:
         DataInvalid: A cell is empty or of another type, or a time is not in milliseconds.
     """
-    for column in COLUMNS:
-        if cells.get(column) in (None, ""):
-            raise invalid(file, "(empty)", "a value", row=row, column=column)
+    check_filled(file, row, cells, COLUMNS)
     try:
-        open_ts_ms = _integer(cells["ts_ms"])
+        open_ts_ms = integer_cell("ts_ms", cells["ts_ms"])
         check_ts_ms("ts_ms", open_ts_ms)
         check_symbol("symbol", cells["symbol"])
-        numbers = tuple(_decimal(column, cells[column]) for column in NUMBERS)
-    except InvalidField as error:
-        raise _at(file, row, error) from error
-    return RawBar(row=row, open_ts_ms=open_ts_ms, symbol=cells["symbol"], numbers=numbers)
-
-
-def invalid(
-    file: str, found: object, expected: str, *, row: int | None = None, column: str | None = None
-) -> DataInvalid:
-    """Give the error for a data file, naming row and column where they are known."""
-    where = file if row is None else f"{file}, row {row}"
-    where = where if column is None else f"{where}, column {column}"
-    message = f"{where}: found {found}, expected {expected}"
-    facts = {"file": file, "row": row, "column": column, "found": found, "expected": expected}
-    return DataInvalid(message, **{key: fact for key, fact in facts.items() if fact is not None})
-
-
-def check_columns(file: str, found: Iterable[str]) -> None:
-    """Refuse a file that lacks a column."""
-    missing = [column for column in COLUMNS if column not in set(found)]
-    if missing:
-        raise invalid(
-            file, f"no column {', '.join(missing)}", ", ".join(COLUMNS), column=missing[0]
+        return RawBar(
+            row=row,
+            open_ts_ms=open_ts_ms,
+            symbol=cells["symbol"],
+            numbers=tuple(decimal_cell(column, cells[column]) for column in NUMBERS),
+            vwap=optional_decimal(cells, VWAP),
+            funding_rate=optional_decimal(cells, FUNDING_RATE),
+            settled=optional_decimal(cells, SETTLED),
+            available_ts_ms=optional_integer(cells, AVAILABLE),
         )
-
-
-def _parquet_cells(path: Path) -> Iterator[Mapping[str, Any]]:
-    with pq.ParquetFile(path) as source:
-        check_columns(path.name, source.schema_arrow.names)
-        for batch in source.iter_batches(batch_size=BATCH_ROWS, columns=list(COLUMNS)):
-            yield from batch.to_pylist()
-
-
-def _csv_cells(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as source:
-        reader = csv.DictReader(source)
-        check_columns(path.name, reader.fieldnames or ())
-        yield from reader
-
-
-def _integer(value: object) -> int:
-    if type(value) is int:
-        return value
-    if isinstance(value, str) and value.isascii() and value.isdecimal():
-        return int(value)
-    raise InvalidField("ts_ms", value, "an integer, Unix milliseconds UTC")
-
-
-def _decimal(column: str, value: object) -> Decimal:
-    # A float is read by its shortest text, so that 1.05236 is that and not its binary
-    # neighbour; the same bars then have the same hash from CSV and from parquet.
-    text = value if isinstance(value, str) else repr(value)
-    try:
-        number = Decimal(text.replace("_", "?"))
-    except InvalidOperation as error:
-        raise InvalidField(column, value, "a number") from error
-    if not number.is_finite():
-        raise InvalidField(column, value, "a finite number")
-    return number
+    except InvalidField as error:
+        raise invalid_at(file, row, error) from error
 
 
 def _interval_ms(file: str, by_symbol: Mapping[str, list[RawBar]]) -> int:
@@ -258,21 +217,39 @@ def _check_grid(file: str, raws: list[RawBar], interval_ms: int) -> None:
             raise invalid(file, found, expected, row=later.row, column="ts_ms")
 
 
-def _bar(file: str, raw: RawBar, interval_ms: int) -> Bar:
+def _bars(file: str, raws: Iterable[RawBar], interval_ms: int) -> Iterator[Bar]:
+    settled, settled_ts_ms = None, 0
+    for raw in raws:
+        if raw.settled is not None:
+            settled, settled_ts_ms = raw.settled, raw.open_ts_ms
+        held = settled if raw.open_ts_ms < settled_ts_ms + FUNDING_MS else None
+        try:
+            yield bar_of(raw, interval_ms, funding_rate=held)
+        except InvalidField as error:
+            raise invalid_at(file, raw.row, error) from error
+
+
+def bar_of(raw: RawBar, interval_ms: int, *, funding_rate: Decimal | None = None) -> Bar:
+    """Give the bar of a row.
+
+    Args:
+        raw: The row.
+        interval_ms: Length of the bar.
+        funding_rate: What holds at its close where the row does not say.
+
+    Raises:
+        InvalidField: The row contradicts itself.
+    """
     numbers: dict[str, Any] = dict(zip(NUMBERS, raw.numbers, strict=True))
-    try:
-        return Bar(
-            symbol=raw.symbol,
-            ts_ms=raw.open_ts_ms + interval_ms,
-            interval_ms=interval_ms,
-            **numbers,
-        )
-    except InvalidField as error:
-        raise _at(file, raw.row, error) from error
-
-
-def _at(file: str, row: int, error: InvalidField) -> DataInvalid:
-    return invalid(file, error.found, error.expected, row=row, column=error.field)
+    return Bar(
+        symbol=raw.symbol,
+        ts_ms=raw.open_ts_ms + interval_ms,
+        interval_ms=interval_ms,
+        **numbers,
+        vwap=raw.vwap,
+        funding_rate=funding_rate if raw.funding_rate is None else raw.funding_rate,
+        available_ts_ms=raw.available_ts_ms,
+    )
 
 
 def _gaps(bars: tuple[Bar, ...], interval_ms: int) -> Iterator[Gap]:
@@ -292,5 +269,15 @@ def _data_hash(bars: Mapping[str, tuple[Bar, ...]]) -> str:
     for symbol in sorted(bars):
         for bar in bars[symbol]:
             numbers = ",".join(format_decimal(getattr(bar, name)) for name in NUMBERS)
-            digest.update(f"{symbol},{bar.ts_ms},{bar.interval_ms},{numbers}\n".encode("ascii"))
+            line = f"{symbol},{bar.ts_ms},{bar.interval_ms},{numbers}{_said_besides(bar)}\n"
+            digest.update(line.encode("ascii"))
     return digest.hexdigest()
+
+
+def _said_besides(bar: Bar) -> str:
+    """Give what not every bar has; nothing for one that has nothing, so that its hash stays."""
+    decimals = {VWAP: bar.vwap, FUNDING_RATE: bar.funding_rate}
+    texts = {name: format_decimal(one) for name, one in decimals.items() if one is not None}
+    if bar.available_ts_ms is not None:
+        texts[AVAILABLE] = str(bar.available_ts_ms)
+    return "".join(f",{name}={text}" for name, text in texts.items())

@@ -8,6 +8,10 @@ from detent.core.features.feature_set import FeatureSet, direction_bars_v1
 from detent.offline.bars import BarTable, load_bars
 from detent.offline.building import Recipe, build_direction_artifact
 from detent.offline.eurusd import load_eurusd_bars
+from detent.offline.event_build import EventBuildSummary, build_event_features
+from detent.offline.event_files import EventFiles
+from detent.offline.feature_build import BuildSummary, build_features, default_processes
+from detent.offline.feature_sets import find_feature_set
 from detent.offline.samples import Progress
 
 
@@ -23,6 +27,58 @@ def load_table(path: Path) -> BarTable:
         DataInvalid: The file is not usable as it is.
     """
     return load_eurusd_bars(path) if path.suffix == ".whl" else load_bars(path)
+
+
+def build_feature_file(
+    data: list[Path],
+    feature_set: str,
+    *,
+    out: Path,
+    venue: str | None,
+    bar_interval_ms: int,
+    processes: int,
+    force: bool,
+    progress: Progress = silent,
+) -> tuple[BuildSummary | EventBuildSummary, int]:
+    """Write the rows of features of files of bars, quotes and books.
+
+    Args:
+        data: Files, at most one of each kind.
+        feature_set: Name of a feature set, or a file that holds one.
+        out: The file to write.
+        venue: Exchange of the books, where their file does not say.
+        bar_interval_ms: Length of the bars of a set found by name, where no bars say it.
+        processes: How many processes compute; 0 decides by the data.
+        force: Whether a file that exists is replaced.
+        progress: Told of (stage, done, in all).
+
+    Returns:
+        What was made, and how many gaps the bars have.
+
+    Raises:
+        DataInvalid: A file is not usable as it is, or does not fit the set.
+    """
+    progress("read", 0, 1)
+    files = EventFiles.of(data, venue=venue)
+    table = None if files.bars is None else load_table(files.bars)
+    progress("read", 1, 1)
+    interval_ms = bar_interval_ms if table is None else table.interval_ms
+    found = find_feature_set(feature_set, bar_interval_ms=interval_ms)
+    gaps = 0 if table is None else len(table.gaps)
+    if files.quotes is not None or files.books is not None or table is None:
+        summary = build_event_features(files, table, found, out=out, force=force, progress=progress)
+        return summary, gaps
+    return (
+        build_features(
+            table,
+            found,
+            out=out,
+            force=force,
+            processes=processes or default_processes(table),
+            progress=progress,
+        ),
+        gaps,
+    )
 
 
 def build_artifact(

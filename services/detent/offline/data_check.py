@@ -6,69 +6,30 @@ what markets and exchanges do: they are reported and leave the file usable.
 """
 
 import collections
-import datetime as dt
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 
 from detent.contracts.errors import DataInvalid, InvalidField
-from detent.contracts.market import INTERVAL_MS_MAX, Bar
-from detent.offline.bars import BARS_MAX, NUMBERS, PRICES, RawBar, invalid, raw_bar, raw_cells
+from detent.contracts.market import INTERVAL_MS_MAX
+from detent.offline.bars import (
+    BARS_MAX,
+    COLUMNS,
+    NUMBERS,
+    OPTIONAL,
+    PRICES,
+    RawBar,
+    bar_of,
+    raw_bar,
+)
+from detent.offline.cells import invalid, raw_cells
 from detent.offline.coverage import MONTHS_MIN, REGIMES_MIN, Coverage, coverage_of
+from detent.offline.findings import Finding, FindingCount, Tally, utc
 
-EXAMPLES_MAX = 5
 SYMBOLS_MAX = 100_000
-
-
-class Finding(StrEnum):
-    """Names what can be found in a file; the last two leave it usable."""
-
-    UNREADABLE = "unreadable"
-    DUPLICATE = "duplicate"
-    UNSORTED = "unsorted"
-    OFF_GRID = "off_grid"
-    NON_POSITIVE_PRICE = "non_positive_price"
-    NEGATIVE_VOLUME = "negative_volume"
-    OHLC_INCONSISTENT = "ohlc_inconsistent"
-    OUT_OF_RANGE = "out_of_range"
-    GAP = "gap"
-    ZERO_VOLUME = "zero_volume"
-
-
-DEFECTS = frozenset(Finding) - {Finding.GAP, Finding.ZERO_VOLUME}
-
-
-class Example(msgspec.Struct, frozen=True, kw_only=True):
-    """Shows one place where something was found.
-
-    Attributes:
-        symbol: Instrument; empty where the row does not say.
-        row: Number of the data row, from 1.
-        what: What was found there.
-    """
-
-    symbol: str
-    row: int
-    what: str
-
-
-class FindingCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts one kind of finding and shows the first ones.
-
-    Attributes:
-        finding: Which kind.
-        defect: Whether it makes the file unusable.
-        count: How often.
-        examples: The first ones, at most `EXAMPLES_MAX`.
-    """
-
-    finding: Finding
-    defect: bool
-    count: int
-    examples: tuple[Example, ...]
+FINDINGS = tuple(one for one in Finding if one not in (Finding.CROSSED, Finding.BOOK_INVALID))
 
 
 class DataReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,30 +66,6 @@ class DataReport(msgspec.Struct, frozen=True, kw_only=True):
         return self.usable and all(enough)
 
 
-class _Tally:
-    """Collects findings, a bounded number of them in detail."""
-
-    def __init__(self) -> None:
-        self.counts: collections.Counter[Finding] = collections.Counter()
-        self.examples: dict[Finding, list[Example]] = collections.defaultdict(list)
-
-    def add(self, finding: Finding, symbol: str, row: int, what: str) -> None:
-        self.counts[finding] += 1
-        if len(self.examples[finding]) < EXAMPLES_MAX:
-            self.examples[finding].append(Example(symbol=symbol, row=row, what=what))
-
-    def listed(self) -> tuple[FindingCount, ...]:
-        return tuple(
-            FindingCount(
-                finding=finding,
-                defect=finding in DEFECTS,
-                count=self.counts[finding],
-                examples=tuple(self.examples[finding]),
-            )
-            for finding in Finding
-        )
-
-
 def check_data(path: Path, *, progress: Callable[[str, int, int], None]) -> DataReport:
     """Read a `.parquet` or `.csv` file of bars to its end and report what it is like.
 
@@ -141,11 +78,11 @@ def check_data(path: Path, *, progress: Callable[[str, int, int], None]) -> Data
 
     Source: REQUIREMENTS R170.
     """
-    tally = _Tally()
+    tally = Tally()
     by_symbol: dict[str, list[RawBar]] = collections.defaultdict(list)
     rows = 0
     progress("read", 0, 1)
-    for rows, cells in enumerate(raw_cells(path), start=1):
+    for rows, cells in raw_cells(path, COLUMNS, optional=OPTIONAL):
         if rows > BARS_MAX:
             raise invalid(path.name, f"more than {BARS_MAX} rows", f"at most {BARS_MAX}")
         try:
@@ -172,7 +109,7 @@ def check_data(path: Path, *, progress: Callable[[str, int, int], None]) -> Data
         file=path.name,
         rows=rows,
         interval_ms=interval_ms,
-        findings=tally.listed(),
+        findings=tally.listed(FINDINGS),
         coverage=tuple(coverage),
     )
 
@@ -196,11 +133,6 @@ def require_promotion_data(report: DataReport) -> None:
         raise invalid(report.file, "no sound bar", "evidence, for promotion")
 
 
-def utc(ts_ms: int) -> str:
-    """Write a time for a person, to the second."""
-    return f"{dt.datetime.fromtimestamp(ts_ms // 1_000, tz=dt.UTC):%Y-%m-%d %H:%M:%S}"
-
-
 def _interval_ms(series: Iterable[Sequence[RawBar]]) -> int | None:
     """Take the most frequent distance forward between neighbours; the shorter on a tie."""
     distances = collections.Counter(
@@ -212,7 +144,7 @@ def _interval_ms(series: Iterable[Sequence[RawBar]]) -> int | None:
     return min(distances, key=lambda one: (-distances[one], one)) if distances else None
 
 
-def _in_order(raws: Iterable[RawBar], tally: _Tally) -> Iterator[RawBar]:
+def _in_order(raws: Iterable[RawBar], tally: Tally) -> Iterator[RawBar]:
     """Yield the rows that move time forward; report those that repeat it or go back."""
     seen: set[int] = set()
     newest = 0
@@ -229,7 +161,7 @@ def _in_order(raws: Iterable[RawBar], tally: _Tally) -> Iterator[RawBar]:
         yield raw
 
 
-def _sound(raws: Iterable[RawBar], interval_ms: int | None, tally: _Tally) -> Iterator[RawBar]:
+def _sound(raws: Iterable[RawBar], interval_ms: int | None, tally: Tally) -> Iterator[RawBar]:
     """Yield the rows that make a bar on the grid; report the others by their first defect."""
     anchor_ts_ms = None
     for raw in raws:
@@ -259,22 +191,13 @@ def _defect(raw: RawBar, interval_ms: int | None, anchor_ts_ms: int) -> tuple[Fi
         return Finding.OHLC_INCONSISTENT, f"open {open_} high {high} low {low} close {close}"
     length_ms = interval_ms or 1
     try:
-        Bar(
-            symbol=raw.symbol,
-            ts_ms=raw.open_ts_ms + length_ms,
-            interval_ms=length_ms,
-            open=open_,
-            high=high,
-            low=low,
-            close=close,
-            volume=cells["volume"],
-        )
+        bar_of(raw, length_ms)
     except InvalidField as error:
         return Finding.OUT_OF_RANGE, error.message
     return None
 
 
-def _find_gaps(raws: Sequence[RawBar], interval_ms: int, tally: _Tally) -> None:
+def _find_gaps(raws: Sequence[RawBar], interval_ms: int, tally: Tally) -> None:
     for before, after in itertools.pairwise(raws):
         missing = (after.open_ts_ms - before.open_ts_ms) // interval_ms - 1
         if missing:

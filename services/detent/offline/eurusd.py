@@ -11,7 +11,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from detent.offline.bars import NUMBERS, BarTable, RawBar, invalid, raw_bar, table_of
+from detent.offline.bars import NUMBERS, BarTable, RawBar, raw_bar, table_of
+from detent.offline.cells import invalid
 
 WHEEL_MEMBER = "gym_anytrading/datasets/data/FOREX_EURUSD_1H_ASK.csv"
 MEMBER_BYTES_MAX = 4 * 2**20

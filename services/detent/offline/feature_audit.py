@@ -18,7 +18,8 @@ from detent.contracts.market import Bar
 from detent.contracts.reasons import Reason
 from detent.core.features.feature_set import FeatureSet, FeatureSpec
 from detent.core.features.rolling import iter_row_blocks
-from detent.offline.bars import BarTable, invalid
+from detent.offline.bars import BarTable
+from detent.offline.cells import invalid
 from detent.offline.feature_sets import check_bars_fit
 from detent.offline.samples import Progress
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.rolling import RowBlock
-from detent.offline.bars import invalid
+from detent.offline.cells import invalid
 
 METADATA_KEY = b"detent"
 KEYS = ("ts_ms", "symbol")

@@ -11,7 +11,7 @@ from detent.contracts.json_codec import to_json
 from detent.core.features.engine import BarSource
 from detent.core.features.feature_set import FeatureSet, direction_bars_v1, parse_feature_set
 from detent.core.features.shipped_sets import grinder_feature_order_v1
-from detent.offline.bars import invalid
+from detent.offline.cells import invalid
 
 # Each is made for bars of a length in milliseconds.
 BY_NAME: Mapping[str, Callable[[int], FeatureSet]] = {

@@ -14,12 +14,11 @@ from tests.unit.core.features.market import START_MS, book
 
 from detent.contracts.errors import DataInvalid, InvalidField
 from detent.contracts.market import LEVELS_MAX, Book, BookRule
+from detent.offline.book_rows import COLUMNS, load_book_rows
 from detent.offline.books import (
-    COLUMNS,
     LINE_BYTES_MAX,
     RecordRule,
     load_book_lines,
-    load_book_rows,
     parse_book_record,
 )
 

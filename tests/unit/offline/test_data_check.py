@@ -12,14 +12,8 @@ from tests.unit.offline.test_bars import Cells, cells, csv_file, parquet_file
 from detent.contracts.errors import DataInvalid
 from detent.offline.commands import silent
 from detent.offline.coverage import Regime, coverage_of, months_between
-from detent.offline.data_check import (
-    DEFECTS,
-    EXAMPLES_MAX,
-    DataReport,
-    Finding,
-    check_data,
-    require_promotion_data,
-)
+from detent.offline.data_check import DataReport, check_data, require_promotion_data
+from detent.offline.findings import DEFECTS, EXAMPLES_MAX, Finding
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 DAY_MS = 24 * HOUR_MS

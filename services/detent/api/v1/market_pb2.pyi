@@ -161,6 +161,7 @@ class Book(_message.Message):
     DEPTH_FIELD_NUMBER: _builtins.int
     BIDS_FIELD_NUMBER: _builtins.int
     ASKS_FIELD_NUMBER: _builtins.int
+    AVAILABLE_TS_MS_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Names the instrument."""
     ts_ms: _builtins.int
@@ -169,6 +170,10 @@ class Book(_message.Message):
     """Names the exchange, in upper case."""
     depth: _builtins.int
     """Counts the levels of each side, 0 to 1000."""
+    available_ts_ms: _builtins.int
+    """Holds when the book became known, Unix milliseconds UTC, at least `ts_ms`; nothing
+    is served from it as of an earlier instant. Absent when it was known as it happened.
+    """
     @_builtins.property
     def bids(self) -> _containers.RepeatedCompositeFieldContainer[Global___BookLevel]:
         """Lists the bids, best first: exactly `depth`, each price below the one before."""
@@ -188,12 +193,15 @@ class Book(_message.Message):
         depth: _builtins.int = ...,
         bids: _abc.Iterable[Global___BookLevel] | None = ...,
         asks: _abc.Iterable[Global___BookLevel] | None = ...,
+        available_ts_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_available_ts_ms", b"_available_ts_ms", "available_ts_ms", b"available_ts_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks", "bids", b"bids", "depth", b"depth", "symbol", b"symbol", "ts_ms", b"ts_ms", "venue", b"venue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_ts_ms", b"_available_ts_ms", "asks", b"asks", "available_ts_ms", b"available_ts_ms", "bids", b"bids", "depth", b"depth", "symbol", b"symbol", "ts_ms", b"ts_ms", "venue", b"venue"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__available_ts_ms: _TypeAlias = _typing.Literal["available_ts_ms"]  # noqa: Y015
+    _WhichOneofArgType__available_ts_ms: _TypeAlias = _typing.Literal["_available_ts_ms", b"_available_ts_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__available_ts_ms) -> _WhichOneofReturnType__available_ts_ms | None: ...
 
 Global___Book: _TypeAlias = Book  # noqa: Y015
 

@@ -9,7 +9,7 @@ from collections import deque
 from enum import StrEnum
 
 from detent.contracts.errors import DataConflict, DataLate, InvalidField
-from detent.contracts.market import Book
+from detent.contracts.market import Book, repeats
 from detent.contracts.snapshots import L2FeatureSnapshot
 from detent.core.features.book import build_l2_snapshot
 from detent.core.features.engine import BookConfig
@@ -63,19 +63,22 @@ class BookHistory:
 
         Args:
             book: A book of this symbol.
-            known_ts_ms: Instant up to which the past is closed; an older book is late.
+            known_ts_ms: Instant up to which the past is closed; an older book is late, unless
+                it was known after that and so changes no reading up to it.
 
         Returns:
-            True when it is new, False when it repeats the last one.
+            True when it is new, False when it repeats the last one; when that was first known
+            stays so.
 
         Raises:
             InvalidField: Late, of another venue, or not what is held of the same instant.
         """
         newest = self._books[-1] if self._books else None
-        if newest is not None and book == newest:
+        if newest is not None and repeats(book, newest):
             return False
-        known_ts_ms = max(known_ts_ms, self.newest_ts_ms)
-        if book.ts_ms < known_ts_ms:
+        is_behind = book.ts_ms < known_ts_ms and book.known_ts_ms <= known_ts_ms
+        if book.ts_ms < self.newest_ts_ms or is_behind:
+            known_ts_ms = max(known_ts_ms, self.newest_ts_ms)
             expected = f"at least {known_ts_ms}: the book is late"
             raise self._refusal(BookRefusal.LATE, "ts_ms", book.ts_ms, expected)
         if newest is not None and book.venue != newest.venue:
@@ -93,13 +96,13 @@ class BookHistory:
         return True
 
     def before(self, ts_ms: int) -> tuple[L2FeatureSnapshot | None, bool]:
-        """Describe the last book before an instant, and say whether that is certain.
+        """Describe the last book before an instant and known by it; say whether it is certain.
 
         None and True says that there is no book, or none that the contract can describe; None
         and False that it is no longer held.
         """
         for book in reversed(self._books):
-            if book.ts_ms < ts_ms:
+            if book.ts_ms < ts_ms and book.known_ts_ms <= ts_ms:
                 return self._described(book), True
         return None, not self._dropped_any
 

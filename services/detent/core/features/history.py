@@ -17,7 +17,7 @@ import msgspec
 from detent.contracts.checks import check_ts_ms
 from detent.contracts.decimals import check_decimal
 from detent.contracts.errors import BarOutOfOrder, DataConflict, DataLate, InvalidField
-from detent.contracts.market import Bar, Book, Quote
+from detent.contracts.market import Bar, Book, Quote, repeats
 from detent.contracts.snapshots import L2FeatureSnapshot
 from detent.core.features.book_history import BookHistory
 from detent.core.features.engine import BarSource, EngineConfig
@@ -186,7 +186,7 @@ class SymbolHistory:
             self.late_quote_count += 1
             known_ts_ms = max(newest_ts_ms, reach_ts_ms)
             raise DataLate("ts_ms", quote.ts_ms, f"at least {known_ts_ms}: the quote is late")
-        if self._quotes and _repeats(quote, self._quotes[-1]):
+        if self._quotes and repeats(quote, self._quotes[-1]):
             return False
         mid = mid_price(quote)
         check_decimal("mid_price", mid, above_zero=True)
@@ -345,10 +345,3 @@ class SymbolHistory:
     def _check_mine(self, field: str, symbol: str) -> None:
         if symbol != self.symbol:
             raise InvalidField(field, symbol, self.symbol)
-
-
-def _repeats(quote: Quote, held: Quote) -> bool:
-    """Say whether a quote is the one held; when that was first known stays so."""
-    if quote.ts_ms != held.ts_ms:
-        return False
-    return msgspec.structs.replace(quote, available_ts_ms=held.available_ts_ms) == held

@@ -4,7 +4,6 @@ There is no second implementation to drift from: a bar goes into the same histor
 row is read as of its close before the next one is known.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 
@@ -12,6 +11,7 @@ from detent.contracts.calls.feature import ModelInput, SnapshotView
 from detent.contracts.errors import InvalidField
 from detent.contracts.market import Bar, Book, Quote
 from detent.contracts.reasons import Reason
+from detent.core.features.event_rows import iter_event_rows
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.history import SymbolHistory
 from detent.core.features.model_input import NOTHING_SAID, build_model_input
@@ -72,16 +72,5 @@ def iter_event_inputs(
     Raises:
         DetentError: An event is refused; data that are read back come in order.
     """
-    history: SymbolHistory | None = None
-    unread: deque[int] = deque(maxlen=feature_set.engine.max_bars)
-    closed_ts_ms = 0
-    for event in events:
-        if history is None:
-            history = SymbolHistory(event.symbol, feature_set.engine)
-        history.add(event)
-        if history.watermark_ts_ms > closed_ts_ms:
-            closed_ts_ms = history.watermark_ts_ms
-            unread.append(closed_ts_ms)
-        while unread and unread[0] <= history.reach_ts_ms:
-            as_of_ts_ms = unread.popleft()
-            yield build_model_input(feature_set, history, as_of_ts_ms=as_of_ts_ms, view=view)
+    for _, row in iter_event_rows(feature_set, events, view=view):
+        yield row

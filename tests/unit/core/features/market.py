@@ -9,7 +9,7 @@ from msgspec import structs
 from detent.contracts.market import Bar, Book, BookLevel, Quote
 from detent.core.features.engine import BarSource, BookConfig, EngineConfig
 
-Item = TypeVar("Item", Bar, Quote)
+Item = TypeVar("Item", Bar, Quote, Book)
 MINUTE_MS = 60_000
 # A whole hour, so that bars of a minute and of an hour both start here.
 START_MS = 1_700_002_800_000
@@ -122,7 +122,7 @@ def book(
 
 
 def delayed(item: Item, delay_ms: int | None) -> Item:
-    """Give a bar or quote that became known so much later; None leaves it as it was."""
+    """Give a bar, quote or book that became known so much later; None leaves it as it was."""
     if delay_ms is None:
         return item
     return structs.replace(item, available_ts_ms=item.known_ts_ms + delay_ms)

@@ -11,6 +11,7 @@ from tests.unit.core.features.market import (
     START_MS,
     SYMBOL,
     bar,
+    book,
     close_ms,
     delayed,
     quote,
@@ -20,7 +21,7 @@ from tests.unit.core.features.test_look_ahead import arrivals, read_input
 
 from detent.contracts.calls.feature import MarketEvent, SnapshotView
 from detent.contracts.errors import DataLate, DetentError, InvalidField
-from detent.contracts.market import Bar, Quote
+from detent.contracts.market import Bar, Book, Quote
 from detent.contracts.reasons import Reason
 from detent.core.features.engine import EngineConfig
 from detent.core.features.feature_set import direction_bars_v1
@@ -225,10 +226,10 @@ def test_repeat_that_claims_another_time_is_known_and_changes_nothing() -> None:
     assert history.window(close_ms(0) + 1_001, bars_wanted=1).quote is None
 
 
-@pytest.mark.parametrize("item", [bar(0, "100"), quote(close_ms(0))])
+@pytest.mark.parametrize("item", [bar(0, "100"), quote(close_ms(0)), book(close_ms(0))])
 @pytest.mark.parametrize("available_ts_ms", [close_ms(0) - 1, 0, close_ms(0) // 1000])
 def test_data_known_before_they_happened_are_refused(
-    item: Bar | Quote, available_ts_ms: int
+    item: Bar | Quote | Book, available_ts_ms: int
 ) -> None:
     with pytest.raises(InvalidField) as refused:
         structs.replace(item, available_ts_ms=available_ts_ms)

@@ -17,11 +17,12 @@ from tests.unit.core.features.market import (
     bars_of,
     book,
     close_ms,
+    delayed,
     quote,
 )
 
 from detent.contracts.calls.feature import MarketEvent, ModelInput, SnapshotView
-from detent.contracts.errors import InvalidField
+from detent.contracts.errors import DataLate, InvalidField
 from detent.contracts.reasons import Reason
 from detent.core.features.book import build_l2_snapshot
 from detent.core.features.book_history import LEVELS_HELD_MAX, BookHistory, BookRefusal
@@ -113,6 +114,36 @@ def test_book_before_a_closed_bar_is_late() -> None:
     with pytest.raises(InvalidField, match="the book is late"):
         history.add_book(book(close_ms(0) - 1))
     assert history.add_book(book(close_ms(0)))
+
+
+def test_book_known_later_is_read_from_then_on() -> None:
+    first, second = book(START_MS + 10, [("99", "1")], [("101", "1")]), book(START_MS + 20)
+    history = history_of(first, delayed(second, 100))
+
+    def size_at(offset_ms: int) -> Decimal | None:
+        found = history.window(START_MS + offset_ms, bars_wanted=1).l2_snapshot
+        return None if found is None else found.depth_bid_qty_top_n
+
+    assert [size_at(offset) for offset in (20, 21, 119, 120)] == [1, 1, 1, 5]
+
+
+def test_old_book_is_late_unless_it_was_known_after_the_reach() -> None:
+    """It changes no reading up to the reach, so there is no reason to refuse it."""
+    history = history_of()
+    history.add_bar(bar(0, "100"))
+
+    with pytest.raises(DataLate):
+        history.add_book(delayed(book(close_ms(0) - 5), 5))
+    assert history.add_book(delayed(book(close_ms(0) - 5), 6))
+    assert history.window(close_ms(0), bars_wanted=1).l2_snapshot is None
+    assert history.window(close_ms(0) + 1, bars_wanted=1).l2_snapshot is not None
+
+
+def test_repeated_book_that_claims_another_time_is_known_and_changes_nothing() -> None:
+    history = history_of(delayed(book(START_MS), 50))
+
+    assert not history.add_book(book(START_MS))
+    assert history.window(START_MS + 49, bars_wanted=1).l2_snapshot is None
 
 
 def test_book_of_another_symbol_or_of_no_use_is_refused() -> None:

@@ -187,9 +187,7 @@ def arrivals(draw: st.DrawFn, *, books: bool = False) -> list[Bar | Quote | Book
         else:
             offset_ms = draw(st.integers(0, 12 * MINUTE_MS // 10_000)) * 10_000
             events.append(quote(START_MS + offset_ms, str(price), str(price + 2)))
-        newest = events[-1]
-        if not isinstance(newest, Book):
-            events[-1] = delayed(newest, draw(delays_ms))
+        events[-1] = delayed(events[-1], draw(delays_ms))
     if draw(st.booleans()):
         events.sort(key=lambda event: event.ts_ms)
     return events
@@ -314,3 +312,36 @@ def test_checker_finds_a_late_book_in_the_place_of_one_that_was_read() -> None:
     late = book(START_MS + 7 * MINUTE_MS // 2 - 5, [("99", "30")], [("101", "1")])
 
     assert changed_instants(history, [*minutes, late], read_input) != set()
+
+
+class ForgetsWhenBooksWereKnown(BookHistory):
+    """Leak: a book that is known later is read as if it had been known as it happened."""
+
+    def add(self, book: Book, *, known_ts_ms: int) -> bool:
+        is_new = super().add(book, known_ts_ms=known_ts_ms)
+        if is_new:
+            self._books[-1] = structs.replace(book, available_ts_ms=None)
+        return is_new
+
+
+def test_checker_finds_a_book_that_is_read_before_it_was_known() -> None:
+    """It comes after the bar that it would have changed, and is not late: it was known later."""
+    minutes = [event for one in wave(6) for event in (book(one.ts_ms - 9), one)]
+    last = minutes[-1]
+    later = delayed(book(last.ts_ms - 5, [("99", "30")], [("101", "1")]), MINUTE_MS)
+    leaking, sound = (SymbolHistory(SYMBOL, short_set(WITH_BOOKS).engine) for _ in range(2))
+    assert sound.engine.book is not None
+    leaking.books = ForgetsWhenBooksWereKnown(sound.engine.book)
+    at_ms = last.ts_ms + MINUTE_MS // 2
+
+    def readings(history: SymbolHistory) -> list[object]:
+        for event in minutes:
+            history.add(event)
+        before = read_input(history, at_ms)
+        assert history.add(later)
+        return [before, read_input(history, at_ms)]
+
+    before, after = readings(leaking)
+    assert before != after
+    before, after = readings(sound)
+    assert before == after
