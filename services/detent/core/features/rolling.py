@@ -25,7 +25,8 @@ from detent.contracts.reasons import Reason
 from detent.contracts.snapshots import FeatureSnapshot
 from detent.contracts.units import BPS_ONE, INT32_MAX
 from detent.core.features.engine import BarSource
-from detent.core.features.feature_set import FeatureSet, FeatureSpec, FeatureTransform
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.feature_spec import FeatureSpec, FeatureTransform
 from detent.core.features.feature_values import BPS_PER_PERCENT, PERCENT, RANGE_SCORE_CAP
 from detent.core.features.offline_rows import iter_model_inputs
 from detent.core.features.row_hashes import RowHasher

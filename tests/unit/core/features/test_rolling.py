@@ -17,14 +17,8 @@ from detent.contracts.market import Bar
 from detent.contracts.reasons import Reason
 from detent.core.features import rolling
 from detent.core.features.engine import EngineConfig
-from detent.core.features.feature_set import (
-    FeatureSet,
-    FeatureTransform,
-    Normalisation,
-    derived,
-    direction_bars_v1,
-    feature,
-)
+from detent.core.features.feature_set import FeatureSet, direction_bars_v1
+from detent.core.features.feature_spec import FeatureTransform, Normalisation, derived, feature
 from detent.core.features.offline_rows import iter_model_inputs
 from detent.core.features.rolling import iter_row_blocks
 from detent.offline.bars import load_bars
