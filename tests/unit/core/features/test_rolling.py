@@ -136,7 +136,7 @@ def test_rolled_rows_are_the_served_rows(feature_set: FeatureSet, bars: list[Bar
 def test_ties_are_met_and_taken_from_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the second look some hash differs, so the bars above do meet ties."""
     bars = noise(600, seed=1, step="10", size=2)
-    monkeypatch.setattr(rolling, "_taken_again", lambda *_: {})
+    monkeypatch.setattr(rolling, "_snapshot", lambda *_: None)
 
     assert rolled(DIRECTION, bars) != served(DIRECTION, bars)
 
