@@ -40,16 +40,13 @@ def build(
     data: Data,
     out: Annotated[Path, typer.Option(help="The file to write: .parquet or .csv.")],
     feature_set: SetOption = DEFAULT_SET,
-    processes: Annotated[
-        int, typer.Option(help="How many processes; 0 decides by the data.", min=0, max=64)
-    ] = 0,
     force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Write one row per bar: what the service would have served, with the same hashes."""
     # Imported here: a strategist's installation reads no data files.
     from detent.offline.commands import load_table  # noqa: PLC0415
-    from detent.offline.feature_build import build_features, default_processes  # noqa: PLC0415
+    from detent.offline.feature_build import build_features  # noqa: PLC0415
     from detent.offline.feature_sets import find_feature_set  # noqa: PLC0415
 
     with reported(as_json=as_json), _bar() as progress:
@@ -61,7 +58,6 @@ def build(
             find_feature_set(feature_set, bar_interval_ms=table.interval_ms),
             out=out,
             force=force,
-            processes=processes or default_processes(table),
             progress=progress,
         )
     facts = msgspec.to_builtins(summary) | {"gaps": len(table.gaps), "out": str(out)}
