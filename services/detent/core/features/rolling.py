@@ -55,8 +55,8 @@ class RowBlock(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         ts_ms: Close times of the bars, Unix milliseconds UTC.
         values: Shape (n, model inputs), little-endian float32; NaN where the row is refused.
-        features_hashes: 64 hex, or None where the row is refused.
-        snapshot_hashes: 64 hex, or None where the row is refused.
+        features_hashes: 64 hex, or None where the row is refused or hashes were not asked for.
+        snapshot_hashes: The same.
         refusals: Why there is no row, or None where there is one.
     """
 
@@ -106,12 +106,15 @@ class _Snapshots(msgspec.Struct, frozen=True, kw_only=True):
     again: dict[int, FeatureSnapshot | None]
 
 
-def iter_row_blocks(feature_set: FeatureSet, bars: Sequence[Bar]) -> Iterator[RowBlock]:
+def iter_row_blocks(
+    feature_set: FeatureSet, bars: Sequence[Bar], *, hashed: bool = True
+) -> Iterator[RowBlock]:
     """Yield the rows of one symbol, block by block, as `iter_model_inputs` gives them.
 
     Args:
         feature_set: What the model is given; its engine takes ready-made bars.
         bars: Bars of one symbol, oldest first.
+        hashed: Whether rows have hashes; without, they cost a fraction.
 
     Raises:
         InvalidField: A bar is another symbol's or interval's, or repeated.
@@ -119,15 +122,15 @@ def iter_row_blocks(feature_set: FeatureSet, bars: Sequence[Bar]) -> Iterator[Ro
     """
     lead = _bars_read(feature_set) - 1
     symbol = _symbol(feature_set, bars) if len(bars) > lead and _rolls(feature_set, bars) else None
-    if symbol is None:
-        yield from _plain_blocks(feature_set, bars)
-        return
     # Windows are not full in the lead: warm-up, and snapshots without an ATR.
-    yield from _plain_blocks(feature_set, bars[:lead])
+    plain = _plain_blocks(feature_set, bars if symbol is None else bars[:lead])
+    yield from plain if hashed else map(_unhashed, plain)
+    if symbol is None:
+        return
     fitting = BLOCK_VALUES_MAX // len(feature_set.input_names)
     block_rows = min(BLOCK_ROWS, max(BLOCK_ROWS_MIN, fitting))
     for start in range(lead, len(bars), block_rows):
-        yield _block(symbol, start, min(start + block_rows, len(bars)))
+        yield _block(symbol, start, min(start + block_rows, len(bars)), hashed=hashed)
 
 
 def _bars_read(feature_set: FeatureSet) -> int:
@@ -188,7 +191,12 @@ def _plain_blocks(feature_set: FeatureSet, bars: Sequence[Bar]) -> Iterator[RowB
         )
 
 
-def _block(symbol: _Symbol, start: int, stop: int) -> RowBlock:
+def _unhashed(block: RowBlock) -> RowBlock:
+    none = (None,) * len(block.ts_ms)
+    return msgspec.structs.replace(block, features_hashes=none, snapshot_hashes=none)
+
+
+def _block(symbol: _Symbol, start: int, stop: int, *, hashed: bool) -> RowBlock:
     """Compute the rows of the bars [start, stop); every window of theirs is full."""
     with np.errstate(all="ignore"):
         snapshots = _snapshots(symbol, start - symbol.deepest, stop)
@@ -197,13 +205,17 @@ def _block(symbol: _Symbol, start: int, stop: int) -> RowBlock:
     refused = [bar - start for bar, held in snapshots.again.items() if held is None]
     served[[index for index in refused if index >= 0]] = False
     values[~served] = np.nan
-    indices = np.flatnonzero(served)
-    hashes = _hashes(symbol, snapshots, start + indices, values[indices])
+    none: tuple[str | None, ...] = (None,) * (stop - start)
+    snapshot_hashes = features_hashes = none
+    if hashed and served.any():
+        rows = np.flatnonzero(served)
+        of_rows = _hashes(symbol, snapshots, start + rows, values[rows])
+        snapshot_hashes, features_hashes = (_spread(items, served) for items in of_rows)
     return RowBlock(
         ts_ms=tuple(symbol.series.columns.ts_ms[start:stop]),
         values=values,
-        snapshot_hashes=_spread(hashes[0], served),
-        features_hashes=_spread(hashes[1], served),
+        snapshot_hashes=snapshot_hashes,
+        features_hashes=features_hashes,
         refusals=tuple(None if one else Reason.FEATURES_MISSING for one in served.tolist()),
     )
 

@@ -27,6 +27,7 @@ from detent.core.features.feature_spec import (
     feature,
 )
 from detent.core.features.rolled_values import BarSeries, Stretch
+from detent.core.features.rolling import iter_row_blocks
 
 OF_OTHERS = (
     FeatureTransform.ROLLING_MEAN,
@@ -151,6 +152,16 @@ def test_every_transform_is_the_served_one(step: str, size: int, window_rows: in
 
     assert rows == served(feature_set, bars)
     assert with_values(rows) > 100
+
+
+def test_rows_without_hashes_are_the_same_rows() -> None:
+    bars = traded(noise(300, seed=3, step="0.01", size=9), seed=1, absent=0.03)
+    for hashed, bare in zip(
+        iter_row_blocks(ALL, bars), iter_row_blocks(ALL, bars, hashed=False), strict=True
+    ):
+        assert bare.values.tobytes() == hashed.values.tobytes()
+        assert (bare.ts_ms, bare.refusals) == (hashed.ts_ms, hashed.refusals)
+        assert {*bare.features_hashes, *bare.snapshot_hashes} == {None}
 
 
 def test_what_is_absent_is_absent_at_the_same_rows() -> None:
