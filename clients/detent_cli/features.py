@@ -47,9 +47,6 @@ def build(
         str | None, typer.Option(help="Exchange of the books, where their file does not say.")
     ] = None,
     bar_interval_ms: IntervalMs = HOUR_MS,
-    processes: Annotated[
-        int, typer.Option(help="How many processes; 0 decides by the data.", min=0, max=64)
-    ] = 0,
     force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -64,7 +61,6 @@ def build(
             out=out,
             venue=venue,
             bar_interval_ms=bar_interval_ms,
-            processes=processes,
             force=force,
             progress=progress,
         )

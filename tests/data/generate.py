@@ -40,15 +40,13 @@ from detent.contracts.proxy import PROXY_DEFAULT, ProxyConfig
 from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
 from detent.core.features.book import build_l2_snapshot
 from detent.core.features.engine import QTY_REF_BASELINE, BookConfig, EngineConfig
-from detent.core.features.feature_set import (
+from detent.core.features.feature_set import FeatureSet, direction_bars_v1, parse_feature_set
+from detent.core.features.feature_spec import (
     BOOK_TRANSFORMS,
-    FeatureSet,
     FeatureTransform,
     Normalisation,
     derived,
-    direction_bars_v1,
     feature,
-    parse_feature_set,
 )
 from detent.core.features.model_input import features_hash, snapshot_hash
 

@@ -37,7 +37,7 @@ def test_features_are_built_for_a_person_and_for_a_program(data: Path, tmp_path:
     words = ("features", "build", "--data", data, "--feature-set", SET, "--out", out)
     said = json_of(run(*words, "--json"))
     refused = run(*words)
-    shown = run(*words, "--force", "--processes", "1")
+    shown = run(*words, "--force")
 
     assert (said["rows"], said["served"]) == (60, 36)
     assert said["refused"] == {"FEATURES_WARMING_UP": 24}

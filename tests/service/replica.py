@@ -23,12 +23,8 @@ from detent.contracts.calls.feature import (
 )
 from detent.contracts.market import Bar, Quote
 from detent.core.features.engine import EngineConfig
-from detent.core.features.feature_set import (
-    FeatureSet,
-    FeatureTransform,
-    direction_bars_v1,
-    feature,
-)
+from detent.core.features.feature_set import FeatureSet, direction_bars_v1
+from detent.core.features.feature_spec import FeatureTransform, feature
 from detent.core.features.market_state import MarketState
 from detent.rpc.call import Call
 from detent.servers.feature.handler import FeatureHandler

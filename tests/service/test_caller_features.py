@@ -19,13 +19,12 @@ from detent.contracts.errors import InvalidField
 from detent.contracts.reasons import Reason
 from detent.contracts.wire import from_wire, to_wire
 from detent.core.features.engine import EngineConfig
-from detent.core.features.feature_set import (
-    FeatureSet,
+from detent.core.features.feature_set import FeatureSet, direction_bars_v1
+from detent.core.features.feature_spec import (
     FeatureTransform,
     Normalisation,
     caller_feature,
     derived,
-    direction_bars_v1,
     feature,
 )
 from detent.core.features.offline_rows import iter_model_inputs

@@ -30,12 +30,8 @@ from detent.contracts.reasons import ErrorReason, Reason
 from detent.contracts.wire import message_class, to_wire
 from detent.core.features.book import build_l2_snapshot
 from detent.core.features.engine import BarSource, BookConfig, EngineConfig
-from detent.core.features.feature_set import (
-    BOOK_TRANSFORMS,
-    FeatureSet,
-    FeatureTransform,
-    feature,
-)
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.feature_spec import BOOK_TRANSFORMS, FeatureTransform, feature
 from detent.core.features.offline_rows import iter_event_inputs
 from detent.offline.book_rows import load_book_rows
 from detent.rpc.channel import RemoteService, open_channel

@@ -31,13 +31,8 @@ from detent.contracts.calls.feature import (
 from detent.contracts.errors import BindingMismatch, DeadlineExceeded, InvalidField
 from detent.contracts.market import Bar, Quote
 from detent.contracts.reasons import ErrorReason, Reason
-from detent.core.features.feature_set import (
-    FeatureSet,
-    FeatureTransform,
-    direction_bars_v1,
-    feature,
-    parse_feature_set,
-)
+from detent.core.features.feature_set import FeatureSet, direction_bars_v1, parse_feature_set
+from detent.core.features.feature_spec import FeatureTransform, feature
 from detent.core.features.offline_rows import iter_model_inputs
 from detent.rpc.call import Call
 from detent.servers.feature.handler import FUTURE_MS_MAX, FeatureHandler

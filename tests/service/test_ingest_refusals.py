@@ -31,12 +31,8 @@ from detent.contracts.errors import InvalidField
 from detent.contracts.reasons import ErrorReason
 from detent.contracts.units import ROWS_MAX
 from detent.contracts.wire import from_wire, message_class
-from detent.core.features.feature_set import (
-    FeatureSet,
-    FeatureTransform,
-    direction_bars_v1,
-    feature,
-)
+from detent.core.features.feature_set import FeatureSet, direction_bars_v1
+from detent.core.features.feature_spec import FeatureTransform, feature
 from detent.servers.feature.handler import ITEMS_PER_TURN, FeatureHandler
 
 BARS, MIDS = "a" * 64, "b" * 64

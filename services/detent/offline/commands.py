@@ -10,7 +10,7 @@ from detent.offline.building import Recipe, build_direction_artifact
 from detent.offline.eurusd import load_eurusd_bars
 from detent.offline.event_build import EventBuildSummary, build_event_features
 from detent.offline.event_files import EventFiles
-from detent.offline.feature_build import BuildSummary, build_features, default_processes
+from detent.offline.feature_build import BuildSummary, build_features
 from detent.offline.feature_sets import find_feature_set
 from detent.offline.samples import Progress
 
@@ -36,7 +36,6 @@ def build_feature_file(
     out: Path,
     venue: str | None,
     bar_interval_ms: int,
-    processes: int,
     force: bool,
     progress: Progress = silent,
 ) -> tuple[BuildSummary | EventBuildSummary, int]:
@@ -48,7 +47,6 @@ def build_feature_file(
         out: The file to write.
         venue: Exchange of the books, where their file does not say.
         bar_interval_ms: Length of the bars of a set found by name, where no bars say it.
-        processes: How many processes compute; 0 decides by the data.
         force: Whether a file that exists is replaced.
         progress: Told of (stage, done, in all).
 
@@ -74,7 +72,6 @@ def build_feature_file(
             found,
             out=out,
             force=force,
-            processes=processes or default_processes(table),
             progress=progress,
         ),
         gaps,

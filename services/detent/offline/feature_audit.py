@@ -16,7 +16,8 @@ from msgspec import structs
 from detent.contracts.errors import DataInvalid, InvalidField
 from detent.contracts.market import Bar
 from detent.contracts.reasons import Reason
-from detent.core.features.feature_set import FeatureSet, FeatureSpec
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.feature_spec import FeatureSpec
 from detent.core.features.rolling import iter_row_blocks
 from detent.offline.bars import BarTable
 from detent.offline.cells import invalid

@@ -27,13 +27,8 @@ from detent.contracts.calibration import CalibrationMethod
 from detent.contracts.canonical import sha256_hex
 from detent.contracts.errors import ArtifactInvalid, InvalidField
 from detent.core.evaluation.scores import brier_score
-from detent.core.features.feature_set import (
-    FeatureSet,
-    FeatureTransform,
-    Normalisation,
-    derived,
-    feature,
-)
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.feature_spec import FeatureTransform, Normalisation, derived, feature
 from detent.core.signals.calibration import Calibrator
 from detent.offline.bars import table_of
 from detent.offline.building import STAGES

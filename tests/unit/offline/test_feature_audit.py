@@ -11,7 +11,8 @@ from tests.unit.artifacts import HOUR_MS, raw_bars
 
 from detent.contracts.errors import DataInvalid
 from detent.core.features.engine import BarSource
-from detent.core.features.feature_set import FeatureTransform, direction_bars_v1, feature
+from detent.core.features.feature_set import direction_bars_v1
+from detent.core.features.feature_spec import FeatureTransform, feature
 from detent.offline.bars import BarTable, table_of
 from detent.offline.commands import silent
 from detent.offline.feature_audit import (

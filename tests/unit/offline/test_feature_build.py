@@ -19,7 +19,7 @@ from detent.core.features.feature_set import FeatureSet, direction_bars_v1
 from detent.core.features.offline_rows import iter_model_inputs
 from detent.offline.bars import BarTable, load_bars, table_of
 from detent.offline.commands import silent
-from detent.offline.feature_build import BuildSummary, build_features, default_processes
+from detent.offline.feature_build import BuildSummary, build_features
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 HOURLY = direction_bars_v1(HOUR_MS)
@@ -31,10 +31,8 @@ def two_symbols(count: int = 60) -> BarTable:
     return table_of("x", [*raw_bars(count), *eth])
 
 
-def build(out: Path, *, force: bool = False, processes: int = 1) -> BuildSummary:
-    return build_features(
-        two_symbols(), HOURLY, out=out, force=force, processes=processes, progress=silent
-    )
+def build(out: Path, *, force: bool = False) -> BuildSummary:
+    return build_features(two_symbols(), HOURLY, out=out, force=force, progress=silent)
 
 
 def assert_rows_are_served(table: BarTable, feature_set: FeatureSet, out: Path) -> int:
@@ -80,12 +78,12 @@ def test_built_rows_of_real_bars_are_the_served_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-def test_bytes_do_not_depend_on_the_processes(tmp_path: Path, suffix: str) -> None:
-    files = [tmp_path / f"{processes}{suffix}" for processes in (1, 2, 3)]
-    summaries = [build(path, processes=count) for count, path in enumerate(files, start=1)]
+def test_the_same_bars_give_the_same_bytes(tmp_path: Path, suffix: str) -> None:
+    files = [tmp_path / f"{index}{suffix}" for index in range(2)]
+    summaries = [build(path) for path in files]
 
     assert len({path.read_bytes() for path in files}) == 1
-    assert summaries[0] == summaries[1] == summaries[2]
+    assert summaries[0] == summaries[1]
 
 
 def test_file_says_what_it_was_made_of(tmp_path: Path) -> None:
@@ -173,7 +171,3 @@ def test_rows_of_several_bars_have_a_column_per_value(tmp_path: Path) -> None:
     expected = list(iter_model_inputs(windowed, table.bars["BTCUSDT"]))[-1]
     assert isinstance(expected, ModelInput)
     assert rows[59]["features_hash"] == expected.features_hash
-
-
-def test_few_bars_need_one_process() -> None:
-    assert default_processes(two_symbols()) == 1

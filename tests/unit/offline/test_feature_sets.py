@@ -9,7 +9,8 @@ from msgspec import structs
 from tests.unit.artifacts import HOUR_MS
 
 from detent.contracts.errors import DataInvalid, InvalidField
-from detent.core.features.feature_set import FeatureTransform, direction_bars_v1, feature
+from detent.core.features.feature_set import direction_bars_v1
+from detent.core.features.feature_spec import FeatureTransform, feature
 from detent.offline.feature_sets import Difference, differences, find_feature_set
 
 HOURLY = direction_bars_v1(HOUR_MS)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from detent.contracts.snapshots import L2FeatureSnapshot
 from detent.contracts.units import BPS_ONE
 from detent.core.features.engine import EngineConfig
-from detent.core.features.feature_set import FeatureTransform
+from detent.core.features.feature_spec import FeatureTransform
 
 BPS_PER_PERCENT = 100.0
 THOUSANDTHS_ONE = 1_000.0

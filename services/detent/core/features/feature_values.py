@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from detent.contracts.snapshots import FeatureSnapshot
 from detent.contracts.units import BPS_ONE
-from detent.core.features.feature_set import FeatureSpec, FeatureTransform
+from detent.core.features.feature_spec import FeatureSpec, FeatureTransform
 
 PERCENT = 100.0
 BPS_PER_PERCENT = 100.0

@@ -1,17 +1,14 @@
 """Computes the rows of a whole series of bars at once, to the bit as `offline_rows` does.
 
-Live serving reads one window per bar; here windows roll. Additions that rounding could touch
-are never rolled: sums of true ranges are exact or the series is left to `offline_rows`, sums of
-squares go through `math.fsum` again for every row, and an integer that lies too near to a
-rounding tie to be sure of is taken from the snapshot code itself. What remains is elementwise
-arithmetic that IEEE 754 rounds correctly, so numpy gives the same bits.
+Live serving reads one window per bar; here all windows of a stretch are computed together, for
+every transform of bars (`rolled_values`). The integers of a snapshot are rounded from floats
+where those are exact enough to round by; an integer that lies too near to a rounding tie to be
+sure of is taken from the snapshot code itself. Bars that were known late, bars out of order and
+sets whose bars are built from quotes are left to `offline_rows`.
 """
 
 import itertools
-import math
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from decimal import ROUND_HALF_EVEN, Context, Decimal, Rounded, localcontext
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -19,30 +16,36 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from detent.contracts.calls.feature import ModelInput
+from detent.contracts.decimals import format_decimal
 from detent.contracts.errors import InvalidField
 from detent.contracts.market import Bar
 from detent.contracts.reasons import Reason
 from detent.contracts.snapshots import FeatureSnapshot
 from detent.contracts.units import BPS_ONE, INT32_MAX
+from detent.core.features.bar_columns import BarColumns, Floats, Ints
 from detent.core.features.engine import BarSource
-from detent.core.features.feature_set import FeatureSet, FeatureSpec, FeatureTransform
-from detent.core.features.feature_values import BPS_PER_PERCENT, PERCENT, RANGE_SCORE_CAP
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.history import HistoryWindow
+from detent.core.features.mean_ranges import MeanRanges, mean_ranges
+from detent.core.features.model_input import NOTHING_SAID
 from detent.core.features.offline_rows import iter_model_inputs
+from detent.core.features.rolled_values import (
+    FROM_SNAPSHOT,
+    BarSeries,
+    BeyondFloats,
+    SnapshotIntegers,
+    Stretch,
+    reaches,
+)
 from detent.core.features.row_hashes import RowHasher
-from detent.core.features.snapshot import DIGITS, build_feature_snapshot
+from detent.core.features.rows import RowReader
+from detent.core.features.snapshot import build_feature_snapshot
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-# Refuses to round, and so proves that a rolled sum is the sum of the window.
-EXACT = Context(prec=DIGITS.prec, rounding=ROUND_HALF_EVEN, traps=[Rounded])
 BLOCK_ROWS = 4_096
-# Windows of a block are laid out in memory: at most so many numbers at a time.
-BLOCK_CELLS_MAX = 2**20
-# Beyond these the text of an ATR may need cutting; the snapshot code knows how.
-ATR_MIN = Decimal("1e-9")
-ATR_MAX = Decimal("1e20")
-# Half a unit in the last place of a float64 near one.
+# Inputs of a block are laid out in memory: at most so many numbers, but never few rows.
+BLOCK_VALUES_MAX = 2**22
+BLOCK_ROWS_MIN = 64
+# Half a unit in the last place of a float64 near one, twice.
 ULP = 2.0**-52
 
 
@@ -52,8 +55,8 @@ class RowBlock(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         ts_ms: Close times of the bars, Unix milliseconds UTC.
         values: Shape (n, model inputs), little-endian float32; NaN where the row is refused.
-        features_hashes: 64 hex, or None where the row is refused.
-        snapshot_hashes: 64 hex, or None where the row is refused.
+        features_hashes: 64 hex, or None where the row is refused or hashes were not asked for.
+        snapshot_hashes: The same.
         refusals: Why there is no row, or None where there is one.
     """
 
@@ -64,110 +67,107 @@ class RowBlock(msgspec.Struct, frozen=True, kw_only=True):
     refusals: tuple[Reason | None, ...]
 
 
-class _Series(msgspec.Struct, frozen=True, kw_only=True):
+class _Symbol(msgspec.Struct, frozen=True, kw_only=True):
     """Holds what every block of one symbol reads.
 
     Attributes:
         feature_set: What the model is given.
-        bars: All bars, oldest first.
-        closes: Shape (n,): closes as floats.
-        steps: Simple returns: item i is the return of bar i; the first is 0.
-        squares: Their squares.
-        atrs: ATR per bar; None before there are enough bars.
+        series: All bars, and their returns.
+        atrs: ATR per bar.
+        hasher: Hashes the rows.
+        furthest: Bars before the newest that each feature is read at.
+        deepest: The furthest of those that are read from snapshots.
     """
 
     feature_set: FeatureSet
-    bars: Sequence[Bar]
-    closes: Floats
-    steps: Floats
-    squares: list[float]
-    atrs: list[Decimal | None]
+    series: BarSeries
+    atrs: MeanRanges
+    hasher: RowHasher
+    furthest: dict[str, int]
+    deepest: int
+
+    @property
+    def bars(self) -> Sequence[Bar]:
+        """Give the bars."""
+        return self.series.columns.bars
 
 
-class _Integers(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds the integers of the snapshots of a block, and which of them are certain."""
+class _Snapshots(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds the snapshots of a stretch of bars.
 
-    natr_bps: Ints
-    path_bps: Ints
-    net_bps: Ints
-    certain: NDArray[np.bool_]
+    Attributes:
+        first: First bar.
+        integers: Their integers.
+        again: Those that were taken from the snapshot code, by bar; None where it refused.
+    """
+
+    first: int
+    integers: SnapshotIntegers
+    again: dict[int, FeatureSnapshot | None]
 
 
-def iter_row_blocks(feature_set: FeatureSet, bars: Sequence[Bar]) -> Iterator[RowBlock]:
+def iter_row_blocks(
+    feature_set: FeatureSet, bars: Sequence[Bar], *, hashed: bool = True
+) -> Iterator[RowBlock]:
     """Yield the rows of one symbol, block by block, as `iter_model_inputs` gives them.
 
     Args:
         feature_set: What the model is given; its engine takes ready-made bars.
         bars: Bars of one symbol, oldest first.
+        hashed: Whether rows have hashes; without, they cost a fraction.
 
     Raises:
         InvalidField: A bar is another symbol's or interval's, or repeated.
         BarOutOfOrder: A bar closes before the one in front of it.
     """
-    engine = feature_set.engine
-    lead = max(feature_set.warmup_bars_min, engine.snapshot_bars) - 1
-    atrs = _average_true_ranges(bars, engine.atr_period) if _rolls(feature_set, bars) else None
-    if atrs is None:
-        yield from _plain_blocks(feature_set, bars)
-        return
+    lead = _bars_read(feature_set) - 1
+    symbol = _symbol(feature_set, bars) if len(bars) > lead and _rolls(feature_set, bars) else None
     # Windows are not full in the lead: warm-up, and snapshots without an ATR.
-    yield from _plain_blocks(feature_set, bars[:lead])
-    closes = np.array([float(bar.close) for bar in bars])
-    steps = np.zeros_like(closes)
-    steps[1:] = closes[1:] / closes[:-1] - 1.0
-    series = _Series(
-        feature_set=feature_set,
-        bars=bars,
-        closes=closes,
-        steps=steps,
-        squares=(steps * steps).tolist(),
-        atrs=atrs,
-    )
-    hasher = RowHasher(feature_set.feature_version, bars[0].symbol) if bars else None
-    block_rows = max(1, min(BLOCK_ROWS, BLOCK_CELLS_MAX // (lead + 1)))
+    plain = _plain_blocks(feature_set, bars if symbol is None else bars[:lead])
+    yield from plain if hashed else map(_unhashed, plain)
+    if symbol is None:
+        return
+    fitting = BLOCK_VALUES_MAX // len(feature_set.input_names)
+    block_rows = min(BLOCK_ROWS, max(BLOCK_ROWS_MIN, fitting))
     for start in range(lead, len(bars), block_rows):
-        assert hasher is not None
-        yield _block(series, hasher, start, min(start + block_rows, len(bars)))
+        yield _block(symbol, start, min(start + block_rows, len(bars)), hashed=hashed)
+
+
+def _bars_read(feature_set: FeatureSet) -> int:
+    return max(feature_set.warmup_bars_min, feature_set.engine.snapshot_bars)
 
 
 def _rolls(feature_set: FeatureSet, bars: Sequence[Bar]) -> bool:
-    """Say whether all that the set asks is known here and the bars are a plain series."""
+    """Say whether the bars are a plain series, each known as it closed."""
     engine = feature_set.engine
-    known = all(
-        spec.transform in (_OF_INTEGERS if spec.window_bars is None else _OF_CLOSES)
-        and spec.normalisation is None
-        for spec in feature_set.features
-    )
-    if not known or feature_set.window_rows > 1 or engine.bar_source is not BarSource.READY_MADE:
+    if engine.bar_source is not BarSource.READY_MADE:
         return False
     if any(bar.available_ts_ms is not None for bar in bars):
         return False
     in_order = all(before.ts_ms < after.ts_ms for before, after in itertools.pairwise(bars))
     mine = {(bar.symbol, bar.interval_ms) for bar in bars}
-    return in_order and len(mine) <= 1 and all(of[1] == engine.bar_interval_ms for of in mine)
+    return in_order and mine == {(bars[0].symbol, engine.bar_interval_ms)}
 
 
-def _average_true_ranges(bars: Sequence[Bar], period: int) -> list[Decimal | None] | None:
-    """Give the ATR per bar, or None when a sum of true ranges cannot be rolled exactly."""
-    atrs: list[Decimal | None] = []
-    window: deque[Decimal] = deque()
-    total = Decimal(0)
-    try:
-        with localcontext(EXACT):
-            for before, bar in itertools.pairwise(itertools.chain((None,), bars)):
-                assert bar is not None
-                if before is not None:
-                    high, low, close = bar.high, bar.low, before.close
-                    true_range = max(high - low, abs(high - close), abs(low - close))
-                    window.append(true_range)
-                    total += true_range
-                    if len(window) > period:
-                        total -= window.popleft()
-                full = len(window) == period
-                atrs.append(DIGITS.divide(total, Decimal(period)) if full else None)
-    except Rounded:
+def _symbol(feature_set: FeatureSet, bars: Sequence[Bar]) -> _Symbol | None:
+    """Prepare a series; None when its true ranges cannot be summed exactly."""
+    columns = BarColumns(bars)
+    atrs = mean_ranges(columns, feature_set.engine.atr_period)
+    if atrs is None:
         return None
-    return atrs
+    furthest = reaches(feature_set)
+    specs = feature_set.specs
+    return _Symbol(
+        feature_set=feature_set,
+        series=BarSeries(columns),
+        atrs=atrs,
+        hasher=RowHasher(feature_set.feature_version, bars[0].symbol),
+        furthest=furthest,
+        deepest=max(
+            (back for name, back in furthest.items() if specs[name].transform in FROM_SNAPSHOT),
+            default=0,
+        ),
+    )
 
 
 def _plain_blocks(feature_set: FeatureSet, bars: Sequence[Bar]) -> Iterator[RowBlock]:
@@ -191,72 +191,170 @@ def _plain_blocks(feature_set: FeatureSet, bars: Sequence[Bar]) -> Iterator[RowB
         )
 
 
-def _block(series: _Series, hasher: RowHasher, start: int, stop: int) -> RowBlock:
+def _unhashed(block: RowBlock) -> RowBlock:
+    none = (None,) * len(block.ts_ms)
+    return msgspec.structs.replace(block, features_hashes=none, snapshot_hashes=none)
+
+
+def _block(symbol: _Symbol, start: int, stop: int, *, hashed: bool) -> RowBlock:
     """Compute the rows of the bars [start, stop); every window of theirs is full."""
-    features = series.feature_set.features
-    max_bars = series.feature_set.engine.max_bars
     with np.errstate(all="ignore"):
-        integers = _integers(series, start, stop)
-        snapshots = _taken_again(series, integers, start)
-        columns = [_column(spec, series, integers, start, stop) for spec in features]
-        values = np.stack(columns, axis=1).astype("<f4")
-    finite = np.isfinite(values).all(axis=1).tolist()
-    row_bytes, width = values.tobytes(), values.dtype.itemsize * len(features)
-    lists = (integers.natr_bps.tolist(), integers.path_bps.tolist(), integers.net_bps.tolist())
-    features_hashes: list[str | None] = []
-    snapshot_hashes: list[str | None] = []
-    for index, natr_bps, path_bps, net_bps in zip(itertools.count(), *lists, strict=False):
-        row = start + index
-        snapshot = snapshots.get(index)
-        atr = series.atrs[row] if snapshot is None else snapshot.atr
-        if not finite[index] or (index in snapshots and snapshot is None) or atr is None:
-            features_hashes.append(None)
-            snapshot_hashes.append(None)
-            continue
-        snapshot_hash, features_hash = hasher.hashes(
-            ts_ms=series.bars[row].ts_ms,
-            atr=atr,
-            natr_bps=natr_bps,
-            path_bps=path_bps,
-            net_bps=net_bps,
-            warmup_bars=min(row + 1, max_bars),
-            values=row_bytes[index * width : (index + 1) * width],
-        )
-        snapshot_hashes.append(snapshot_hash)
-        features_hashes.append(features_hash)
-    refusals = [Reason.FEATURES_MISSING if one is None else None for one in features_hashes]
-    values[[one is not None for one in refusals]] = np.nan
+        snapshots = _snapshots(symbol, start - symbol.deepest, stop)
+        values = _values(symbol, snapshots, start, stop)
+    served = np.asarray(np.isfinite(values).all(axis=1))
+    refused = [bar - start for bar, held in snapshots.again.items() if held is None]
+    served[[index for index in refused if index >= 0]] = False
+    values[~served] = np.nan
+    none: tuple[str | None, ...] = (None,) * (stop - start)
+    snapshot_hashes = features_hashes = none
+    if hashed and served.any():
+        rows = np.flatnonzero(served)
+        of_rows = _hashes(symbol, snapshots, start + rows, values[rows])
+        snapshot_hashes, features_hashes = (_spread(items, served) for items in of_rows)
     return RowBlock(
-        ts_ms=tuple(bar.ts_ms for bar in series.bars[start:stop]),
+        ts_ms=tuple(symbol.series.columns.ts_ms[start:stop]),
         values=values,
-        features_hashes=tuple(features_hashes),
-        snapshot_hashes=tuple(snapshot_hashes),
-        refusals=tuple(refusals),
+        snapshot_hashes=snapshot_hashes,
+        features_hashes=features_hashes,
+        refusals=tuple(None if one else Reason.FEATURES_MISSING for one in served.tolist()),
     )
 
 
-def _integers(series: _Series, start: int, stop: int) -> _Integers:
+def _spread(items: list[str], served: NDArray[np.bool_]) -> tuple[str | None, ...]:
+    if len(items) == len(served):
+        return tuple(items)
+    following = iter(items)
+    return tuple(next(following) if one else None for one in served.tolist())
+
+
+def _hashes(
+    symbol: _Symbol, snapshots: _Snapshots, bars: Ints, values: NDArray[np.float32]
+) -> tuple[list[str], list[str]]:
+    """Hash the served rows of some bars."""
+    integers, at = snapshots.integers, bars - snapshots.first
+    ts_ms, max_bars = symbol.series.columns.ts_ms, symbol.feature_set.engine.max_bars
+    texts = _atr_texts(symbol, snapshots, bars)
+    return symbol.hasher.hashes(
+        ts_ms=[ts_ms[bar] for bar in bars.tolist()],
+        atrs=texts,
+        natr_bps=integers.natr_bps[at].tolist(),
+        path_bps=integers.path_bps[at].tolist(),
+        net_bps=integers.net_bps[at].tolist(),
+        scores=integers.score[at].tolist(),
+        warmup_bars=np.minimum(bars + 1, max_bars).tolist(),
+        values=values.view(f"V{values.itemsize * values.shape[1]}")[:, 0].tolist(),
+    )
+
+
+def _atr_texts(symbol: _Symbol, snapshots: _Snapshots, bars: Ints) -> list[str]:
+    texts = symbol.atrs.texts(bars)
+    if snapshots.again:
+        for index, bar in enumerate(bars.tolist()):
+            snapshot = snapshots.again.get(bar)
+            if snapshot is not None and snapshot.atr is not None:
+                texts[index] = format_decimal(snapshot.atr)
+    return texts
+
+
+def _values(symbol: _Symbol, snapshots: _Snapshots, start: int, stop: int) -> NDArray[np.float32]:
+    """Give the inputs of the bars [start, stop); not finite where one cannot be had."""
+    feature_set = symbol.feature_set
+    stretch = Stretch(
+        feature_set,
+        symbol.series,
+        snapshots.integers,
+        start=start,
+        stop=stop,
+        furthest=symbol.furthest,
+    )
+    try:
+        columns = stretch.rows().astype("<f4")
+    except BeyondFloats:
+        return np.stack([_read_again(symbol, bar) for bar in range(start, stop)])
+    windows = sliding_window_view(columns, feature_set.window_rows, axis=0)
+    values = windows.transpose(0, 2, 1).copy().reshape(stop - start, -1)
+    # What a snapshot refuses depends on how many bars are held: let the reader say.
+    refused = [bar for bar, held in snapshots.again.items() if held is None]
+    readers = {bar + step for bar in refused for step in range(1, symbol.deepest + 1)}
+    for row in readers.intersection(range(start, stop)):
+        values[row - start] = _read_again(symbol, row)
+    return values
+
+
+def _read_again(symbol: _Symbol, bar: int) -> NDArray[np.float32]:
+    """Read one row as live serving reads it; NaN where it is refused."""
+    feature_set = symbol.feature_set
+    snapshot = _snapshot(symbol, bar)
+    values = None
+    if snapshot is not None:
+        bars = tuple(symbol.bars[bar + 1 - _bars_read(feature_set) : bar + 1])
+        nothing = (None,) * len(bars)
+        window = HistoryWindow(
+            as_of_ts_ms=snapshot.ts,
+            bars=bars,
+            quotes=nothing,
+            bar_count=snapshot.warmup_bars,
+            quote=None,
+            l2_snapshot=None,
+            l2_snapshots=nothing,
+            complete=True,
+        )
+        values = RowReader(feature_set, window, snapshot, caller_values=NOTHING_SAID).values()
+    if values is None:
+        return np.full(len(feature_set.input_names), np.nan, dtype="<f4")
+    return np.array(values).astype("<f4")
+
+
+def _snapshot(symbol: _Symbol, bar: int) -> FeatureSnapshot | None:
+    """Take a snapshot by the code that takes it live; None where it refuses."""
+    engine = symbol.feature_set.engine
+    newest = symbol.bars[max(0, bar + 1 - engine.snapshot_bars) : bar + 1]
+    try:
+        return build_feature_snapshot(
+            engine,
+            symbol=newest[-1].symbol,
+            ts_ms=newest[-1].ts_ms,
+            bars=newest,
+            warmup_bars=min(bar + 1, engine.max_bars),
+            quote=None,
+        )
+    except InvalidField:
+        return None
+
+
+def _snapshots(symbol: _Symbol, first: int, stop: int) -> _Snapshots:
+    """Round the integers of the bars [first, stop); take those on a tie from the snapshot code."""
+    integers, certain = _integers(symbol, first, stop)
+    again: dict[int, FeatureSnapshot | None] = {}
+    for index in np.flatnonzero(~certain).tolist():
+        snapshot = again[first + index] = _snapshot(symbol, first + index)
+        if snapshot is not None:
+            integers.natr_bps[index] = snapshot.natr_bps
+            integers.path_bps[index] = snapshot.sum_abs_returns_bps
+            integers.net_bps[index] = snapshot.net_return_bps
+    return _Snapshots(first=first, integers=integers, again=again)
+
+
+def _integers(symbol: _Symbol, first: int, stop: int) -> tuple[SnapshotIntegers, NDArray[np.bool_]]:
     """Round the three shares, and say where a float is exact enough to round them by.
 
     The bound is that of the floats: each ratio and each addition errs by at most one unit in
     the last place of what it gives. Within it around a tie only Decimal arithmetic knows.
     """
-    horizon = series.feature_set.engine.range_horizon
-    closes, steps = series.closes, series.steps
-    atrs = [atr or Decimal(0) for atr in series.atrs[start:stop]]
-    natr = np.array([float(atr) for atr in atrs]) / closes[start:stop]
-    path = sliding_window_view(np.abs(steps[start - horizon + 1 : stop]), horizon).sum(axis=1)
-    net = np.abs(closes[start:stop] / closes[start - horizon : stop - horizon] - 1.0)
-    usual = np.array([not atr or ATR_MIN < atr < ATR_MAX for atr in atrs])
+    horizon = symbol.feature_set.engine.range_horizon
+    closes, steps = symbol.series.columns.close, symbol.series.steps
+    # Before there are enough bars the snapshot says 0; only rows further on are served.
+    full = max(first, horizon)
+    natr = np.nan_to_num(symbol.atrs.floats[first:stop] / closes[first:stop], nan=0.0)
+    path, net = np.zeros(stop - first), np.zeros(stop - first)
+    windows = sliding_window_view(np.abs(steps[full - horizon + 1 : stop]), horizon)
+    path[full - first :] = windows.sum(axis=1)
+    net[full - first :] = np.abs(closes[full:stop] / closes[full - horizon : stop - horizon] - 1.0)
     natr_bps, natr_certain = _rounded(natr, 8.0 * ULP * (1.0 + natr))
     path_bps, path_certain = _rounded(path, (horizon + 8.0) * ULP * (horizon + path))
     net_bps, net_certain = _rounded(net, 8.0 * ULP * (1.0 + net))
-    return _Integers(
-        natr_bps=natr_bps,
-        path_bps=path_bps,
-        net_bps=net_bps,
-        certain=usual & natr_certain & path_certain & net_certain,
-    )
+    certain = symbol.atrs.usual[first:stop] & natr_certain & path_certain & net_certain
+    return SnapshotIntegers(natr_bps=natr_bps, path_bps=path_bps, net_bps=net_bps), certain
 
 
 def _rounded(share: Floats, error: Floats) -> tuple[Ints, NDArray[np.bool_]]:
@@ -267,80 +365,3 @@ def _rounded(share: Floats, error: Floats) -> tuple[Ints, NDArray[np.bool_]]:
     # Scaling errs once more, by half a unit in the last place of the result.
     certain = (to_tie > error * BPS_ONE + bps * ULP) & (bps < INT32_MAX - 1.0)
     return np.where(certain, nearest, 0.0).astype(np.int64), certain
-
-
-def _taken_again(
-    series: _Series, integers: _Integers, start: int
-) -> dict[int, FeatureSnapshot | None]:
-    """Take the integers that are not certain from the snapshot code; None where it refuses."""
-    engine = series.feature_set.engine
-    snapshots: dict[int, FeatureSnapshot | None] = {}
-    for index in np.flatnonzero(~integers.certain).tolist():
-        row = start + index
-        try:
-            snapshot = build_feature_snapshot(
-                engine,
-                symbol=series.bars[row].symbol,
-                ts_ms=series.bars[row].ts_ms,
-                bars=series.bars[row + 1 - engine.snapshot_bars : row + 1],
-                warmup_bars=min(row + 1, engine.max_bars),
-                quote=None,
-            )
-        except InvalidField:
-            snapshots[index] = None
-            continue
-        snapshots[index] = snapshot
-        integers.natr_bps[index] = snapshot.natr_bps
-        integers.path_bps[index] = snapshot.sum_abs_returns_bps
-        integers.net_bps[index] = snapshot.net_return_bps
-    return snapshots
-
-
-def _column(
-    spec: FeatureSpec, series: _Series, integers: _Integers, start: int, stop: int
-) -> Floats:
-    if spec.window_bars is None:
-        return _OF_INTEGERS[spec.transform](integers)
-    return _OF_CLOSES[spec.transform](series, spec.window_bars, start, stop)
-
-
-def _return_pct(series: _Series, window_bars: int, start: int, stop: int) -> Floats:
-    closes = series.closes
-    before = closes[start - window_bars : stop - window_bars]
-    return (closes[start:stop] / before - 1.0) * PERCENT
-
-
-def _deviation_pct(series: _Series, window_bars: int, start: int, stop: int) -> Floats:
-    squares = series.squares
-    ends = range(start + 1, stop + 1)
-    sums = [math.fsum(squares[end - window_bars : end]) for end in ends]
-    return np.sqrt(np.array(sums) / window_bars) * PERCENT
-
-
-def _close_zscore(series: _Series, window_bars: int, start: int, stop: int) -> Floats:
-    windows = sliding_window_view(series.closes[start - window_bars + 1 : stop], window_bars)
-    distances = windows / windows[:, -1:] - 1.0
-    mean = np.array([math.fsum(row) for row in distances.tolist()]) / window_bars
-    centred = distances - mean[:, np.newaxis]
-    squares = (centred * centred).tolist()
-    deviation = np.sqrt(np.array([math.fsum(row) for row in squares]) / window_bars)
-    return np.where(deviation > 0.0, -mean / deviation, 0.0)
-
-
-def _range_score_capped(integers: _Integers) -> Floats:
-    score = integers.path_bps // (integers.net_bps + 1)
-    capped: Floats = np.minimum(score, RANGE_SCORE_CAP) / RANGE_SCORE_CAP
-    return capped
-
-
-_OF_CLOSES: dict[FeatureTransform, Callable[[_Series, int, int, int], Floats]] = {
-    FeatureTransform.RETURN_PCT: _return_pct,
-    FeatureTransform.DEVIATION_PCT: _deviation_pct,
-    FeatureTransform.CLOSE_ZSCORE: _close_zscore,
-}
-_OF_INTEGERS: dict[FeatureTransform, Callable[[_Integers], Floats]] = {
-    FeatureTransform.NATR_PCT: lambda integers: integers.natr_bps / BPS_PER_PERCENT,
-    FeatureTransform.SUM_ABS_RETURNS_PCT: lambda integers: integers.path_bps / BPS_PER_PERCENT,
-    FeatureTransform.NET_RETURN_PCT: lambda integers: integers.net_bps / BPS_PER_PERCENT,
-    FeatureTransform.RANGE_SCORE_CAPPED: _range_score_capped,
-}

@@ -4,10 +4,11 @@ The canonical text of a snapshot differs from row to row in seven places only. I
 once by the code that writes it live, with marks in those places; each row fills them in.
 """
 
+import hashlib
+from collections.abc import Sequence
 from decimal import Decimal
 
-from detent.contracts.canonical import JsonValue, canonical_bytes, sha256_hex
-from detent.contracts.decimals import format_decimal
+from detent.contracts.canonical import JsonValue, canonical_bytes
 from detent.contracts.json_codec import to_json
 from detent.contracts.snapshots import FeatureSnapshot
 from detent.core.features.model_input import FEATURES_SCHEMA
@@ -61,34 +62,40 @@ class RowHasher:
     def hashes(
         self,
         *,
-        ts_ms: int,
-        atr: Decimal,
-        natr_bps: int,
-        path_bps: int,
-        net_bps: int,
-        warmup_bars: int,
-        values: bytes,
-    ) -> tuple[str, str]:
-        """Hash one row.
+        ts_ms: Sequence[int],
+        atrs: Sequence[str],
+        natr_bps: Sequence[int],
+        path_bps: Sequence[int],
+        net_bps: Sequence[int],
+        scores: Sequence[int],
+        warmup_bars: Sequence[int],
+        values: Sequence[bytes],
+    ) -> tuple[list[str], list[str]]:
+        """Hash many rows, one item of each argument for each.
 
         Args:
-            ts_ms: The instant, Unix milliseconds UTC.
-            atr: Simple mean of true ranges, price units.
+            ts_ms: The instants, Unix milliseconds UTC.
+            atrs: Simple means of true ranges, price units, in canonical form.
             natr_bps: ATR over the last close, basis points.
-            path_bps: Sum of absolute bar returns, basis points.
-            net_bps: Absolute return over the horizon, basis points.
+            path_bps: Sums of absolute bar returns, basis points.
+            net_bps: Absolute returns over the horizon, basis points.
+            scores: Range scores.
             warmup_bars: Finished bars held.
-            values: The row as little-endian float32.
+            values: The inputs as little-endian float32.
 
         Returns:
-            `snapshot_hash` and `features_hash`, 64 hex each.
+            The `snapshot_hash` and the `features_hash` of each, 64 hex.
         """
-        score = path_bps // (net_bps + 1)
-        text = format_decimal(atr)
-        snapshot = self._snapshot % (text, natr_bps, net_bps, score, path_bps, ts_ms, warmup_bars)
-        snapshot_hash = sha256_hex(snapshot.encode("ascii"))
-        row = self._row % (sha256_hex(values), snapshot_hash, ts_ms)
-        return snapshot_hash, sha256_hex(row.encode("ascii"))
+        # Local names, and no function called in between: this loop is most of what a row costs.
+        sha256, snapshot, row = hashlib.sha256, self._snapshot, self._row
+        places = zip(atrs, natr_bps, net_bps, scores, path_bps, ts_ms, warmup_bars, strict=True)
+        snapshot_hashes = [sha256((snapshot % place).encode()).hexdigest() for place in places]
+        rows = zip(values, snapshot_hashes, ts_ms, strict=True)
+        features_hashes = [
+            sha256((row % (sha256(one).hexdigest(), held, instant)).encode()).hexdigest()
+            for one, held, instant in rows
+        ]
+        return snapshot_hashes, features_hashes
 
 
 def _form(marked: bytes, marks: tuple[object, ...]) -> str:

@@ -12,12 +12,8 @@ from detent.contracts.errors import InvalidField
 from detent.contracts.market import Quote
 from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
 from detent.core.features.book_values import book_value, is_stale
-from detent.core.features.feature_set import (
-    BOOK_TRANSFORMS,
-    FeatureSet,
-    FeatureSpec,
-    FeatureTransform,
-)
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.feature_spec import BOOK_TRANSFORMS, FeatureSpec, FeatureTransform
 from detent.core.features.feature_values import OF_ONE_ROW, feature_value
 from detent.core.features.history import HistoryWindow
 from detent.core.features.snapshot import build_feature_snapshot

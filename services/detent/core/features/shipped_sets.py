@@ -1,12 +1,8 @@
 """Holds feature sets that come with the product under names of their own."""
 
 from detent.core.features.engine import BarSource, EngineConfig
-from detent.core.features.feature_set import (
-    FeatureSet,
-    FeatureTransform,
-    caller_feature,
-    feature,
-)
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.feature_spec import FeatureTransform, caller_feature, feature
 
 MINUTE_MS = 60_000
 

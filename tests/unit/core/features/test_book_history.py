@@ -27,7 +27,8 @@ from detent.contracts.reasons import Reason
 from detent.core.features.book import build_l2_snapshot
 from detent.core.features.book_history import LEVELS_HELD_MAX, BookHistory, BookRefusal
 from detent.core.features.engine import BookConfig
-from detent.core.features.feature_set import FeatureSet, FeatureTransform, feature
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.feature_spec import FeatureTransform, feature
 from detent.core.features.history import SymbolHistory
 from detent.core.features.market_state import MarketState
 from detent.core.features.model_input import build_model_input, snapshot_hash

@@ -5,13 +5,8 @@ from tests.unit.core.features.market import READY_MADE
 
 from detent.contracts.errors import InvalidField
 from detent.core.features.feature_names import check_feature_name
-from detent.core.features.feature_set import (
-    COLUMNS,
-    DIRECTION_BARS_V1,
-    FeatureSet,
-    FeatureTransform,
-    caller_feature,
-)
+from detent.core.features.feature_set import DIRECTION_BARS_V1, FeatureSet
+from detent.core.features.feature_spec import COLUMNS, FeatureTransform, caller_feature
 
 
 @pytest.mark.proves("R40")

@@ -12,16 +12,18 @@ from detent.contracts.errors import InvalidField
 from detent.core.features.book_values import _OF_BOOK
 from detent.core.features.engine import BarSource, BookConfig, EngineConfig
 from detent.core.features.feature_set import (
-    BOOK_TRANSFORMS,
     DIRECTION_BARS_V1,
     FeatureSet,
+    direction_bars_v1,
+    parse_feature_set,
+)
+from detent.core.features.feature_spec import (
+    BOOK_TRANSFORMS,
     FeatureSpec,
     FeatureTransform,
     caller_feature,
     derived,
-    direction_bars_v1,
     feature,
-    parse_feature_set,
 )
 
 RETURN = feature(FeatureTransform.RETURN_PCT, 3)

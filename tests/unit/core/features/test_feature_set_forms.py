@@ -10,14 +10,8 @@ from msgspec import structs
 from tests.unit.core.features.market import READY_MADE
 
 from detent.contracts.errors import InvalidField
-from detent.core.features.feature_set import (
-    FeatureSet,
-    FeatureTransform,
-    Normalisation,
-    derived,
-    feature,
-    parse_feature_set,
-)
+from detent.core.features.feature_set import FeatureSet, parse_feature_set
+from detent.core.features.feature_spec import FeatureTransform, Normalisation, derived, feature
 
 NATR = feature(FeatureTransform.NATR_PCT)
 MEAN = derived(FeatureTransform.ROLLING_MEAN, "natr_pct")

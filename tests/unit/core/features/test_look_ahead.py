@@ -27,9 +27,9 @@ from detent.contracts.market import Bar, Book, Quote
 from detent.core.features import model_input, rows
 from detent.core.features.book_history import BookHistory
 from detent.core.features.engine import BarSource, EngineConfig
-from detent.core.features.feature_set import (
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.feature_spec import (
     BOOK_TRANSFORMS,
-    FeatureSet,
     FeatureSpec,
     FeatureTransform,
     derived,

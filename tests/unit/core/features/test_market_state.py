@@ -17,12 +17,8 @@ from detent.contracts.calls.feature import MarketEvent, ModelInput, SnapshotView
 from detent.contracts.errors import InvalidField, Overloaded
 from detent.contracts.reasons import Reason
 from detent.core.features.engine import BarSource
-from detent.core.features.feature_set import (
-    FeatureSet,
-    FeatureTransform,
-    direction_bars_v1,
-    feature,
-)
+from detent.core.features.feature_set import FeatureSet, direction_bars_v1
+from detent.core.features.feature_spec import FeatureTransform, feature
 from detent.core.features.market_state import MarketState
 
 MINUTES = direction_bars_v1(MINUTE_MS)

@@ -28,12 +28,8 @@ from detent.contracts.market import Bar
 from detent.contracts.reasons import Reason
 from detent.core.features import rows
 from detent.core.features.engine import EngineConfig
-from detent.core.features.feature_set import (
-    FeatureSet,
-    FeatureTransform,
-    direction_bars_v1,
-    feature,
-)
+from detent.core.features.feature_set import FeatureSet, direction_bars_v1
+from detent.core.features.feature_spec import FeatureTransform, feature
 from detent.core.features.history import SymbolHistory
 from detent.core.features.model_input import build_model_input, features_hash, snapshot_hash
 from detent.core.features.offline_rows import iter_model_inputs

@@ -16,12 +16,8 @@ from tests.unit.core.features.market import (
 from detent.contracts.calls.feature import MarketEvent, ModelInput, SnapshotView
 from detent.contracts.errors import BarOutOfOrder, InvalidField
 from detent.contracts.reasons import Reason
-from detent.core.features.feature_set import (
-    FeatureSet,
-    FeatureTransform,
-    direction_bars_v1,
-    feature,
-)
+from detent.core.features.feature_set import FeatureSet, direction_bars_v1
+from detent.core.features.feature_spec import FeatureTransform, feature
 from detent.core.features.market_state import MarketState
 from detent.core.features.offline_rows import iter_event_inputs, iter_model_inputs
 

@@ -17,14 +17,8 @@ from detent.contracts.market import Bar
 from detent.contracts.reasons import Reason
 from detent.core.features import rolling
 from detent.core.features.engine import EngineConfig
-from detent.core.features.feature_set import (
-    FeatureSet,
-    FeatureTransform,
-    Normalisation,
-    derived,
-    direction_bars_v1,
-    feature,
-)
+from detent.core.features.feature_set import FeatureSet, direction_bars_v1
+from detent.core.features.feature_spec import FeatureTransform, Normalisation, derived, feature
 from detent.core.features.offline_rows import iter_model_inputs
 from detent.core.features.rolling import iter_row_blocks
 from detent.offline.bars import load_bars
@@ -142,7 +136,7 @@ def test_rolled_rows_are_the_served_rows(feature_set: FeatureSet, bars: list[Bar
 def test_ties_are_met_and_taken_from_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the second look some hash differs, so the bars above do meet ties."""
     bars = noise(600, seed=1, step="10", size=2)
-    monkeypatch.setattr(rolling, "_taken_again", lambda *_: {})
+    monkeypatch.setattr(rolling, "_snapshot", lambda *_: None)
 
     assert rolled(DIRECTION, bars) != served(DIRECTION, bars)
 

@@ -24,13 +24,12 @@ from detent.contracts.calls.feature import ModelInput, SnapshotView
 from detent.contracts.market import Bar, Quote
 from detent.contracts.reasons import Reason
 from detent.core.features.engine import BookConfig
-from detent.core.features.feature_set import (
-    FeatureSet,
+from detent.core.features.feature_set import FeatureSet, direction_bars_v1
+from detent.core.features.feature_spec import (
     FeatureSpec,
     FeatureTransform,
     Normalisation,
     derived,
-    direction_bars_v1,
     feature,
 )
 from detent.core.features.history import SymbolHistory

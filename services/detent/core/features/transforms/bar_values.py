@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from detent.contracts.market import Bar
 from detent.contracts.units import BPS_ONE
-from detent.core.features.feature_set import FeatureTransform
+from detent.core.features.feature_spec import FeatureTransform
 
 PERCENT = 100.0
 # A year of 365 days without a session break, as markets that never close have it.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from detent.contracts.market import Quote
-from detent.core.features.feature_set import FeatureTransform
+from detent.core.features.feature_spec import FeatureTransform
 from detent.core.features.snapshot import mid_price, spread_bps
 
 OF_QUOTE: dict[FeatureTransform, Callable[[Quote], float]] = {

@@ -7,7 +7,7 @@ so is the feature, never 0 (R156).
 import math
 from collections.abc import Callable, Sequence
 
-from detent.core.features.feature_set import FeatureTransform
+from detent.core.features.feature_spec import FeatureTransform
 
 
 def rolling_mean(values: Sequence[float]) -> float:

@@ -15,7 +15,7 @@ from msgspec import structs
 from tests.unit.core.features.market import bar, bars_of, wave
 
 from detent.contracts.market import Bar
-from detent.core.features.feature_set import WILDER_PERIODS
+from detent.core.features.feature_spec import WILDER_PERIODS
 from detent.core.features.transforms.bar_values import (
     YEAR_MS,
     funding_rate_bps,
