@@ -15,6 +15,7 @@ from detent.core.features.engine import BarSource, EngineConfig
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.history import SymbolHistory
 from detent.core.features.model_input import NOTHING_SAID, build_model_input
+from detent.core.features.past_rows import PastRows, past_rows_of
 
 SYMBOLS_MAX = 10_000
 
@@ -40,6 +41,7 @@ class MarketState:
         self._symbols: set[str] = set()
         self._touched: set[str] = set()
         self._newest: dict[tuple[str, str], tuple[int, ModelInput | Reason]] = {}
+        self._past: dict[tuple[str, str], PastRows | None] = {}
 
     def take(self, event: MarketEvent) -> bool:
         """Take one item of market data into every engine that it concerns.
@@ -157,6 +159,7 @@ class MarketState:
             as_of_ts_ms=as_of_ts_ms,
             view=view,
             caller_values=caller_values,
+            past=self._past_of(feature_set, history.symbol),
         )
 
     def oldest_close_ms(
@@ -215,9 +218,19 @@ class MarketState:
         if ready is not None and ready[0] == close_ts_ms:
             return
         fresh = build_model_input(
-            feature_set, history, as_of_ts_ms=close_ts_ms, view=SnapshotView.INPUT
+            feature_set,
+            history,
+            as_of_ts_ms=close_ts_ms,
+            view=SnapshotView.INPUT,
+            past=self._past_of(feature_set, history.symbol),
         )
         self._newest[key] = close_ts_ms, fresh
+
+    def _past_of(self, feature_set: FeatureSet, symbol: str) -> PastRows | None:
+        key = feature_set.feature_version, symbol
+        if key not in self._past:
+            self._past[key] = past_rows_of(feature_set)
+        return self._past[key]
 
 
 def _age_ms(history: SymbolHistory, as_of_ts_ms: int) -> int:
