@@ -92,7 +92,6 @@ class SymbolHistory:
     Attributes:
         symbol: Instrument.
         engine: Interval, memory and source of the bars; how books are described, if they are.
-        late_quote_count: Quotes that were refused because they came too late.
         books: The newest books; None where the engine has no use for them.
     """
 
@@ -100,7 +99,6 @@ class SymbolHistory:
         """Start without data."""
         self.symbol = symbol
         self.engine = engine
-        self.late_quote_count = 0
         self.books = None if engine.book is None else BookHistory(engine.book)
         self._closed: deque[_Closed] = deque(maxlen=engine.max_bars)
         self._unfinished: _Unfinished | None = None
@@ -190,7 +188,6 @@ class SymbolHistory:
         # A quote that was known after the reach changes no reading up to it, however old it is.
         is_behind = quote.ts_ms < reach_ts_ms and quote.known_ts_ms <= reach_ts_ms
         if quote.ts_ms < newest_ts_ms or is_behind:
-            self.late_quote_count += 1
             known_ts_ms = max(newest_ts_ms, reach_ts_ms)
             raise DataLate("ts_ms", quote.ts_ms, f"at least {known_ts_ms}: the quote is late")
         if self._quotes and _repeats(quote, self._quotes[-1]):

@@ -97,11 +97,6 @@ class MarketState:
         closes = [history.watermark_ts_ms for history in histories if history is not None]
         return min((close for close in closes if close > 0), default=0)
 
-    def late_quote_count(self) -> int:
-        """Count the quotes that came too late for an engine."""
-        engines = self._histories.values()
-        return sum(history.late_quote_count for held in engines for history in held.values())
-
     def model_input(
         self,
         feature_set: FeatureSet,

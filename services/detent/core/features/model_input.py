@@ -119,15 +119,26 @@ def build_model_input(
     values = reader.packed()
     if values is None:
         return Reason.FEATURES_MISSING
+    return _hashed(feature_set, snapshot, book, values=values, view=view)
+
+
+def _hashed(
+    feature_set: FeatureSet,
+    snapshot: FeatureSnapshot,
+    book: L2FeatureSnapshot | None,
+    *,
+    values: bytes,
+    view: SnapshotView,
+) -> ModelInput:
     hashes = tuple(snapshot_hash(used) for used in (snapshot, book) if used is not None)
     return ModelInput(
-        ts_ms=as_of_ts_ms,
+        ts_ms=snapshot.ts,
         values=values,
         snapshot_hashes=hashes,
         features_hash=features_hash(
             feature_set.feature_version,
-            symbol=history.symbol,
-            ts_ms=as_of_ts_ms,
+            symbol=snapshot.symbol,
+            ts_ms=snapshot.ts,
             snapshot_hashes=hashes,
             values=values,
         ),
