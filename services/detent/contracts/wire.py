@@ -24,6 +24,7 @@ from detent.contracts.json_codec import field_hints, is_domain_type, unwrap_opti
 T = TypeVar("T")
 Write = Callable[[Any], dict[str, Any]]
 Read = Callable[[Any, str], Any]
+ReadAll = Callable[[Any], tuple[Any, ...]]
 
 PROTO_MODULES = (
     "market",
@@ -114,6 +115,27 @@ def _written(hint: Any, field: Any, source: str, names: dict[str, object]) -> st
 @functools.cache
 def _reader_of(kind: Any) -> Read:
     """Compile a type: what makes its value of a message and of the path to it."""
+    made, names = _made_of(kind)
+    body = [
+        "    try:",
+        f"        return {made}",
+        "    except InvalidField as error:",
+        "        raise (error.under(path) if path else error)",
+    ]
+    return compile_function("read(message, path)", "\n".join(body), names)
+
+
+@functools.cache
+def _all_reader_of(kind: Any) -> ReadAll:
+    """Compile a type: what makes its values of a list of messages, without any path."""
+    made, names = _made_of(kind)
+    body = f"    return tuple([{made} for message in messages])"
+    return compile_function("read_all(messages)", body, names)
+
+
+@functools.cache
+def _made_of(kind: Any) -> tuple[str, dict[str, object]]:
+    """Give the expression that makes a value of a type from `message`, and what it names."""
     fields = message_class(kind.__name__).DESCRIPTOR.fields_by_name
     names: dict[str, object] = {
         "kind": kind,
@@ -121,6 +143,7 @@ def _reader_of(kind: Any) -> Read:
         "missing": _missing,
         "parse_decimal": parse_decimal,
         "read_each": _read_each,
+        "read_items": _read_items,
         "read_list": _read_list,
     }
     lines = []
@@ -131,15 +154,7 @@ def _reader_of(kind: Any) -> Read:
             absent = "None" if optional else f"missing({name!r})"
             read = f"{read} if message.HasField({name!r}) else {absent}"
         lines.append(f"            {name}={read},")
-    body = [
-        "    try:",
-        "        return kind(",
-        *lines,
-        "        )",
-        "    except InvalidField as error:",
-        "        raise (error.under(path) if path else error)",
-    ]
-    return compile_function("read(message, path)", "\n".join(body), names)
+    return "\n".join(["kind(", *lines, "        )"]), names
 
 
 def _read(hint: Any, field: Any, *, optional: bool, names: dict[str, object]) -> str:
@@ -154,6 +169,9 @@ def _read(hint: Any, field: Any, *, optional: bool, names: dict[str, object]) ->
         names[f"read_{name}"] = read_item
         if judged_alone:
             return f"read_each(read_{name}, {source})"
+        if is_domain_type(item):
+            names[f"read_all_{name}"] = _all_reader_of(item)
+            return f"read_items(read_all_{name}, read_{name}, {name!r}, {source})"
         return f"read_list(read_{name}, {name!r}, {source})"
     if typing.get_origin(hint) is dict:
         return f"dict({source})"
@@ -187,12 +205,16 @@ def _item_reader(hint: Any, field: Any) -> Read | None:
     return None
 
 
-def _read_list(read: Read, name: str, values: Any) -> tuple[Any, ...]:
+def _read_items(read_all: ReadAll, read: Read, name: str, values: Any) -> tuple[Any, ...]:
     try:
         # The path of an item is only worth writing when something is wrong with one.
-        return tuple([read(value, "") for value in values])
+        return read_all(values)
     except InvalidField:
-        return tuple([read(value, f"{name}[{index}]") for index, value in enumerate(values)])
+        return _read_list(read, name, values)
+
+
+def _read_list(read: Read, name: str, values: Any) -> tuple[Any, ...]:
+    return tuple([read(value, f"{name}[{index}]") for index, value in enumerate(values)])
 
 
 def _read_each(read: Read, values: Any) -> tuple[Any, ...]:

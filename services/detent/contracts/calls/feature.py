@@ -24,6 +24,8 @@ from detent.contracts.units import ROWS_MAX
 
 INPUT_BYTES_MAX = 4 * 65_536
 CALLER_FEATURES_MAX = 1_024
+# An event is one of three things.
+ABSENT_OF_EVENT = 2
 
 
 class SnapshotView(StrEnum):
@@ -42,7 +44,9 @@ class MarketEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse an item that is nothing or two things."""
-        check_exactly_one("event", bar=self.bar, quote=self.quote, book=self.book)
+        # Counted before it is told which: every item of every feed comes through here.
+        if (self.bar is None) + (self.quote is None) + (self.book is None) != ABSENT_OF_EVENT:
+            check_exactly_one("event", bar=self.bar, quote=self.quote, book=self.book)
 
 
 class IngestMarketDataRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,7 +221,8 @@ class FeatureRow(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse a row that says nothing or both."""
-        check_exactly_one("outcome", model_input=self.model_input, refusal=self.refusal)
+        if (self.model_input is None) is (self.refusal is None):
+            check_exactly_one("outcome", model_input=self.model_input, refusal=self.refusal)
 
 
 class GetFeatureSnapshotsResponse(msgspec.Struct, frozen=True, kw_only=True):

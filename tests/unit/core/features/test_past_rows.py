@@ -91,9 +91,8 @@ def drawn_items(engine: EngineConfig, seed: int) -> list[Item]:
             items.append(delayed(bar(index, price), late_ms))
             continue
         for offset_ms in sorted(draw.sample(range(1, MINUTE_MS), 2)):
-            price = draw.randrange(9_000, 11_000)
-            qty = str(draw.randrange(1, 9))
-            one = quote(at_ms + offset_ms, str(price / 100), str(price / 100 + 1), bid_qty=qty)
+            bid, qty = draw.randrange(90, 110), str(draw.randrange(1, 9))
+            one = quote(at_ms + offset_ms, str(bid), str(bid + 1), bid_qty=qty)
             items.append(delayed(one, draw.choice([None, None, None, MINUTE_MS])))
     return items
 
