@@ -14,6 +14,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, TypeVar
 
+import msgspec
 from google.protobuf.message import Message
 
 from detent.contracts.compiled import compile_function
@@ -26,6 +27,9 @@ Write = Callable[[Any], dict[str, Any]]
 Read = Callable[[Any, str], Any]
 ReadAll = Callable[[Any], tuple[Any, ...]]
 
+# Protobuf's wire type of messages and text, and the bits of a byte that are a number's.
+LENGTH_DELIMITED = 2
+LOW_BITS = 0x7F
 PROTO_MODULES = (
     "market",
     "feature_snapshot",
@@ -60,6 +64,42 @@ def to_wire(value: Any) -> Any:
     kind: Any = type(value)
     # Nested messages are given as their fields: protobuf fills them in place, without a copy.
     return message_class(kind.__name__)(**_writer_of(kind)(value))
+
+
+def to_bytes(value: Any) -> bytes:
+    """Give the bytes of the message of a domain value, as protobuf itself writes them.
+
+    A type may name its last field, a list, in `WRITTEN_ONCE`: each item then remembers its
+    bytes, and a value that is sent again and again is written once. Protobuf writes a list as
+    its items one after the other, each behind the tag of the field and its own length.
+    """
+    kind: Any = type(value)
+    name = getattr(kind, "WRITTEN_ONCE", None)
+    if name is None:
+        return bytes(to_wire(value).SerializeToString())
+    number = message_class(kind.__name__).DESCRIPTOR.fields_by_name[name].number
+    head = to_wire(msgspec.structs.replace(value, **{name: ()})).SerializeToString()
+    return b"".join([head, *[_remembered(item, number) for item in getattr(value, name)]])
+
+
+def _remembered(item: Any, number: int) -> bytes:
+    """Give an item of a list as it stands in the message; what it remembers is not its value."""
+    memory, key = vars(item), f"written as {number}"
+    written = memory.get(key)
+    if written is None:
+        content = to_wire(item).SerializeToString()
+        tag = number << 3 | LENGTH_DELIMITED
+        written = memory[key] = _varint(tag) + _varint(len(content)) + content
+    return bytes(written)
+
+
+def _varint(number: int) -> bytes:
+    """Write a number seven bits at a time, the lowest first, as the protobuf encoding does."""
+    groups = []
+    while number > LOW_BITS:
+        groups.append(number & LOW_BITS | LOW_BITS + 1)
+        number >>= 7
+    return bytes([*groups, number])
 
 
 def from_wire(kind: type[T], message: Any) -> T:

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from enum import StrEnum
+from typing import ClassVar
 
 import msgspec
 
@@ -212,8 +213,11 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
         check_hash64("features_hash", self.features_hash)
 
 
-class FeatureRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Gives one symbol's model input, or the reason why there is none."""
+class FeatureRow(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """Gives one symbol's model input, or the reason why there is none.
+
+    It has no slots so that a row that many calls are answered with is written once.
+    """
 
     symbol: str
     model_input: ModelInput | None = None
@@ -227,6 +231,8 @@ class FeatureRow(msgspec.Struct, frozen=True, kw_only=True):
 
 class GetFeatureSnapshotsResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Gives the model inputs in the order in which they were asked for."""
+
+    WRITTEN_ONCE: ClassVar[str] = "rows"
 
     binding_hash: str
     feature_version: str
