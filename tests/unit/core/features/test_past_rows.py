@@ -115,9 +115,11 @@ def differing_instants(feature_set: FeatureSet, items: Iterable[Item], seed: int
         fresh = MarketState([feature_set])
         for before in taken:
             fresh.take(event_of(before))
+        fresh.refresh()
         for at_ms in draw.sample(instants_of(seed), 8):
+            view = draw.choice(list(SnapshotView))
             answers = [
-                state.model_input(feature_set, SYMBOL, as_of_ts_ms=at_ms, view=SnapshotView.FULL)
+                state.model_input(feature_set, SYMBOL, as_of_ts_ms=at_ms, view=view)
                 for state in (kept, fresh)
             ]
             if answers[0] != answers[1]:
