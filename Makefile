@@ -64,6 +64,10 @@ bench: $(STAMP) ## Measure one decision beside a bare gRPC echo
 bench-features: $(STAMP) ## Measure the offline build of features beside plain pandas
 	@$(BIN)/python -m benchmarks.features
 
+.PHONY: bench-serving
+bench-serving: $(STAMP) ## Measure feature snapshots and ingest beside a bare gRPC echo and Redis
+	@$(BIN)/python -m benchmarks.features.serving
+
 .PHONY: lint
 lint: $(STAMP) ## Check style, types and the wire contract
 	@$(BIN)/ruff check .

@@ -16,13 +16,8 @@ from tests.feature_process import FeatureProcess, Item, Outcome, hash_count, out
 from detent.contracts.market import Quote
 from detent.core.features.engine import BarSource, BookConfig, EngineConfig
 from detent.core.features.event_rows import by_availability, iter_event_rows
-from detent.core.features.feature_set import (
-    BOOK_TRANSFORMS,
-    FeatureSet,
-    FeatureTransform,
-    derived,
-    feature,
-)
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.feature_spec import BOOK_TRANSFORMS, FeatureTransform, derived, feature
 from detent.offline.event_files import EventFiles
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -36,13 +36,8 @@ from detent.contracts.calls.policy import (
 from detent.contracts.decision import Decision, DecisionKind, DecisionRow
 from detent.contracts.reasons import ErrorReason, Reason
 from detent.core.features.engine import EngineConfig
-from detent.core.features.feature_set import (
-    FeatureSet,
-    FeatureTransform,
-    caller_feature,
-    derived,
-    feature,
-)
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.feature_spec import FeatureTransform, caller_feature, derived, feature
 from detent.core.features.offline_rows import iter_model_inputs
 from detent.servers.feature.handler import FeatureHandler
 from detent.servers.policy.held import HeldBinding

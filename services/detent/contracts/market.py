@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from detent.contracts.checks import check_count, check_int, check_symbol, check_ts_ms
-from detent.contracts.decimals import check_decimal, check_signed_decimal
+from detent.contracts.decimals import check_decimal, check_signed_decimal, is_usual
 from detent.contracts.errors import DataCrossed, InvalidField
 
 INTERVAL_MS_MAX = 366 * 86_400_000
@@ -143,6 +143,8 @@ class BookLevel(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse a level without a price or without a quantity."""
+        if is_usual(self.price) and is_usual(self.qty):
+            return
         _check_above_zero("price", self.price, BookRule.PRICE_NOT_ABOVE_ZERO)
         _check_above_zero("qty", self.qty, BookRule.QTY_NOT_ABOVE_ZERO)
 

@@ -14,6 +14,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, TypeVar
 
+import msgspec
 from google.protobuf.message import Message
 
 from detent.contracts.compiled import compile_function
@@ -24,7 +25,11 @@ from detent.contracts.json_codec import field_hints, is_domain_type, unwrap_opti
 T = TypeVar("T")
 Write = Callable[[Any], dict[str, Any]]
 Read = Callable[[Any, str], Any]
+ReadAll = Callable[[Any], tuple[Any, ...]]
 
+# Protobuf's wire type of messages and text, and the bits of a byte that are a number's.
+LENGTH_DELIMITED = 2
+LOW_BITS = 0x7F
 PROTO_MODULES = (
     "caller_feature",
     "market",
@@ -60,6 +65,42 @@ def to_wire(value: Any) -> Any:
     kind: Any = type(value)
     # Nested messages are given as their fields: protobuf fills them in place, without a copy.
     return message_class(kind.__name__)(**_writer_of(kind)(value))
+
+
+def to_bytes(value: Any) -> bytes:
+    """Give the bytes of the message of a domain value, as protobuf itself writes them.
+
+    A type may name its last field, a list, in `WRITTEN_ONCE`: each item then remembers its
+    bytes, and a value that is sent again and again is written once. Protobuf writes a list as
+    its items one after the other, each behind the tag of the field and its own length.
+    """
+    kind: Any = type(value)
+    name = getattr(kind, "WRITTEN_ONCE", None)
+    if name is None:
+        return bytes(to_wire(value).SerializeToString())
+    number = message_class(kind.__name__).DESCRIPTOR.fields_by_name[name].number
+    head = to_wire(msgspec.structs.replace(value, **{name: ()})).SerializeToString()
+    return b"".join([head, *[_remembered(item, number) for item in getattr(value, name)]])
+
+
+def _remembered(item: Any, number: int) -> bytes:
+    """Give an item of a list as it stands in the message; what it remembers is not its value."""
+    memory, key = vars(item), f"written as {number}"
+    written = memory.get(key)
+    if written is None:
+        content = to_wire(item).SerializeToString()
+        tag = number << 3 | LENGTH_DELIMITED
+        written = memory[key] = _varint(tag) + _varint(len(content)) + content
+    return bytes(written)
+
+
+def _varint(number: int) -> bytes:
+    """Write a number seven bits at a time, the lowest first, as the protobuf encoding does."""
+    groups = []
+    while number > LOW_BITS:
+        groups.append(number & LOW_BITS | LOW_BITS + 1)
+        number >>= 7
+    return bytes([*groups, number])
 
 
 def from_wire(kind: type[T], message: Any) -> T:
@@ -115,6 +156,27 @@ def _written(hint: Any, field: Any, source: str, names: dict[str, object]) -> st
 @functools.cache
 def _reader_of(kind: Any) -> Read:
     """Compile a type: what makes its value of a message and of the path to it."""
+    made, names = _made_of(kind)
+    body = [
+        "    try:",
+        f"        return {made}",
+        "    except InvalidField as error:",
+        "        raise (error.under(path) if path else error)",
+    ]
+    return compile_function("read(message, path)", "\n".join(body), names)
+
+
+@functools.cache
+def _all_reader_of(kind: Any) -> ReadAll:
+    """Compile a type: what makes its values of a list of messages, without any path."""
+    made, names = _made_of(kind)
+    body = f"    return tuple([{made} for message in messages])"
+    return compile_function("read_all(messages)", body, names)
+
+
+@functools.cache
+def _made_of(kind: Any) -> tuple[str, dict[str, object]]:
+    """Give the expression that makes a value of a type from `message`, and what it names."""
     fields = message_class(kind.__name__).DESCRIPTOR.fields_by_name
     names: dict[str, object] = {
         "kind": kind,
@@ -122,6 +184,7 @@ def _reader_of(kind: Any) -> Read:
         "missing": _missing,
         "parse_decimal": parse_decimal,
         "read_each": _read_each,
+        "read_items": _read_items,
         "read_list": _read_list,
     }
     lines = []
@@ -132,15 +195,7 @@ def _reader_of(kind: Any) -> Read:
             absent = "None" if optional else f"missing({name!r})"
             read = f"{read} if message.HasField({name!r}) else {absent}"
         lines.append(f"            {name}={read},")
-    body = [
-        "    try:",
-        "        return kind(",
-        *lines,
-        "        )",
-        "    except InvalidField as error:",
-        "        raise (error.under(path) if path else error)",
-    ]
-    return compile_function("read(message, path)", "\n".join(body), names)
+    return "\n".join(["kind(", *lines, "        )"]), names
 
 
 def _read(hint: Any, field: Any, *, optional: bool, names: dict[str, object]) -> str:
@@ -155,6 +210,9 @@ def _read(hint: Any, field: Any, *, optional: bool, names: dict[str, object]) ->
         names[f"read_{name}"] = read_item
         if judged_alone:
             return f"read_each(read_{name}, {source})"
+        if is_domain_type(item):
+            names[f"read_all_{name}"] = _all_reader_of(item)
+            return f"read_items(read_all_{name}, read_{name}, {name!r}, {source})"
         return f"read_list(read_{name}, {name!r}, {source})"
     if typing.get_origin(hint) is dict:
         return f"dict({source})"
@@ -188,12 +246,16 @@ def _item_reader(hint: Any, field: Any) -> Read | None:
     return None
 
 
-def _read_list(read: Read, name: str, values: Any) -> tuple[Any, ...]:
+def _read_items(read_all: ReadAll, read: Read, name: str, values: Any) -> tuple[Any, ...]:
     try:
         # The path of an item is only worth writing when something is wrong with one.
-        return tuple([read(value, "") for value in values])
+        return read_all(values)
     except InvalidField:
-        return tuple([read(value, f"{name}[{index}]") for index, value in enumerate(values)])
+        return _read_list(read, name, values)
+
+
+def _read_list(read: Read, name: str, values: Any) -> tuple[Any, ...]:
+    return tuple([read(value, f"{name}[{index}]") for index, value in enumerate(values)])
 
 
 def _read_each(read: Read, values: Any) -> tuple[Any, ...]:

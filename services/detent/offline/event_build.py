@@ -46,7 +46,8 @@ class EventBuildSummary(msgspec.Struct, frozen=True, kw_only=True):
         data_hash: Hash over the SHA-256 of the files by kind; that of bars is their own.
         bar_interval_ms: Length of the bars.
         symbols: The symbols, in the order of the rows.
-        events: Bars, quotes and books that were replayed.
+        events: Bars, quotes and books that were replayed; of quotes alone those that decide
+            a bar.
         refused_events: Those that the service would have refused as well, by reason.
         rows: Rows in all: one per bar that the data reach.
         served: Rows that hold values.
@@ -154,9 +155,13 @@ def iter_symbol_rows(
         on_refusal: Told of what the service would refuse; None raises instead.
         through: What every item passes on its way.
     """
-    events = by_availability(
-        books=files.books_of(symbol), quotes=files.quotes_of(symbol), bars=bars.get(symbol, ())
+    interval_ms = feature_set.engine.bar_interval_ms
+    quotes = (
+        files.deciding_quotes_of(symbol, interval_ms)
+        if files.books is None and symbol not in bars
+        else files.quotes_of(symbol)
     )
+    events = by_availability(books=files.books_of(symbol), quotes=quotes, bars=bars.get(symbol, ()))
     yield from iter_event_rows(feature_set, through(events), on_refusal=on_refusal)
 
 

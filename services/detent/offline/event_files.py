@@ -8,10 +8,12 @@ import msgspec
 
 from detent.contracts.errors import DataInvalid
 from detent.contracts.market import Book, Quote
+from detent.core.features.decisive_quotes import are_plain, iter_decisive_quotes
 from detent.offline import bars, book_rows, quotes
 from detent.offline.book_rows import load_book_rows
 from detent.offline.books import load_book_lines
 from detent.offline.cells import SYMBOL, columns_of, invalid, raw_cells
+from detent.offline.quote_columns import quote_columns_of
 from detent.offline.quotes import load_quotes
 
 LINES_SUFFIX = ".jsonl"
@@ -109,6 +111,19 @@ class EventFiles(msgspec.Struct, frozen=True, kw_only=True):
         if self.quotes is not None:
             yield from load_quotes(self.quotes, symbol=symbol)
 
+    def deciding_quotes_of(self, symbol: str, interval_ms: int) -> Iterator[Quote]:
+        """Yield the quotes of a symbol that decide bars of a length, in order of event time.
+
+        All of them, where more than bars and closes may be asked of them: in text, with times of
+        availability, or with one among them that is none, which then is refused by its row.
+        """
+        if self.quotes is not None and _is_plain(self.quotes):
+            columns = quote_columns_of(self.quotes, symbol)
+            if are_plain(columns):
+                yield from iter_decisive_quotes(columns, interval_ms)
+                return
+        yield from self.quotes_of(symbol)
+
     def books_of(self, symbol: str) -> Iterator[Book]:
         """Yield the books of a symbol, in order of event time."""
         if self.books is None:
@@ -122,6 +137,10 @@ class EventFiles(msgspec.Struct, frozen=True, kw_only=True):
                 raise _out_of_order(self.books.name, book, newest_ts_ms)
             newest_ts_ms = book.ts_ms
             yield book
+
+
+def _is_plain(path: Path) -> bool:
+    return path.suffix.lower() == ".parquet" and not set(quotes.OPTIONAL) & set(columns_of(path))
 
 
 def _out_of_order(file: str, book: Book, newest_ts_ms: int) -> DataInvalid:

@@ -39,11 +39,25 @@ def load_quote_columns(path: Path) -> Iterator[QuoteColumns]:
         except InvalidField as error:
             raise invalid(path.name, symbol, error.expected, column="symbol") from error
         whole = table if len(symbols) == 1 else table.filter(pc.equal(table["symbol"], symbol))
-        yield QuoteColumns(
-            symbol=symbol,
-            ts_ms=whole["ts_ms"].to_numpy(),
-            **{name: whole[name].to_numpy() for name in NUMBERS},
-        )
+        yield _columns(symbol, whole)
+
+
+def quote_columns_of(path: Path, symbol: str) -> QuoteColumns:
+    """Give the quotes of one symbol of a file; see `load_quote_columns`.
+
+    Raises:
+        DataInvalid: Likewise.
+    """
+    table = _table(path)
+    return _columns(symbol, table.filter(pc.equal(table["symbol"], symbol)))
+
+
+def _columns(symbol: str, table: pa.Table) -> QuoteColumns:
+    return QuoteColumns(
+        symbol=symbol,
+        ts_ms=table["ts_ms"].to_numpy(),
+        **{name: table[name].to_numpy() for name in NUMBERS},
+    )
 
 
 def _table(path: Path) -> pa.Table:

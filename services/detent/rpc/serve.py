@@ -22,7 +22,7 @@ from opentelemetry.trace import SpanKind, Tracer
 
 from detent.contracts import events
 from detent.contracts.errors import DetentError, InvalidField, ServiceUnavailable
-from detent.contracts.wire import from_wire, message_class, to_wire
+from detent.contracts.wire import from_wire, message_class, to_bytes
 from detent.rpc import registry
 from detent.rpc.call import Call
 from detent.rpc.status import code_of, details_of, outcome_of
@@ -123,7 +123,7 @@ class Server:
 
     def _bound(self, service: Service) -> grpc.GenericRpcHandler:
         descriptor = registry.SERVICES[service.name]
-        methods = {}
+        methods: dict[str, Any] = {}
         for method in descriptor.methods:
             serve = _Method(method, service, self._tracer)
             make = (
@@ -134,7 +134,6 @@ class Server:
             methods[method.name] = make(
                 serve.streamed if method.client_streaming else serve.unary,
                 request_deserializer=_reader_of(message_class(method.input_type.name)),
-                response_serializer=message_class(method.output_type.name).SerializeToString,
             )
         return grpc.method_handlers_generic_handler(descriptor.full_name, methods)
 
@@ -152,7 +151,7 @@ class _Method:
     async def unary(self, message: Any, context: Any) -> Any:
         async def answer(call: Call) -> Any:
             annotate(call.trace, _ids(message))
-            return to_wire(await self._answer(self._read(message), call))
+            return to_bytes(await self._answer(self._read(message), call))
 
         return await self._served(answer, message, context)
 
@@ -162,7 +161,7 @@ class _Method:
                 yield self._read(message)
 
         async def answer(call: Call) -> Any:
-            return to_wire(await self._answer(decoded(), call))
+            return to_bytes(await self._answer(decoded(), call))
 
         return await self._served(answer, None, context)
 

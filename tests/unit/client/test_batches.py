@@ -11,7 +11,8 @@ from tests.unit.core.features.market import START_MS, WITH_BOOKS, bar, book, clo
 from detent.contracts.calls.feature import IngestMarketDataRequest, MarketEvent
 from detent.contracts.market import LEVELS_MAX, Book, BookLevel
 from detent.contracts.wire import to_wire
-from detent.core.features.feature_set import FeatureSet, FeatureTransform, feature
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.feature_spec import FeatureTransform, feature
 from detent.rpc.serve import MESSAGE_BYTES_MAX
 from detent_client import ClientOptions, DetentClient
 from detent_client.batches import BYTES_MAX, EVENTS_MAX, encoded_bytes_max, iter_requests

@@ -30,7 +30,8 @@ from detent.contracts.calls.feature import MarketEvent, ModelInput, SnapshotView
 from detent.contracts.errors import DataInvalid, DetentError
 from detent.contracts.market import Book, Quote
 from detent.core.features.event_rows import by_availability
-from detent.core.features.feature_set import FeatureSet, FeatureTransform, feature
+from detent.core.features.feature_set import FeatureSet
+from detent.core.features.feature_spec import FeatureTransform, feature
 from detent.core.features.market_state import MarketState
 from detent.offline.commands import build_feature_file
 from detent.offline.event_build import EventBuildSummary
@@ -102,7 +103,6 @@ def build(data: list[Path], folder: Path, **options: Any) -> EventBuildSummary:
         out=folder / "rows.parquet",
         venue=None,
         bar_interval_ms=MINUTE_MS,
-        processes=0,
         force=True,
         **options,
     )

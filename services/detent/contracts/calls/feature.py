@@ -1,6 +1,7 @@
 """Hold the requests and responses of `FeatureService`."""
 
 from enum import StrEnum
+from typing import ClassVar
 
 import msgspec
 
@@ -21,6 +22,8 @@ from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
 from detent.contracts.units import ROWS_MAX
 
 INPUT_BYTES_MAX = 4 * 65_536
+# An event is one of three things.
+ABSENT_OF_EVENT = 2
 
 
 class SnapshotView(StrEnum):
@@ -39,7 +42,9 @@ class MarketEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse an item that is nothing or two things."""
-        check_exactly_one("event", bar=self.bar, quote=self.quote, book=self.book)
+        # Counted before it is told which: every item of every feed comes through here.
+        if (self.bar is None) + (self.quote is None) + (self.book is None) != ABSENT_OF_EVENT:
+            check_exactly_one("event", bar=self.bar, quote=self.quote, book=self.book)
 
 
 class IngestMarketDataRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,8 +197,11 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
         check_hash64("features_hash", self.features_hash)
 
 
-class FeatureRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Gives one symbol's model input, or the reason why there is none."""
+class FeatureRow(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """Gives one symbol's model input, or the reason why there is none.
+
+    It has no slots so that a row that many calls are answered with is written once.
+    """
 
     symbol: str
     model_input: ModelInput | None = None
@@ -201,11 +209,14 @@ class FeatureRow(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse a row that says nothing or both."""
-        check_exactly_one("outcome", model_input=self.model_input, refusal=self.refusal)
+        if (self.model_input is None) is (self.refusal is None):
+            check_exactly_one("outcome", model_input=self.model_input, refusal=self.refusal)
 
 
 class GetFeatureSnapshotsResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Gives the model inputs in the order in which they were asked for."""
+
+    WRITTEN_ONCE: ClassVar[str] = "rows"
 
     binding_hash: str
     feature_version: str

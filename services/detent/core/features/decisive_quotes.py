@@ -69,6 +69,11 @@ class QuoteColumns(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
+def are_plain(columns: QuoteColumns) -> bool:
+    """Say whether every one of the quotes is one, and none is older than the one before."""
+    return bool(_usual(columns).all())
+
+
 def iter_decisive_quotes(columns: QuoteColumns, interval_ms: int) -> Iterator[Quote]:
     """Yield the quotes that decide bars of a length, in order of arrival.
 

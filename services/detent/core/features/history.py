@@ -35,6 +35,7 @@ class HistoryWindow(msgspec.Struct, frozen=True, kw_only=True):
         as_of_ts_ms: The instant.
         bars: The newest finished bars, oldest first, as many as asked for where held.
         quotes: For each bar the last quote before its close; None where there is none held.
+        ordinal: Number of the newest bar, from 1; 0 where there is none.
         bar_count: Finished bars up to the instant, saturating at the engine's `max_bars`.
         quote: Last quote before the instant, if there is one.
         l2_snapshot: What the last book before the instant says, if there is one.
@@ -45,6 +46,7 @@ class HistoryWindow(msgspec.Struct, frozen=True, kw_only=True):
     as_of_ts_ms: int
     bars: tuple[Bar, ...]
     quotes: tuple[Quote | None, ...]
+    ordinal: int
     bar_count: int
     quote: Quote | None
     l2_snapshot: L2FeatureSnapshot | None
@@ -90,7 +92,6 @@ class SymbolHistory:
     Attributes:
         symbol: Instrument.
         engine: Interval, memory and source of the bars; how books are described, if they are.
-        late_quote_count: Quotes that were refused because they came too late.
         books: The newest books; None where the engine has no use for them.
     """
 
@@ -98,7 +99,6 @@ class SymbolHistory:
         """Start without data."""
         self.symbol = symbol
         self.engine = engine
-        self.late_quote_count = 0
         self.books = None if engine.book is None else BookHistory(engine.book)
         self._closed: deque[_Closed] = deque(maxlen=engine.max_bars)
         self._unfinished: _Unfinished | None = None
@@ -123,6 +123,11 @@ class SymbolHistory:
             return self._closed[-1].known_ts_ms if self._closed else 0
         newest_ts_ms = self._quotes[-1].ts_ms if self._quotes else 0
         return newest_ts_ms if self.books is None else min(newest_ts_ms, self.books.newest_ts_ms)
+
+    @property
+    def ordinal(self) -> int:
+        """Give the number of the last finished bar, from 1; 0 before the first."""
+        return self._closed[-1].ordinal if self._closed else 0
 
     @property
     def bar_count(self) -> int:
@@ -183,7 +188,6 @@ class SymbolHistory:
         # A quote that was known after the reach changes no reading up to it, however old it is.
         is_behind = quote.ts_ms < reach_ts_ms and quote.known_ts_ms <= reach_ts_ms
         if quote.ts_ms < newest_ts_ms or is_behind:
-            self.late_quote_count += 1
             known_ts_ms = max(newest_ts_ms, reach_ts_ms)
             raise DataLate("ts_ms", quote.ts_ms, f"at least {known_ts_ms}: the quote is late")
         if self._quotes and repeats(quote, self._quotes[-1]):
@@ -241,6 +245,7 @@ class SymbolHistory:
             as_of_ts_ms=as_of_ts_ms,
             bars=tuple(entry.bar for entry in reversed(newest)),
             quotes=tuple(entry.quote for entry in reversed(newest)),
+            ordinal=ordinal,
             bar_count=min(ordinal, self.engine.max_bars),
             quote=quote,
             l2_snapshot=l2_snapshot,

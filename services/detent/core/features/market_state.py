@@ -7,7 +7,7 @@ whatever several models have in common is held and computed once.
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
-from detent.contracts.calls.feature import MarketEvent, ModelInput, SnapshotView
+from detent.contracts.calls.feature import FeatureRow, MarketEvent, ModelInput, SnapshotView
 from detent.contracts.errors import DetentError, InvalidField, Overloaded
 from detent.contracts.market import Bar, Book, Quote
 from detent.contracts.reasons import Reason
@@ -15,6 +15,7 @@ from detent.core.features.engine import BarSource, EngineConfig
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.history import SymbolHistory
 from detent.core.features.model_input import NOTHING_SAID, build_model_input
+from detent.core.features.past_rows import PastRows, past_rows_of
 
 SYMBOLS_MAX = 10_000
 
@@ -39,7 +40,8 @@ class MarketState:
         }
         self._symbols: set[str] = set()
         self._touched: set[str] = set()
-        self._newest: dict[tuple[str, str], tuple[int, ModelInput | Reason]] = {}
+        self._newest: dict[tuple[str, str], tuple[int, FeatureRow]] = {}
+        self._past: dict[tuple[str, str], PastRows | None] = {}
 
     def take(self, event: MarketEvent) -> bool:
         """Take one item of market data into every engine that it concerns.
@@ -95,11 +97,6 @@ class MarketState:
         closes = [history.watermark_ts_ms for history in histories if history is not None]
         return min((close for close in closes if close > 0), default=0)
 
-    def late_quote_count(self) -> int:
-        """Count the quotes that came too late for an engine."""
-        engines = self._histories.values()
-        return sum(history.late_quote_count for held in engines for history in held.values())
-
     def model_input(
         self,
         feature_set: FeatureSet,
@@ -110,7 +107,32 @@ class MarketState:
         caller_values: Mapping[str, Decimal] = NOTHING_SAID,
         max_age_ms: int | None = None,
     ) -> ModelInput | Reason:
+        """Give what `feature_row` gives, without the row around it."""
+        row = self.feature_row(
+            feature_set,
+            symbol,
+            as_of_ts_ms=as_of_ts_ms,
+            view=view,
+            caller_values=caller_values,
+            max_age_ms=max_age_ms,
+        )
+        outcome = row.model_input or row.refusal
+        assert outcome is not None, "a row is valid by construction"
+        return outcome
+
+    def feature_row(
+        self,
+        feature_set: FeatureSet,
+        symbol: str,
+        *,
+        as_of_ts_ms: int,
+        view: SnapshotView,
+        caller_values: Mapping[str, Decimal] = NOTHING_SAID,
+        max_age_ms: int | None = None,
+    ) -> FeatureRow:
         """Give the model input of a symbol as of an instant, or say why there is none.
+
+        The row of a newest close is the same object each time, and so is written once.
 
         Args:
             feature_set: What the model is given.
@@ -123,20 +145,24 @@ class MarketState:
         """
         history = self._histories[feature_set.engine].get(symbol)
         if history is None:
-            return Reason.SYMBOL_UNKNOWN
-        outcome = self._ready_or_built(
-            feature_set,
-            history,
-            as_of_ts_ms=as_of_ts_ms,
-            view=view,
-            caller_values=caller_values,
-        )
-        if isinstance(outcome, Reason) or max_age_ms is None:
-            return outcome
+            return FeatureRow(symbol=symbol, refusal=Reason.SYMBOL_UNKNOWN)
+        ready = self._newest.get((feature_set.feature_version, symbol))
+        if view is SnapshotView.INPUT and ready is not None and ready[0] == as_of_ts_ms:
+            row = ready[1]
+        else:
+            row = self._built(
+                feature_set,
+                history,
+                as_of_ts_ms=as_of_ts_ms,
+                view=view,
+                caller_values=caller_values,
+            )
+        if row.refusal is not None or max_age_ms is None:
+            return row
         is_stale = _age_ms(history, as_of_ts_ms) > max_age_ms
-        return Reason.FEATURES_STALE if is_stale else outcome
+        return FeatureRow(symbol=symbol, refusal=Reason.FEATURES_STALE) if is_stale else row
 
-    def _ready_or_built(
+    def _built(
         self,
         feature_set: FeatureSet,
         history: SymbolHistory,
@@ -144,20 +170,20 @@ class MarketState:
         as_of_ts_ms: int,
         view: SnapshotView,
         caller_values: Mapping[str, Decimal],
-    ) -> ModelInput | Reason:
-        ready = self._newest.get((feature_set.feature_version, history.symbol))
-        if view is SnapshotView.INPUT and ready is not None and ready[0] == as_of_ts_ms:
-            return ready[1]
+    ) -> FeatureRow:
         if history.reach_ts_ms < as_of_ts_ms:
             is_warm = history.bar_count >= feature_set.warmup_bars_min
-            return Reason.FEATURES_STALE if is_warm else Reason.FEATURES_WARMING_UP
-        return build_model_input(
+            reason = Reason.FEATURES_STALE if is_warm else Reason.FEATURES_WARMING_UP
+            return FeatureRow(symbol=history.symbol, refusal=reason)
+        outcome = build_model_input(
             feature_set,
             history,
             as_of_ts_ms=as_of_ts_ms,
             view=view,
             caller_values=caller_values,
+            past=self._past_of(feature_set, history.symbol),
         )
+        return _row_of(history.symbol, outcome)
 
     def oldest_close_ms(
         self, feature_set: FeatureSet, symbol: str, *, as_of_ts_ms: int, bars: int
@@ -215,9 +241,25 @@ class MarketState:
         if ready is not None and ready[0] == close_ts_ms:
             return
         fresh = build_model_input(
-            feature_set, history, as_of_ts_ms=close_ts_ms, view=SnapshotView.INPUT
+            feature_set,
+            history,
+            as_of_ts_ms=close_ts_ms,
+            view=SnapshotView.INPUT,
+            past=self._past_of(feature_set, history.symbol),
         )
-        self._newest[key] = close_ts_ms, fresh
+        self._newest[key] = close_ts_ms, _row_of(history.symbol, fresh)
+
+    def _past_of(self, feature_set: FeatureSet, symbol: str) -> PastRows | None:
+        key = feature_set.feature_version, symbol
+        if key not in self._past:
+            self._past[key] = past_rows_of(feature_set)
+        return self._past[key]
+
+
+def _row_of(symbol: str, outcome: ModelInput | Reason) -> FeatureRow:
+    if isinstance(outcome, Reason):
+        return FeatureRow(symbol=symbol, refusal=outcome)
+    return FeatureRow(symbol=symbol, model_input=outcome)
 
 
 def _age_ms(history: SymbolHistory, as_of_ts_ms: int) -> int:

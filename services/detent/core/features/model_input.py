@@ -4,7 +4,6 @@
 of the input (D4), so that a record says what a model saw even when the model then failed.
 """
 
-import struct
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
@@ -17,6 +16,7 @@ from detent.contracts.snapshots import FeatureSnapshot, L2FeatureSnapshot
 from detent.core.features.book_values import is_stale
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.history import SymbolHistory
+from detent.core.features.past_rows import PastRows
 from detent.core.features.rows import RowReader
 from detent.core.features.snapshot import build_feature_snapshot
 
@@ -65,6 +65,7 @@ def build_model_input(
     as_of_ts_ms: int,
     view: SnapshotView,
     caller_values: Mapping[str, Decimal] = NOTHING_SAID,
+    past: PastRows | None = None,
 ) -> ModelInput | Reason:
     """Build the model input of one symbol as of an instant, or say why there is none.
 
@@ -76,6 +77,8 @@ def build_model_input(
         as_of_ts_ms: The instant, as a rule the close of a bar.
         view: Whether the snapshot comes along.
         caller_values: What the strategist said of the instant, by the name of the feature.
+        past: Rows that earlier readings of the same history left, and to which this one adds;
+            it changes what a reading costs and never what it gives.
 
     Returns:
         The input; `FEATURES_WARMING_UP` while too few bars have closed; `FEATURES_STALE` when
@@ -109,31 +112,36 @@ def build_model_input(
     except InvalidField:
         # Prices so far apart that an indicator leaves its range.
         return Reason.FEATURES_MISSING
-    values = _packed(RowReader(feature_set, window, snapshot, caller_values=caller_values).values())
+    if window.ordinal > history.ordinal:
+        # The newest bar is finished as of the instant only: a quote may still change it.
+        past = None
+    reader = RowReader(feature_set, window, snapshot, caller_values=caller_values, past=past)
+    values = reader.packed()
     if values is None:
         return Reason.FEATURES_MISSING
+    return _hashed(feature_set, snapshot, book, values=values, view=view)
+
+
+def _hashed(
+    feature_set: FeatureSet,
+    snapshot: FeatureSnapshot,
+    book: L2FeatureSnapshot | None,
+    *,
+    values: bytes,
+    view: SnapshotView,
+) -> ModelInput:
     hashes = tuple(snapshot_hash(used) for used in (snapshot, book) if used is not None)
     return ModelInput(
-        ts_ms=as_of_ts_ms,
+        ts_ms=snapshot.ts,
         values=values,
         snapshot_hashes=hashes,
         features_hash=features_hash(
             feature_set.feature_version,
-            symbol=history.symbol,
-            ts_ms=as_of_ts_ms,
+            symbol=snapshot.symbol,
+            ts_ms=snapshot.ts,
             snapshot_hashes=hashes,
             values=values,
         ),
         snapshot=snapshot if view is SnapshotView.FULL else None,
         l2_snapshot=book if view is SnapshotView.FULL else None,
     )
-
-
-def _packed(values: Sequence[float] | None) -> bytes | None:
-    """Give the input as little-endian float32, or None when a value cannot be had."""
-    if values is None:
-        return None
-    try:
-        return struct.pack(f"<{len(values)}f", *values)
-    except OverflowError:
-        return None

@@ -285,7 +285,7 @@ def _read_again(symbol: _Symbol, bar: int) -> NDArray[np.float32]:
     """Read one row as live serving reads it; NaN where it is refused."""
     feature_set = symbol.feature_set
     snapshot = _snapshot(symbol, bar)
-    values = None
+    packed = None
     if snapshot is not None:
         bars = tuple(symbol.bars[bar + 1 - _bars_read(feature_set) : bar + 1])
         nothing = (None,) * len(bars)
@@ -293,16 +293,17 @@ def _read_again(symbol: _Symbol, bar: int) -> NDArray[np.float32]:
             as_of_ts_ms=snapshot.ts,
             bars=bars,
             quotes=nothing,
+            ordinal=bar + 1,
             bar_count=snapshot.warmup_bars,
             quote=None,
             l2_snapshot=None,
             l2_snapshots=nothing,
             complete=True,
         )
-        values = RowReader(feature_set, window, snapshot, caller_values=NOTHING_SAID).values()
-    if values is None:
+        packed = RowReader(feature_set, window, snapshot, caller_values=NOTHING_SAID).packed()
+    if packed is None:
         return np.full(len(feature_set.input_names), np.nan, dtype="<f4")
-    return np.array(values).astype("<f4")
+    return np.frombuffer(packed, dtype="<f4")
 
 
 def _snapshot(symbol: _Symbol, bar: int) -> FeatureSnapshot | None:

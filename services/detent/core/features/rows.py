@@ -5,6 +5,8 @@ What is absent makes its row absent, and with it the input (D7).
 """
 
 import math
+import struct
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
@@ -16,6 +18,7 @@ from detent.core.features.feature_set import FeatureSet
 from detent.core.features.feature_spec import BOOK_TRANSFORMS, FeatureSpec, FeatureTransform
 from detent.core.features.feature_values import OF_ONE_ROW, feature_value
 from detent.core.features.history import HistoryWindow
+from detent.core.features.past_rows import PastRow, PastRows
 from detent.core.features.snapshot import build_feature_snapshot
 from detent.core.features.transforms.bar_values import OF_BAR, OF_BARS
 from detent.core.features.transforms.quote_values import OF_QUOTE
@@ -32,6 +35,7 @@ class RowReader:
         snapshot: FeatureSnapshot,
         *,
         caller_values: Mapping[str, Decimal],
+        past: PastRows | None = None,
     ) -> None:
         """Start at an instant.
 
@@ -40,6 +44,7 @@ class RowReader:
             window: What was known as of the instant.
             snapshot: Snapshot of the instant.
             caller_values: What the strategist said of the instant, by name.
+            past: Rows of this symbol and set that earlier readings left; None for none.
         """
         self._set = feature_set
         self._window = window
@@ -47,18 +52,21 @@ class RowReader:
         self._caller = caller_values
         self._newest = snapshot
         self._snapshots: dict[int, FeatureSnapshot | None] = {}
-        self._known: dict[tuple[str, int], float | None] = {}
+        self._known: defaultdict[int, dict[str, float | None]] = defaultdict(dict)
+        self._past = {} if past is None else past.as_of_bar(window.ordinal)
+        self._names_kept = frozenset() if past is None else past.names
+        # What is read between two bars is no bar's row; what is read at a close is.
+        self._back_kept = int(window.bars[-1].ts_ms != window.as_of_ts_ms)
 
-    def values(self) -> list[float] | None:
-        """Give all values of the input, oldest row first; None when one cannot be had."""
-        values = []
+    def packed(self) -> bytes | None:
+        """Give the input as little-endian float32, oldest row first; None if a value is absent."""
+        rows = []
         for back in range(self._set.window_rows - 1, -1, -1):
-            for spec in self._set.features:
-                value = _normalised(spec, self.value(spec, back))
-                if value is None:
-                    return None
-                values.append(value)
-        return values
+            row = self._packed(back)
+            if not row:
+                return None
+            rows.append(row)
+        return b"".join(rows)
 
     def value(self, spec: FeatureSpec, back: int) -> float | None:
         """Give a feature, before normalisation, as it stood some bars before the newest.
@@ -67,14 +75,46 @@ class RowReader:
             spec: Which feature.
             back: Bars before the newest; 0 is the instant itself.
         """
-        key = spec.name, back
-        if key not in self._known:
+        if spec.name in self._names_kept and back >= self._back_kept:
+            values = self._row(back).values
+        else:
+            values = self._known[back]
+        if spec.name not in values:
             try:
-                self._known[key] = self._computed(spec, back)
+                values[spec.name] = self._computed(spec, back)
             except (OverflowError, ValueError):
                 # A sum beyond what a float holds, or of infinities.
-                self._known[key] = None
-        return self._known[key]
+                values[spec.name] = None
+        return values[spec.name]
+
+    def _packed(self, back: int) -> bytes:
+        """Give one row; empty where a value cannot be had."""
+        if self._set.window_rows == 1 or back < self._back_kept:
+            # Read once, or of an instant between two bars.
+            return self._pack(back)
+        row = self._row(back)
+        if row.packed is None:
+            row.packed = self._pack(back)
+        return row.packed
+
+    def _pack(self, back: int) -> bytes:
+        values = []
+        for spec in self._set.features:
+            value = _normalised(spec, self.value(spec, back))
+            if value is None:
+                return b""
+            values.append(value)
+        try:
+            return struct.pack(f"<{len(values)}f", *values)
+        except OverflowError:
+            return b""
+
+    def _row(self, back: int) -> PastRow:
+        ordinal = self._window.ordinal - back
+        row = self._past.get(ordinal)
+        if row is None:
+            row = self._past[ordinal] = PastRow()
+        return row
 
     def _computed(self, spec: FeatureSpec, back: int) -> float | None:
         if back == 0 and spec.transform in OF_ONE_ROW:

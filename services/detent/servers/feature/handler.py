@@ -24,7 +24,7 @@ from detent.contracts.calls.feature import (
 )
 from detent.contracts.checks import check_hash64
 from detent.contracts.errors import BarFromFuture, BindingMismatch, DetentError, InvalidField
-from detent.contracts.reasons import ErrorReason, Reason
+from detent.contracts.reasons import ErrorReason
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.market_state import SYMBOLS_MAX, MarketState
 from detent.core.features.model_input import NOTHING_SAID
@@ -254,7 +254,7 @@ class FeatureHandler:
             refusal = self._shared.refusal(feature_set, symbol, query.as_of_ts_ms)
             if refusal is not None:
                 return FeatureRow(symbol=symbol, refusal=refusal)
-        outcome = self._state.model_input(
+        return self._state.feature_row(
             feature_set,
             symbol,
             as_of_ts_ms=query.as_of_ts_ms,
@@ -262,9 +262,6 @@ class FeatureHandler:
             caller_values=caller_values,
             max_age_ms=query.max_age_ms,
         )
-        if isinstance(outcome, Reason):
-            return FeatureRow(symbol=symbol, refusal=outcome)
-        return FeatureRow(symbol=symbol, model_input=outcome)
 
 
 def _said(

@@ -111,15 +111,6 @@ def test_watermark_is_that_of_the_slowest_engine() -> None:
     assert state.watermark_ts_ms(SYMBOL) == close_ms(0)
 
 
-def test_late_quotes_are_counted() -> None:
-    state = MarketState([MIDS])
-    state.take(MarketEvent(quote=quote(START_MS + 1)))
-    with pytest.raises(InvalidField, match="late"):
-        state.take(MarketEvent(quote=quote(START_MS)))
-
-    assert state.late_quote_count() == 1
-
-
 def test_newest_input_is_computed_once_however_often_it_is_read() -> None:
     """Two bindings with one feature set, and every decision on a bar, share one computation."""
     again = structs.replace(MINUTES)
