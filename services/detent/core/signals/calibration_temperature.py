@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from detent.contracts.calibration import TEMPERATURE_MAX, TEMPERATURE_MIN, TemperatureSpec
 from detent.contracts.errors import ArtifactInvalid
 from detent.contracts.reasons import Reason
-from detent.core.signals.calibration import PARAMETER_STEP, PROBABILITY_MIN, Floats
+from detent.core.signals.calibration import PARAMETER_STEP, Floats
 
 Classes = NDArray[np.int64]
+# The smallest normal float32: a class that a float32 softmax gives 0 is as unlikely as that.
+SHARE_MIN = 2.0**-126
 STEPS_MAX = 200
 # Of the inverse temperature, relative: the fit ends at the last bits of a float64.
 STEP_MIN = 1e-14
@@ -46,8 +48,7 @@ class Temperature(msgspec.Struct, frozen=True, kw_only=True):
             A distribution in the same order, the argmax where it was.
         """
         scores = [
-            self.inverse * math.log(max(probability, PROBABILITY_MIN))
-            for probability in probabilities
+            self.inverse * math.log(max(probability, SHARE_MIN)) for probability in probabilities
         ]
         largest = max(scores)
         weights = [math.exp(score - largest) for score in scores]
@@ -71,7 +72,7 @@ def fit_temperature(probabilities: Floats, classes: Classes) -> TemperatureSpec:
             or that it knows nothing about).
     """
     _check_rows(probabilities, classes)
-    logs = np.log(np.maximum(probabilities, PROBABILITY_MIN))
+    logs = np.log(np.maximum(probabilities, SHARE_MIN))
     logs -= logs.max(axis=1, keepdims=True)
     low, high = 1.0 / float(TEMPERATURE_MAX), 1.0 / float(TEMPERATURE_MIN)
     if _slope(logs, classes, low)[0] >= 0.0 or _slope(logs, classes, high)[0] <= 0.0:

@@ -8,11 +8,13 @@ import math
 from collections.abc import Sequence
 
 from detent.contracts.reasons import Reason
-from detent.core.signals.calibration import logit
 
 # Seed 004's clip: beyond it an outcome counts as certain, or as impossible.
 CERTAIN_MIN = 1.0 - 1e-6
 IMPOSSIBLE_MAX = 1e-6
+# What keeps the logit of 0 and of 1 finite.
+PROBABILITY_MIN = 2.0**-126
+PROBABILITY_MAX = 1.0 - 2.0**-53
 STEPS_MAX = 200
 # The shift is found to the last bits of a float64.
 SHIFT_STEP_MIN = 1e-15
@@ -34,7 +36,7 @@ def couple_odds_ratio(probabilities: Sequence[float]) -> tuple[float, ...] | Rea
     possible = sum(probability > IMPOSSIBLE_MAX for probability in probabilities)
     if certain > 1 or possible == 0:
         return Reason.BRACKETS_CONTRADICT
-    logits = [logit(probability) for probability in probabilities]
+    logits = [_logit(probability) for probability in probabilities]
     shift = _shift(logits)
     shifted = [_sigmoid(value - shift) for value in logits]
     total = math.fsum(shifted)
@@ -63,6 +65,11 @@ def _shift(logits: Sequence[float]) -> float:
             return moved
         shift = moved
     return shift
+
+
+def _logit(probability: float) -> float:
+    clipped = min(max(probability, PROBABILITY_MIN), PROBABILITY_MAX)
+    return math.log(clipped) - math.log1p(-clipped)
 
 
 def _sigmoid(value: float) -> float:
