@@ -94,11 +94,22 @@ def graph_of(
         weights.append(numpy_helper.from_array(np.array([-1, width], np.int64), "flat_shape"))
         nodes.append(helper.make_node("Reshape", ["input", "flat_shape"], ["flat"]))
         flat = "flat"
+    nodes.append(helper.make_node("Mul", [flat, flat], ["squares"]))
+    for name, value in (("start", 0), ("axis", 1)):
+        weights.append(numpy_helper.from_array(np.array([value], np.int64), name))
+    weights.append(numpy_helper.from_array(np.array([0.0], np.float32), "nothing"))
 
     def linear(name: str, columns: int) -> str:
         matrix = chance.normal(0.0, 0.05, (width, columns)).astype(np.float32)
         weights.append(numpy_helper.from_array(matrix, f"w_{name}"))
-        nodes.append(helper.make_node("MatMul", [flat, f"w_{name}"], [f"z_{name}"]))
+        nodes.append(helper.make_node("MatMul", [flat, f"w_{name}"], [f"m_{name}"]))
+        # Nothing for an ordinary input; not a number in the column whose input overflows.
+        ends = numpy_helper.from_array(np.array([columns], np.int64), f"end_{name}")
+        weights.append(ends)
+        cut = ["squares", "start", f"end_{name}", "axis"]
+        nodes.append(helper.make_node("Slice", cut, [f"s_{name}"]))
+        nodes.append(helper.make_node("Mul", [f"s_{name}", "nothing"], [f"n_{name}"]))
+        nodes.append(helper.make_node("Add", [f"m_{name}", f"n_{name}"], [f"z_{name}"]))
         outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", columns]))
         return f"z_{name}"
 
@@ -191,10 +202,11 @@ def head_artifact(head: Head, fallback: RegimeFallback | None = None) -> Artifac
     return read_artifact(write_head_artifact(Path(tempfile.mkdtemp()), head, fallback=fallback))
 
 
-def poisoned(row: ModelInput, *, symbol: str) -> ModelInput:
-    """Give a sound input on which every graph here overflows, and so answers no number."""
-    values = np.full(len(row.values) // 4, 3e38, dtype="<f4").tobytes()
-    return hashed(structs.replace(row, values=values), symbol=symbol)
+def poisoned(row: ModelInput, *, symbol: str, columns: slice = slice(None)) -> ModelInput:
+    """Give a sound input on which every graph here answers no number in some columns."""
+    values = np.frombuffer(row.values, "<f4").copy()
+    values[columns] = 1e20
+    return hashed(structs.replace(row, values=values.tobytes()), symbol=symbol)
 
 
 def hashed(row: ModelInput, *, symbol: str) -> ModelInput:
