@@ -66,7 +66,9 @@ def answers_of(
             head=binding.head,
         )
         if isinstance(answer, Reason):
-            answers.append(_local(binding, asked, last, reason=answer))
+            # The service's own reason says more than that its row does not fit.
+            reason = given.fallback_reason or answer
+            answers.append(_local(binding, asked, last, reason=reason))
             continue
         if given.fallback_reason is None:
             last.remember(asked.symbol, ts_ms, answer)
