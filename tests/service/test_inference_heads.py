@@ -183,6 +183,7 @@ async def test_a_graph_that_takes_a_window_is_given_one(tmp_path: Path) -> None:
     assert found == [row.answer for row in expected]
 
 
+@pytest.mark.proves("R148")
 @pytest.mark.parametrize(
     "change",
     [

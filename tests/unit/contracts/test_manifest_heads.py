@@ -53,7 +53,6 @@ def test_what_came_later_is_left_out_of_the_text_where_it_is_absent() -> None:
         assert caught.value.field == name
 
 
-@pytest.mark.proves("R329")
 @pytest.mark.parametrize("head", Head)
 def test_a_manifest_of_any_head_survives_its_text(head: Head) -> None:
     manifest = manifest_of_head(
@@ -127,7 +126,6 @@ def test_a_window_of_another_size_is_refused(shape: tuple[int, ...]) -> None:
     assert caught.value.field == "input_shape"
 
 
-@pytest.mark.proves("R329")
 @pytest.mark.parametrize(
     ("name", "value"),
     [

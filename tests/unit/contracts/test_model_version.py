@@ -59,7 +59,7 @@ def test_every_field_is_judged() -> None:
     assert judge_change(regime, halting).step is VersionStep.MAJOR
 
 
-@pytest.mark.proves("R57", "R58")
+@pytest.mark.proves("R58")
 @pytest.mark.parametrize(
     ("changes", "version", "fits"),
     [
