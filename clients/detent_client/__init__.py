@@ -5,11 +5,13 @@
         decision = await client.decide(opened, ts_ms=ts_ms, row=row)
 
 When no service answers in time, `decide` answers by itself: it holds or reduces, journals
-that answer, and reports it once a service is back.
+that answer, and reports it once a service is back. `infer_signals` asks for the heads that
+advise the strategist itself; for the regime and toxicity it always has an answer, too.
 """
 
 from detent_client.binding_file import read_binding
 from detent_client.client import DetentClient, OpenedPlan
 from detent_client.options import ClientOptions
+from detent_client.signal_answer import SignalAnswer
 
-__all__ = ["ClientOptions", "DetentClient", "OpenedPlan", "read_binding"]
+__all__ = ["ClientOptions", "DetentClient", "OpenedPlan", "SignalAnswer", "read_binding"]

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -12,11 +13,16 @@ import msgspec
 from opentelemetry.context import Context
 from opentelemetry.trace import Tracer
 
-from detent.contracts.binding import ModelBinding
+from detent.contracts.binding import ModelBinding, SignalSource
 from detent.contracts.calls.feature import (
     IngestMarketDataRequest,
     IngestMarketDataResponse,
     MarketEvent,
+)
+from detent.contracts.calls.inference import (
+    InferenceRow,
+    InferSignalsRequest,
+    InferSignalsResponse,
 )
 from detent.contracts.calls.ledger import (
     GetDecisionRequest,
@@ -50,10 +56,14 @@ from detent.contracts.errors import (
     InvalidField,
     InvalidResponse,
     LedgerUnavailable,
+    ModelNotReady,
     Overloaded,
     ServiceUnavailable,
+    SignalFailed,
 )
 from detent.contracts.plan import Plan
+from detent.contracts.reasons import Reason
+from detent.core.signals.regime_fallback import LastRegimes, ends_the_call
 from detent.rpc.channel import RemoteService, open_channel
 from detent.rpc.tracing import no_tracer, span
 from detent_client.batches import iter_requests
@@ -62,6 +72,7 @@ from detent_client.journal import Journal, JournalEntry
 from detent_client.local_answer import answer_locally
 from detent_client.options import ClientOptions
 from detent_client.refusals import raise_refusal
+from detent_client.signal_answer import SignalAnswer, answers_of, local_answers
 
 T = TypeVar("T")
 
@@ -77,6 +88,7 @@ UNANSWERED = (
 # The one class of failure after which the same call may be made again at once.
 RETRIED = (ServiceUnavailable, LedgerUnavailable)
 REPORT_ROWS_MAX = 1_000
+BINDINGS_MAX = 16
 
 
 class OpenedPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,11 +118,11 @@ class DetentClient:
         self._clock = clock
         self._journal = Journal(options.journal_file)
         # One per process: a feature service that is gone must not keep bars from policy.
-        self._policy_breaker, self._feature_breaker = (
+        self._policy_breaker, self._feature_breaker, self._inference_breaker = (
             CircuitBreaker(
                 failures_max=options.breaker_failures, open_s=options.breaker_open_s, clock=clock
             )
-            for _ in range(2)
+            for _ in range(3)
         )
         self._channels: list[grpc.aio.Channel] = [open_channel(options.policy_target)]
         self._policy = RemoteService(self._channels[0], "PolicyService", self._tracer)
@@ -119,6 +131,12 @@ class DetentClient:
         if options.feature_target is not None:
             self._channels.append(open_channel(options.feature_target))
             self._features = RemoteService(self._channels[1], "FeatureService", self._tracer)
+        self._inference: RemoteService | None = None
+        if options.inference_target is not None:
+            self._channels.append(open_channel(options.inference_target))
+            self._inference = RemoteService(self._channels[-1], "InferenceService", self._tracer)
+        # Per binding, the newest first: a fallback never crosses from one model to another.
+        self._last_regimes: OrderedDict[str, LastRegimes] = OrderedDict()
         self._report: asyncio.Task[int] | None = None
 
     async def __aenter__(self) -> Self:
@@ -314,6 +332,65 @@ class DetentClient:
             )
 
         return await self._attempts("ingest", attempt, deadline_s, self._feature_breaker)
+
+    # Signals
+
+    async def infer_signals(
+        self,
+        binding: ModelBinding,
+        rows: Sequence[InferenceRow],
+        *,
+        deadline_s: float | None = None,
+    ) -> tuple[SignalAnswer, ...]:
+        """Ask for the signals of a head that advises the strategist, in the order of the rows.
+
+        Always answers for the regime and toxicity heads, within the deadline: when no service
+        does, with the fallback that the binding names. The other heads then have no answer
+        but a reason.
+
+        Raises:
+            InvalidField: The client was not told where the inference service is, or the
+                binding is the proxy's.
+            BindingMismatch: The service serves another artifact.
+            DetentError: The question itself is at fault; or the regime's binding says that
+                a missing answer ends the call.
+        """
+        inference = self._inference
+        if inference is None:
+            raise InvalidField("inference_target", None, "the address of the inference service")
+        if binding.signal_source is not SignalSource.MODEL:
+            raise InvalidField("signal_source", binding.signal_source, "model")
+        last = self._regimes_of(binding.binding_hash)
+        request = InferSignalsRequest(binding_hash=binding.binding_hash, rows=tuple(rows))
+
+        async def attempt(timeout_s: float, trace: Context) -> InferSignalsResponse:
+            return await inference.call(
+                request, InferSignalsResponse, timeout_s=timeout_s, trace=trace
+            )
+
+        try:
+            response = await self._attempts(
+                "InferSignals", attempt, deadline_s, self._inference_breaker
+            )
+            answers = answers_of(binding, rows, response, last)
+        except (*UNANSWERED, ModelNotReady) as error:
+            if ends_the_call(binding):
+                raise
+            reason = Reason.CLIENT_NO_SERVICE
+            if isinstance(error, ModelNotReady):
+                reason = error.gate_reason
+            return local_answers(binding, rows, last, reason=reason)
+        for answer in answers:
+            if answer.reason is not None and ends_the_call(binding):
+                raise SignalFailed(answer.symbol, gate_reason=answer.reason)
+        return answers
+
+    def _regimes_of(self, binding_hash: str) -> LastRegimes:
+        last = self._last_regimes.setdefault(binding_hash, LastRegimes())
+        self._last_regimes.move_to_end(binding_hash)
+        if len(self._last_regimes) > BINDINGS_MAX:
+            self._last_regimes.popitem(last=False)
+        return last
 
     # Ledger
 

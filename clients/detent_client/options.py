@@ -11,6 +11,8 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         policy_target: Address of the policy service.
         feature_target: Address of the feature service; None when another feed serves it.
+        inference_target: Address of the inference service, for the heads that advise the
+            strategist itself; None when it asks for none.
         journal_file: Where answers of the client's own are kept until they are reported.
         deadline_s: Time for one call, all its attempts included.
         attempts_max: Attempts of an idempotent call while the service is unavailable.
@@ -22,6 +24,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     journal_file: Path
     policy_target: str = "127.0.0.1:7303"
     feature_target: str | None = None
+    inference_target: str | None = None
     deadline_s: float = 1.0
     attempts_max: int = 5
     backoff_s: float = 0.05

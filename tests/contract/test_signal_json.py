@@ -16,9 +16,14 @@ from detent.contracts.reasons import Reason
 from detent.contracts.signals import (
     BracketProbability,
     BracketsSignal,
+    DirectionSignal,
+    FillSignal,
+    HeadSignal,
     MlSignalSnapshot,
     Regime,
     RegimeSignal,
+    ToxicitySignal,
+    by_head,
     most_probable,
 )
 from detent.core.signals.quantise import shares_bps
@@ -173,3 +178,91 @@ def test_a_bracket_group_is_coupled_whole_or_not_at_all() -> None:
     for unified in ((4_000, None), (4_000, 6_001), (10_001, 0)):
         with pytest.raises(InvalidField):
             group(*unified)
+
+
+COMMON = {
+    "ts": 1_700_002_800_000,
+    "symbol": "BTCUSDT",
+    "model_version": "v2.1.0",
+    "model_hash": "0123456789abcdef",
+    "top_features": [],
+    "top_feature_weights_x1000": [],
+    "inference_latency_us": 730,
+    "features_hash": "fedcba9876543210",
+}
+# The documented form of each head but the regime's, whose form is the seed's own.
+DOCUMENTED: list[tuple[HeadSignal, dict[str, Any]]] = [
+    (
+        DirectionSignal(p_hat_raw_bps=6_100, p_hat_bps=5_500),
+        {"p_hat_raw_bps": 6_100, "p_hat_bps": 5_500},
+    ),
+    (
+        ToxicitySignal(
+            toxicity_low_prob_bps=7_000,
+            toxicity_mid_prob_bps=2_000,
+            toxicity_high_prob_bps=1_000,
+            predicted_toxicity=Regime.LOW,
+            next_regime=Regime.HIGH,
+        ),
+        {
+            "toxicity_low_prob_bps": 7_000,
+            "toxicity_mid_prob_bps": 2_000,
+            "toxicity_high_prob_bps": 1_000,
+            "predicted_toxicity": "LOW",
+            "next_regime": "HIGH",
+        },
+    ),
+    (FillSignal(p_fill_bps=6_500), {"p_fill_bps": 6_500}),
+    (
+        BracketsSignal(
+            brackets=(
+                BracketProbability(bracket_key="less_70", p_hat_bps=4_000, p_unified_bps=4_500),
+                BracketProbability(bracket_key="greater_70", p_hat_bps=5_000, p_unified_bps=5_500),
+            )
+        ),
+        {
+            "brackets": [
+                {"bracket_key": "less_70", "p_hat_bps": 4_000, "p_unified_bps": 4_500},
+                {"bracket_key": "greater_70", "p_hat_bps": 5_000, "p_unified_bps": 5_500},
+            ],
+            "coupling_refusal": None,
+        },
+    ),
+    (
+        BracketsSignal(
+            brackets=(
+                BracketProbability(bracket_key="less_70", p_hat_bps=4_000, p_unified_bps=None),
+            ),
+            coupling_refusal=Reason.BRACKETS_INCOMPLETE,
+        ),
+        {
+            "brackets": [{"bracket_key": "less_70", "p_hat_bps": 4_000, "p_unified_bps": None}],
+            "coupling_refusal": "BRACKETS_INCOMPLETE",
+        },
+    ),
+]
+
+
+@pytest.mark.proves("R20", "R30")
+@pytest.mark.parametrize(("answer", "own"), DOCUMENTED)
+def test_each_head_lies_flat_beside_the_common_fields(
+    answer: HeadSignal, own: dict[str, Any]
+) -> None:
+    signal = MlSignalSnapshot(
+        **COMMON | {"top_features": (), "top_feature_weights_x1000": ()} | by_head(answer)
+    )
+
+    assert to_json(signal) == COMMON | own
+    assert from_json(MlSignalSnapshot, COMMON | own) == signal
+    assert signal.answer == answer
+
+
+def test_a_coupled_group_gives_no_reason_against_it_and_is_more_than_one() -> None:
+    whole = BracketProbability(bracket_key="less_70", p_hat_bps=4_000, p_unified_bps=10_000)
+    other = structs.replace(whole, bracket_key="greater_70", p_unified_bps=0)
+
+    assert BracketsSignal(brackets=(whole, other)).coupling_refusal is None
+    with pytest.raises(InvalidField, match="p_unified_bps"):
+        BracketsSignal(brackets=(whole,))
+    with pytest.raises(InvalidField, match="coupling_refusal"):
+        BracketsSignal(brackets=(whole, other), coupling_refusal=Reason.BRACKETS_INCOMPLETE)

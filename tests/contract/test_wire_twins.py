@@ -1,6 +1,7 @@
 """Holds every domain type to its protobuf twin: the same names, the same kinds."""
 
 import importlib
+import re
 import typing
 from decimal import Decimal
 from enum import StrEnum
@@ -128,12 +129,37 @@ def test_the_book_snapshot_has_the_seeds_fourteen_names_in_json() -> None:
     assert own == {f.name: f.json_name for f in fields if "top_n" in f.name}
 
 
-@pytest.mark.proves("R20")
-def test_the_signal_has_no_field_for_side_or_timing() -> None:
-    heads = ("MlSignalSnapshot", *(f"{head}Signal" for head in ("Direction", "Regime", "Fill")))
-    names = {field.name for head in heads for field in messages()[head].fields}
+# Words that a field for side, price or timing would have in its name.
+SIDE_OR_TIMING = re.compile(
+    r"(^|_)(side|sides|buy|sell|long|short|order|orders|entry|exit|action|position|weight|size|"
+    r"qty|quantity|price|when|delay|expiry|valid|until|urgency|timing|trigger)(_|$)"
+)
+# The heaviest features have weights: of features, in the explanation.
+EXPLAINED = {"top_feature_weights_x1000"}
 
-    assert not {name for name in names if "side" in name or "order" in name or "entry" in name}
+
+def signal_fields(descriptor: Any) -> set[str]:
+    """List the fields of a message and of every message inside it."""
+    inside = [field.message_type for field in descriptor.fields if field.message_type is not None]
+    names = {field.name for field in descriptor.fields}
+    return names.union(*(signal_fields(message) for message in inside))
+
+
+@pytest.mark.proves("R20", "R252")
+def test_no_head_has_a_field_for_side_or_timing() -> None:
+    signal = messages()["MlSignalSnapshot"]
+    heads = {field.name for field in signal.oneofs_by_name["answer"].fields}
+    names = signal_fields(signal) - EXPLAINED
+
+    assert heads == {"direction", "regime", "toxicity", "fill", "brackets"}
+    assert {"p_fill_bps", "p_unified_bps", "next_regime", "predicted_regime"} <= names
+    assert not {name for name in names if SIDE_OR_TIMING.search(name)}
+
+
+@pytest.mark.parametrize("message", ["Plan", "DecisionRow", "Decision", "ExitIntent"])
+def test_the_search_for_side_and_timing_finds_them_where_they_are(message: str) -> None:
+    """The control: what is about trading has such fields."""
+    assert {name for name in signal_fields(messages()[message]) if SIDE_OR_TIMING.search(name)}
 
 
 @pytest.mark.proves("R319")

@@ -9,18 +9,26 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tests.builders import (
-    HOUR_MS,
-    START_MS,
-    model_binding,
-    plan_of,
-    record_of,
-    row_of,
-)
+from msgspec import structs
+from tests.builders import HOUR_MS, START_MS, model_binding, plan_of, record_of, row_of
 from tests.unit.core.features.book_scenarios import WALL_BID
 
-from detent.contracts.binding import PROXY_BINDING, Head, ModelBinding, TrainingWindow
-from detent.contracts.calibration import CalibrationMethod
+from detent.contracts.binding import (
+    PROXY_BINDING,
+    FallbackMode,
+    Head,
+    ModelBinding,
+    RegimeFallback,
+    TrainingWindow,
+)
+from detent.contracts.calibration import (
+    BracketPlatt,
+    BracketsSpec,
+    Calibration,
+    CalibrationMethod,
+    CalibrationSpec,
+    TemperatureSpec,
+)
 from detent.contracts.caller_feature import CallerFeature
 from detent.contracts.canonical import canonical_bytes, sha256_hex
 from detent.contracts.decision import DecisionRecord
@@ -29,6 +37,8 @@ from detent.contracts.manifest import (
     LISTED_FILES,
     OUTPUT_CLASSES,
     SCHEMA_VERSION,
+    SPACING_CLASSES,
+    GraphOutput,
     Manifest,
     ManifestFile,
     Metric,
@@ -92,6 +102,23 @@ NORMALISED_WINDOW = FeatureSet(
 )
 
 
+FALLBACK = RegimeFallback(mode=FallbackMode.PREVIOUS, max_age_ms=4 * HOUR_MS)
+
+CALIBRATIONS: dict[str, Calibration] = {
+    "platt": CalibrationSpec(
+        method=CalibrationMethod.PLATT, a=Decimal("-0.5"), b=Decimal("0.0625")
+    ),
+    "temperature": TemperatureSpec(temperature=Decimal("1.50")),
+    "brackets": BracketsSpec(
+        brackets=(
+            BracketPlatt(bracket_key="less_70", a=Decimal("-0.9"), b=Decimal("0.05")),
+            BracketPlatt(bracket_key="greater_70", a=Decimal(-1), b=Decimal(0)),
+        ),
+        temperature=Decimal("1.2"),
+    ),
+}
+
+
 def manifest() -> Manifest:
     """Give the manifest of no real artifact, every field filled in."""
     feature_set = direction_bars_v1(HOUR_MS)
@@ -134,6 +161,23 @@ def manifest() -> Manifest:
     )
 
 
+def regime_manifest() -> Manifest:
+    """Give the manifest of a regime artifact, with every field that may be left out."""
+    return structs.replace(
+        manifest(),
+        model_name="regime_test",
+        head=Head.REGIME,
+        output_classes=OUTPUT_CLASSES[Head.REGIME],
+        calibration_method=CalibrationMethod.TEMPERATURE,
+        input_shape=(1, len(manifest().input_features)),
+        further_outputs=(GraphOutput(name="spacing_multiplier", classes=SPACING_CLASSES),),
+        fallback=FALLBACK,
+        git_sha="0123456789" * 4,
+        dataset_id="bars-2024",
+        notes="the first of its kind",
+    )
+
+
 def vectors() -> list[dict[str, Any]]:
     """Give every published vector."""
     return [
@@ -141,7 +185,7 @@ def vectors() -> list[dict[str, Any]]:
         _features(),
         _feature_version("feature_version", direction_bars_v1(HOUR_MS)),
         _feature_version("feature_version, version 2", NORMALISED_WINDOW),
-        _manifest(),
+        _manifest("model_version_hash", manifest()),
         _vector("proxy_version", ProxyConfig.SCHEMA, PROXY_DEFAULT),
         _vector("binding_hash, proxy", ModelBinding.SCHEMA, PROXY_BINDING),
         _vector("binding_hash, model", ModelBinding.SCHEMA, model_binding()),
@@ -163,6 +207,16 @@ def vectors() -> list[dict[str, Any]]:
             "plan, with a greatest age",
             Plan.SCHEMA,
             plan_of("plan", max_feature_age_ms=0),
+        ),
+        _manifest("model_version_hash, regime", regime_manifest()),
+        _vector(
+            "binding_hash, regime with a fallback",
+            ModelBinding.SCHEMA,
+            model_binding(head=Head.REGIME, regime_fallback=FALLBACK),
+        ),
+        *(
+            _vector(f"calibration_version, {name}", spec.SCHEMA, spec)
+            for name, spec in CALIBRATIONS.items()
         ),
     ]
 
@@ -190,15 +244,15 @@ def _feature_version(name: str, feature_set: FeatureSet) -> dict[str, Any]:
     }
 
 
-def _manifest() -> dict[str, Any]:
-    canonical = manifest_bytes(manifest())
+def _manifest(name: str, value: Manifest) -> dict[str, Any]:
+    canonical = manifest_bytes(value)
     fields = json.loads(canonical)
     return {
-        "name": "model_version_hash",
+        "name": name,
         "schema": fields.pop("schema"),
         "fields": fields,
         "canonical": canonical.decode("ascii"),
-        "sha256": manifest().model_version_hash,
+        "sha256": value.model_version_hash,
     }
 
 

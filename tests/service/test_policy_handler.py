@@ -13,13 +13,14 @@ from tests.builders import (
     SYMBOL,
     call_of,
     emergency,
+    model_binding,
     plan_of,
     row_of,
 )
 from tests.fakes import PolicyHost, model_input_of, raises
 from tests.strategist import ledger_rows, noted, recorded
 
-from detent.contracts.binding import PROXY_BINDING, ModelBinding
+from detent.contracts.binding import PROXY_BINDING, Head, ModelBinding
 from detent.contracts.calls.policy import (
     ClosePlanRequest,
     DecideTargetWeightsRequest,
@@ -33,6 +34,7 @@ from detent.contracts.errors import (
     BarFromFuture,
     BindingMismatch,
     DeadlineExceeded,
+    InvalidField,
     LedgerUnavailable,
     PlanClosed,
     PlanConflict,
@@ -402,6 +404,27 @@ async def test_a_close_that_could_not_be_kept_did_not_happen(opened: PolicyHost)
     await close_plan(opened)
     with pytest.raises(PlanClosed):
         await ask(opened, bar=1)
+
+
+@pytest.mark.proves("R252")
+@pytest.mark.parametrize("head", Head)
+async def test_only_a_direction_scales_a_plan(head: Head, tmp_path: Path) -> None:
+    """The others advise; the service holds their artifacts and opens no plan on them."""
+    binding = model_binding(head=head)
+    async with PolicyHost(tmp_path / "ledger.sqlite", binding) as host:
+        if head is Head.DIRECTION:
+            await open_plan(host, PLAN, binding)
+            return
+        with pytest.raises(InvalidField) as refused:
+            await open_plan(host, PLAN, binding)
+        with pytest.raises(PlanNotFound):
+            await host.handler.get_plan(GetPlanRequest(plan_id=PLAN.plan_id), call_of())
+
+    assert refused.value.metadata == {
+        "field": "model_binding.head",
+        "found": str(head),
+        "expected": "direction",
+    }
 
 
 async def test_a_book_has_one_open_plan_per_symbol(opened: PolicyHost) -> None:

@@ -1,7 +1,9 @@
 """Check a model's answer again where it is about to be used."""
 
+from detent.contracts.binding import Head
 from detent.contracts.calls.inference import InferSignalsResponse, SignalRow
 from detent.contracts.reasons import Reason
+from detent.contracts.signals import DirectionSignal, HeadSignal, by_head
 from detent.core.signals.choice import ModelOutcome, refused
 
 
@@ -28,13 +30,18 @@ def gate_response(
     return None
 
 
-def gate_row(row: SignalRow, *, symbol: str, ts_ms: int, features_hash: str) -> ModelOutcome:
+def gate_signal(
+    row: SignalRow, *, symbol: str, ts_ms: int, features_hash: str, head: Head
+) -> HeadSignal | Reason:
     """Refuse a signal that answers another question than the one asked.
 
     Ranges and sums need no second look here: the domain types refused them on arrival.
+
+    Returns:
+        The answer of the head, or the reason why there is none.
     """
     if row.refusal is not None:
-        return refused(row.refusal, features_hash)
+        return row.refusal
     signal = row.signal
     mine = (
         signal is not None
@@ -44,10 +51,25 @@ def gate_row(row: SignalRow, *, symbol: str, ts_ms: int, features_hash: str) -> 
         and row.features_hash == features_hash
         and signal.features_hash == features_hash[:16]
     )
-    if not mine or signal is None or signal.direction is None:
-        return refused(Reason.OUTPUT_INVALID, features_hash)
+    if not mine or signal is None or head not in by_head(signal.answer):
+        return Reason.OUTPUT_INVALID
+    return signal.answer
+
+
+def gate_row(row: SignalRow, *, symbol: str, ts_ms: int, features_hash: str) -> ModelOutcome:
+    """Give what the direction head's answer is worth to a decision; see `gate_signal`.
+
+    A fallback is none: what stands in for a direction is the proxy.
+    """
+    answer = gate_signal(
+        row, symbol=symbol, ts_ms=ts_ms, features_hash=features_hash, head=Head.DIRECTION
+    )
+    if isinstance(answer, Reason):
+        return refused(answer, features_hash)
+    if not isinstance(answer, DirectionSignal) or row.fallback_reason is not None:
+        return refused(row.fallback_reason or Reason.OUTPUT_INVALID, features_hash)
     return ModelOutcome(
         features_hash=features_hash,
-        p_hat_raw_bps=signal.direction.p_hat_raw_bps,
-        p_hat_bps=signal.direction.p_hat_bps,
+        p_hat_raw_bps=answer.p_hat_raw_bps,
+        p_hat_bps=answer.p_hat_bps,
     )

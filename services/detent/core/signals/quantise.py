@@ -5,7 +5,6 @@ Source: decision D6; rounding each share by itself would give 9999 for three thi
 
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 
 from detent.contracts.reasons import Reason
 from detent.contracts.units import BPS_ONE
@@ -13,6 +12,14 @@ from detent.contracts.units import BPS_ONE
 # A float32 softmax is off by a few units of its last place; a model that is off by a basis
 # point does not answer a distribution.
 SUM_TOLERANCE = 1e-4
+
+
+def is_distribution(probabilities: Sequence[float]) -> bool:
+    """Say whether these are probabilities that sum to 1 but for rounding."""
+    # Written so that a NaN, which is on no side of anything, is refused too.
+    if not all(0.0 <= probability <= 1.0 for probability in probabilities):
+        return False
+    return abs(math.fsum(probabilities) - 1.0) <= SUM_TOLERANCE
 
 
 def shares_bps(probabilities: Sequence[float]) -> tuple[int, ...] | Reason:
@@ -29,18 +36,19 @@ def shares_bps(probabilities: Sequence[float]) -> tuple[int, ...] | Reason:
         goes to the largest remainders, on ties to the first class. Or the reason why the
         input is no distribution.
     """
-    # Written so that a NaN, which is on no side of anything, is refused too.
-    if not all(0.0 <= probability <= 1.0 for probability in probabilities):
+    if not is_distribution(probabilities):
         return Reason.OUTPUT_INVALID
-    if not abs(math.fsum(probabilities) - 1.0) <= SUM_TOLERANCE:
-        return Reason.OUTPUT_INVALID
-    exact = [Fraction(probability) for probability in probabilities]
+    # A float is an integer over a power of two, so over the largest of those powers each
+    # share is an integer: nothing is rounded, and no fraction is ever reduced.
+    ratios = [float(probability).as_integer_ratio() for probability in probabilities]
+    scale = max(denominator for _, denominator in ratios)
+    exact = [numerator * (scale // denominator) for numerator, denominator in ratios]
     total = sum(exact)
-    quotas = [share * BPS_ONE / total for share in exact]
-    floors = [math.floor(quota) for quota in quotas]
-    remainders = [quota - floor for quota, floor in zip(quotas, floors, strict=True)]
+    quotas = [divmod(share * BPS_ONE, total) for share in exact]
+    floors = [floor for floor, _ in quotas]
+    remainders = [remainder for _, remainder in quotas]
     left_over = BPS_ONE - sum(floors)
     # Sorting is stable, so equal remainders stay in declared order.
-    by_remainder = sorted(range(len(quotas)), key=lambda index: -remainders[index])
+    by_remainder = sorted(range(len(floors)), key=lambda index: -remainders[index])
     raised = set(by_remainder[:left_over])
     return tuple(floor + (index in raised) for index, floor in enumerate(floors))

@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from detent.adapters.onnx_session import Serving
 from detent.contracts import events
+from detent.contracts.binding import ModelBinding
 from detent.contracts.calls.inference import (
     DescribeArtifactRequest,
     DescribeArtifactResponse,
@@ -28,11 +30,13 @@ from detent.contracts.errors import (
     BindingMismatch,
     InternalError,
     ModelNotReady,
+    SignalFailed,
 )
 from detent.contracts.manifest import manifest_bytes
 from detent.contracts.reasons import Reason
-from detent.contracts.signals import DirectionSignal, MlSignalSnapshot
+from detent.contracts.signals import HeadSignal, MlSignalSnapshot, by_head
 from detent.core.features.model_input import features_hash
+from detent.core.signals.regime_fallback import LastRegimes, ends_the_call, fallback_signal
 from detent.rpc.call import Call
 
 # Runs that wait for the one session; more than this and they would all be late.
@@ -48,7 +52,7 @@ FAILURES = frozenset(
         Reason.CALIBRATION_FAILED,
     }
 )
-Answers = list[DirectionSignal | Reason]
+Answers = list[HeadSignal | Reason]
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +90,7 @@ class InferenceHandler:
         # one thread, so that runs follow one another.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onnx")
         self._waiting = 0
+        self._last = LastRegimes()
 
     def close(self) -> None:
         """Let go of the session's thread; nothing can be asked afterwards."""
@@ -101,6 +106,7 @@ class InferenceHandler:
             BindingMismatch: The binding is not the one served.
             ModelNotReady: No artifact is served.
             DeadlineExceeded: Too little of the caller's deadline is left.
+            SignalFailed: A row has no answer, and the binding says that this ends the call.
         """
         serving = self._bound(query.binding_hash)
         manifest = serving.artifact.manifest
@@ -112,13 +118,19 @@ class InferenceHandler:
         values = [query.rows[index].model_input.values for index in good]
         run = await self._run(serving, values, budget_s=budget_s)
         answers = iter(run.answers)
-        rows = tuple(
-            _signal_row(
-                serving, row, hashes[index], refusals[index] or next(answers), run.latency_us
-            )
-            for index, row in enumerate(query.rows)
+        rows = self._fall_back(
+            serving,
+            query.rows,
+            [
+                _signal_row(
+                    serving, row, hashes[index], refusals[index] or next(answers), run.latency_us
+                )
+                for index, row in enumerate(query.rows)
+            ],
         )
+        # What failed is in the log before anyone is told, whatever the binding says (D12).
         _log_run(serving, query, rows, run)
+        _end_if_bound(serving.artifact.pinned.binding, rows)
         return InferSignalsResponse(
             binding_hash=query.binding_hash,
             model_version_hash=manifest.model_version_hash,
@@ -160,6 +172,29 @@ class InferenceHandler:
             raise BindingMismatch(binding_hash, serving.artifact.pinned.binding_hash)
         return serving
 
+    def _fall_back(
+        self, serving: Serving, asked: Sequence[InferenceRow], rows: Sequence[SignalRow]
+    ) -> tuple[SignalRow, ...]:
+        """Put the head's fallback, where it has one, in the place of what the model refused."""
+        binding = serving.artifact.pinned.binding
+        for row in rows:
+            if row.signal is not None:
+                self._last.remember(row.symbol, row.signal.ts, row.signal.answer)
+        return tuple(
+            row if row.refusal is None else self._stand_in(serving, binding, question, row)
+            for question, row in zip(asked, rows, strict=True)
+        )
+
+    def _stand_in(
+        self, serving: Serving, binding: ModelBinding, question: InferenceRow, row: SignalRow
+    ) -> SignalRow:
+        ts_ms = question.model_input.ts_ms
+        signal = fallback_signal(binding, self._last, symbol=row.symbol, ts_ms=ts_ms)
+        if signal is None:
+            return row
+        given = _signal_row(serving, question, row.features_hash, signal, 0)
+        return structs.replace(given, fallback_reason=row.refusal)
+
     async def _run(self, serving: Serving, values: list[bytes], *, budget_s: float) -> _Run:
         """Run the session once for the good rows, within the budget, or give one reason."""
         if not values:
@@ -169,7 +204,7 @@ class InferenceHandler:
         expires_s = self._clock() + budget_s
         self._waiting += 1
         run = asyncio.get_running_loop().run_in_executor(
-            self._executor, self._directions, serving, values, expires_s
+            self._executor, self._answers, serving, values, expires_s
         )
         run.add_done_callback(self._finished)
         # Waiting does not cancel the run: a late answer is dropped when it comes. What counts
@@ -184,13 +219,13 @@ class InferenceHandler:
             failed: Answers = [Reason.INFERENCE_ERROR] * len(values)
             return _Run(answers=failed, latency_us=0, error=error)
 
-    def _directions(self, serving: Serving, values: list[bytes], expires_s: float) -> _Run:
+    def _answers(self, serving: Serving, values: list[bytes], expires_s: float) -> _Run:
         started_s = self._clock()
         late: Answers = [Reason.INFERENCE_DEADLINE] * len(values)
         if started_s > expires_s:
             # Its turn came too late, and nobody is waiting for it any more.
             return _Run(answers=late, latency_us=0)
-        answers = serving.directions(values)
+        answers = serving.answers(values)
         took_s = self._clock() - started_s
         latency_us = max(1, math.ceil(took_s * 1e6))
         return _Run(
@@ -240,7 +275,7 @@ def _signal_row(
     serving: Serving,
     row: InferenceRow,
     features_hash64: str,
-    answer: DirectionSignal | Reason,
+    answer: HeadSignal | Reason,
     latency_us: int,
 ) -> SignalRow:
     if isinstance(answer, Reason):
@@ -255,9 +290,15 @@ def _signal_row(
         top_feature_weights_x1000=(),
         inference_latency_us=latency_us,
         features_hash=features_hash64[:16],
-        direction=answer,
+        **by_head(answer),
     )
     return SignalRow(symbol=row.symbol, features_hash=features_hash64, signal=signal)
+
+
+def _end_if_bound(binding: ModelBinding, rows: Sequence[SignalRow]) -> None:
+    refused = next((row for row in rows if row.refusal is not None), None)
+    if refused is not None and refused.refusal is not None and ends_the_call(binding):
+        raise SignalFailed(refused.symbol, gate_reason=refused.refusal)
 
 
 def _log_run(
@@ -265,8 +306,10 @@ def _log_run(
 ) -> None:
     """Write the one line of a call; a large batch names its first rows only."""
     manifest = serving.artifact.manifest
-    refusals = [row.refusal for row in rows if row.refusal is not None]
-    failed = not FAILURES.isdisjoint(refusals)
+    reasons = [row.refusal or row.fallback_reason for row in rows]
+    refusals = [reason for reason in reasons if reason is not None]
+    halts = bool(refusals) and ends_the_call(serving.artifact.pinned.binding)
+    failed = halts or not FAILURES.isdisjoint(refusals)
     log.log(
         logging.ERROR if failed else logging.INFO,
         events.ML_INFER_ERROR if failed else events.ML_INFER_OK,
