@@ -97,7 +97,7 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     monkeypatch.setattr(graph_gate, "COMMAND", command)
 
 
-READY = "import os, sys, time; os.write(1, b'ready\\n');"
+READY = "import os, sys, time; os.write(1, b'ready\\n'); os.read(0, 1);"
 
 
 @pytest.mark.parametrize(
