@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests.airgap import stay_on_the_machine
 from tests.builders import (
     HORIZON,
     HOUR_MS,
@@ -22,6 +23,9 @@ from tests.strategist import Bars, feed
 from detent.contracts.binding import ModelBinding
 from detent_cli.stack import Stack, StackOptions
 from detent_client import ClientOptions, DetentClient, read_binding
+
+# What runs here reaches nothing but this machine, and nobody finds out by a slow test.
+stay_on_the_machine()
 
 # The same examples on every run, however busy the machine is.
 settings.register_profile("detent", deadline=None, derandomize=True)

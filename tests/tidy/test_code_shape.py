@@ -30,6 +30,10 @@ BROAD_EXCEPTS = {
         1,
         "the boundary: what is untyped becomes an internal error without its text",
     ),
+    "services/detent/adapters/graph_child.py": (
+        1,
+        "whatever a hostile model makes a library raise is a refusal of that model",
+    ),
     "services/detent/servers/policy/model_path.py": (
         1,
         "around the model path: the proxy must outlive defects, not only known failures",

@@ -53,7 +53,23 @@ BYTES_MAX = {
     TRAIN_REPORT_FILE: 4 * 2**20,
 }
 # Formats that run code when they are read; named in the error, because somebody will try.
-PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".npy", ".npz", ".skops")
+PICKLE_SUFFIXES = (
+    ".pkl",
+    ".pickle",
+    ".cloudpickle",
+    ".dill",
+    ".joblib",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".npy",
+    ".npz",
+    ".skops",
+)
+PICKLE_ADVICE = (
+    "only JSON and ONNX; a scaler belongs into the graph: fit make_pipeline(scaler, model) and"
+    " export the whole pipeline with skl2onnx.to_onnx, zipmap off"
+)
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Non-blocking, because opening a pipe that nobody writes to would wait for ever.
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -339,7 +355,7 @@ def _read_files(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
 def _check_listing(found: list[str]) -> None:
     for name in sorted(found):
         if name.lower().endswith(PICKLE_SUFFIXES):
-            raise _invalid(name, "a file that runs code when it is read", "only JSON and ONNX")
+            raise _invalid(name, "a file that runs code when it is read", PICKLE_ADVICE)
         if name not in ARTIFACT_FILES:
             raise _invalid(name, "a file that no manifest lists", ", ".join(ARTIFACT_FILES))
     for name in ARTIFACT_FILES:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detent.adapters.artifact_store import Artifact
+from detent.adapters.graph_gate import check_graph
 from detent.contracts.errors import ArtifactInvalid, InternalError
 from detent.contracts.manifest import Manifest
 from detent.contracts.reasons import Reason
@@ -162,6 +163,13 @@ def open_serving(artifact: Artifact, *, execution_provider: str = "cpu") -> Serv
         ArtifactInvalid: The graph cannot run here, or does not give the integers that it
             gave when the artifact was built.
     """
+    # Another process looks first: this one shows the runtime nothing that could hurt it.
+    check_graph(
+        artifact.model,
+        input_name=artifact.manifest.input_name,
+        row_shape=(len(artifact.manifest.input_features),),
+        rows=[row.values for row in artifact.golden.rows],
+    )
     serving = Serving(
         artifact=artifact,
         session=open_session(
@@ -215,6 +223,8 @@ def open_session(model: bytes, graph: GraphContract, *, execution_provider: str)
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     # Errors and worse: what matters is raised, and the log is ours.
     options.log_severity_level = 3
+    # The runtime would recognise a format of its own by its bytes, which nobody has audited.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     errors = _runtime_errors()
     try:
         # Without this the runtime would print, and go on with another provider by itself.

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from detent.adapters.artifact_store import list_files, read_artifact, write_artifact
+from detent.adapters.graph_audit import audit_graph
 from detent.adapters.onnx_session import GraphContract, OnnxSession, open_serving, open_session
 from detent.contracts.binding import Head, TrainingWindow
 from detent.contracts.calibration import CalibrationSpec, calibration_bytes
@@ -133,6 +134,8 @@ def _fit(samples: Samples, feature_set: FeatureSet, *, progress: Progress) -> _F
     progress("train", 0, 1)
     model = train_logistic(parts.train)
     progress("train", 1, 1)
+    # What serving would refuse is never written.
+    audit_graph(model.graph)
     # From here on only the exported graph speaks: what is measured is what will be served.
     graph = GraphContract(
         input_name=INPUT_NAME,

@@ -8,6 +8,7 @@ import asyncio
 import time
 
 from detent.adapters.telemetry import Telemetry, set_up_logging
+from detent.adapters.unpickling import forbid_unpickling
 from detent.rpc.serve import Server, ServerOptions, Service
 from detent.servers.feature.main import NAME, build, serve
 from detent.servers.feature.settings import FeatureSettings
@@ -60,6 +61,7 @@ def main() -> None:
     """Read the environment and serve."""
     policy = PolicySettings()
     set_up_logging(policy.log_level)
+    forbid_unpickling()
     asyncio.run(run(FeatureSettings(), InferenceSettings(), policy))
 
 

@@ -6,17 +6,24 @@ mostly give a model that loads and answers.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
+from tests.unit.adapters.hostile_graphs import perceptron
 from tests.unit.artifacts import artifact, artifact_in, contents_of, other_artifact_in
 
 from detent.adapters.artifact_store import ARTIFACT_FILES, read_artifact, verify_artifact
+from detent.adapters.onnx_session import GraphContract, open_session
 from detent.contracts.errors import ArtifactInvalid
 from detent.contracts.manifest import LISTED_FILES
+from detent.contracts.reasons import Reason
 
 FLIPS_PER_FILE = 250
 PIN = artifact().manifest.model_version_hash
@@ -117,3 +124,144 @@ def test_flipped_models_do_load_where_nothing_checks_them() -> None:
         loaded += 1
 
     assert loaded > len(flipped) // 4
+
+
+def test_most_flipped_models_would_load_if_nothing_stood_in_front() -> None:
+    """Control on a model that is mostly weights, as real ones are: nine flips of ten load."""
+    model = perceptron().SerializeToString()
+    flipped = list(flips(model, count=FLIPS_PER_FILE, seed=11))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    loaded = 0
+    for text in flipped:
+        try:
+            onnxruntime.InferenceSession(text, options, enable_fallback=0)
+        except Exception:  # noqa: BLE001  Whatever it raises, it did not load.
+            continue
+        loaded += 1
+
+    assert loaded > len(flipped) * 0.9
+
+
+def damaged(name: str, content: bytes, *, count: int) -> Iterator[bytes]:
+    """Flip, cut, grow and convert a file in as many ways as are asked for."""
+    chance = random.Random(name)
+    yield from flips(content, count=count * 7 // 10, seed=23)
+    for _ in range(count * 2 // 10):
+        yield content[: chance.randrange(len(content))]
+    for _ in range(count // 10):
+        place = chance.randrange(len(content))
+        yield content[:place] + chance.choice([b"\n", b"\r\n", b"\0", b" "]) + content[place:]
+
+
+def check_all_refused(tmp_path: Path, *, per_file: int) -> int:
+    """Damage every file in many ways; give how many were refused for the right reason."""
+    contents = contents_of(artifact_in(tmp_path))
+    refused = 0
+    for name in ARTIFACT_FILES:
+        for text in damaged(name, contents[name], count=per_file):
+            try:
+                found = verify_artifact(artifact().manifest.model_id, {**contents, name: text})
+            except ArtifactInvalid as error:
+                right = error.metadata.get("file") == name
+                right = right and error.gate_reason is Reason.MANIFEST_INVALID
+                refused += right or name == "manifest.json"
+            else:
+                # Sound in itself, so only the manifest may differ: the pin refuses it.
+                assert name == "manifest.json"
+                assert found.manifest.model_version_hash != PIN
+                refused += 1
+    return refused
+
+
+@pytest.mark.proves("R54")
+def test_every_damage_is_refused_for_its_own_reason(tmp_path: Path) -> None:
+    assert check_all_refused(tmp_path, per_file=100) == 600
+
+
+@pytest.mark.long
+def test_ten_thousand_damages_are_refused_for_their_own_reason(tmp_path: Path) -> None:
+    assert check_all_refused(tmp_path, per_file=1_670) == 10_020
+
+
+@pytest.mark.proves("R54")
+def test_file_too_many_is_refused_by_name(tmp_path: Path) -> None:
+    for number, name in enumerate(("scaler.joblib", "x.json", "model.onnx.data", ".keep", "a.pt")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        path = artifact_in(folder)
+        (path / name).write_bytes(b"x")
+
+        with pytest.raises(ArtifactInvalid) as caught:
+            read_artifact(path, model_version_hash=PIN)
+
+        assert caught.value.metadata["file"] == name
+        if name == "scaler.joblib":
+            assert "make_pipeline(scaler, model)" in caught.value.message
+
+
+def race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, races: int) -> tuple[int, int]:
+    """Swap the model between check and load, again and again.
+
+    Returns:
+        How often the artifact was read, and how often it was refused.
+    """
+    path = artifact_in(tmp_path)
+    good, bad = (path / "model.onnx").read_bytes(), perceptron().SerializeToString()
+    given: list[str] = []
+    real = onnxruntime.InferenceSession
+
+    def spy(model: bytes, *arguments: Any, **named: Any) -> Any:
+        given.append(hashlib.sha256(model).hexdigest())
+        return real(model, *arguments, **named)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
+    over = threading.Event()
+
+    def swap() -> None:
+        aside = tmp_path / "aside"
+        while not over.is_set():
+            for content in (bad, good):
+                aside.write_bytes(content)
+                os.replace(aside, path / "model.onnx")  # noqa: PTH105
+                over.wait(0.0002)
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    read = refused = 0
+    graph = GraphContract.of(artifact().manifest)
+    try:
+        while read < races:
+            try:
+                found = read_artifact(path, model_version_hash=PIN)
+            except ArtifactInvalid:
+                refused += 1
+                continue
+            read += 1
+            open_session(found.model, graph, execution_provider="cpu")
+    finally:
+        over.set()
+        swapper.join()
+    assert given == [hashlib.sha256(good).hexdigest()] * read
+    return read, refused
+
+
+@pytest.mark.proves("R55")
+def test_bytes_that_are_run_are_the_bytes_that_were_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, refused = race(tmp_path, monkeypatch, races=100)
+
+    assert read == 100
+    # Control: the swaps did happen under the reader's hands.
+    assert refused > 0
+
+
+@pytest.mark.long
+def test_a_thousand_swaps_never_change_the_bytes_that_are_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, refused = race(tmp_path, monkeypatch, races=1_000)
+
+    assert read == 1_000
+    assert refused > 0

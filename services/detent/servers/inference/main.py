@@ -11,6 +11,7 @@ import time
 from detent.adapters.artifact_store import read_artifact
 from detent.adapters.onnx_session import Serving, open_serving
 from detent.adapters.telemetry import Telemetry, set_up_logging
+from detent.adapters.unpickling import forbid_unpickling
 from detent.contracts import events
 from detent.contracts.errors import ArtifactInvalid
 from detent.rpc.serve import Server, ServerOptions, Service, serve_until_stopped
@@ -74,6 +75,7 @@ def main() -> None:
     """Read the environment and serve."""
     settings = InferenceSettings()
     set_up_logging(settings.log_level)
+    forbid_unpickling()
     asyncio.run(run(settings))
 
 
