@@ -9,13 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from detent.contracts.checks import check_count, check_int
-from detent.contracts.errors import InvalidField
-
 # The smallest costs a single row nothing; between two neighbours at most half a run is padding.
 BATCH_SHAPES = (16, 64, 256, 1_024)
-SHAPES_MAX = 16
-SHAPE_ROWS_MAX = 65_536
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -30,19 +25,6 @@ class Part(msgspec.Struct, frozen=True):
     start: int
     stop: int
     shape: int
-
-
-def check_shapes(field: str, shapes: Sequence[int]) -> None:
-    """Refuse shapes that are none, too many, or not in ascending order.
-
-    Raises:
-        InvalidField: What is wrong.
-    """
-    check_count(field, shapes, 1, SHAPES_MAX)
-    for shape in shapes:
-        check_int(field, shape, 1, SHAPE_ROWS_MAX)
-    if list(shapes) != sorted(set(shapes)):
-        raise InvalidField(field, shapes, "ascending, each once")
 
 
 def parts_of(count: int, shapes: Sequence[int]) -> Iterator[Part]:

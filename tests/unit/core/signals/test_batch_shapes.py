@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detent.contracts.certificate import check_shapes
 from detent.contracts.errors import InvalidField
-from detent.core.signals.batch_shapes import BATCH_SHAPES, check_shapes, cost_s, parts_of
+from detent.core.signals.batch_shapes import BATCH_SHAPES, cost_s, parts_of
 
 
 @pytest.mark.parametrize(
