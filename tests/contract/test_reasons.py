@@ -29,6 +29,7 @@ RAISED: dict[type[DetentError], DetentError] = {
     errors.DataConflict: errors.DataConflict(*MALFORMED),
     errors.BindingMismatch: errors.BindingMismatch("A" * 64, "b" * 64),
     errors.HorizonMismatch: errors.HorizonMismatch("plan.horizon_id", "h8", "h4"),
+    errors.SignalFailed: errors.SignalFailed("EURUSD", gate_reason=Reason.OUTPUT_INVALID),
     errors.ModelNotReady: ModelNotReady("not loaded", gate_reason=Reason.MANIFEST_INVALID),
 }
 

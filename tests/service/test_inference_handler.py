@@ -114,7 +114,7 @@ def stubbed(serving: Serving, answer: Callable[[np.ndarray[Any, Any]], object]) 
 
 def saying(p: float) -> Callable[[np.ndarray[Any, Any]], object]:
     """Answer the same probability for every row."""
-    return lambda values: np.full((len(values), 2), p, dtype=np.float32)
+    return lambda values: np.array([[1.0 - p, p]] * len(values), dtype=np.float32)
 
 
 @pytest.mark.proves("R25", "R28")
@@ -286,7 +286,7 @@ async def test_answer_that_is_no_probability_is_a_reason(serving: Serving, p: fl
 
 async def test_one_row_of_nonsense_does_not_spoil_the_others(serving: Serving) -> None:
     def answer(values: np.ndarray[Any, Any]) -> object:
-        p = np.full((len(values), 2), 0.6, dtype=np.float32)
+        p = np.full((len(values), 2), 0.5, dtype=np.float32)
         p[1] = math.nan
         return p
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from detent.contracts.binding import ModelBinding
-from detent.contracts.calibration import CalibrationMethod, CalibrationSpec, parse_calibration
+from detent.contracts.calibration import Calibration, CalibrationMethod, parse_calibration
 from detent.contracts.canonical import parse_json, sha256_hex
 from detent.contracts.errors import ArtifactInvalid, InvalidField
 from detent.contracts.manifest import (
@@ -39,6 +39,7 @@ from detent.contracts.manifest import (
 )
 from detent.contracts.reasons import Reason
 from detent.core.features.feature_set import FeatureSet, parse_feature_set
+from detent.core.signals.heads import head_map
 
 T = TypeVar("T")
 
@@ -87,7 +88,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
 
     pinned: PinnedManifest
     model: bytes
-    calibration: CalibrationSpec
+    calibration: Calibration
     golden: GoldenSet
     train_report: bytes
 
@@ -174,6 +175,8 @@ def verify_artifact(name: str, contents: Mapping[str, bytes]) -> Artifact:
     _check_calibration(manifest, calibration)
     # (3) The golden rows fit the feature set.
     golden = _parse(GOLDEN_FILE, parse_golden, contents, Reason.MANIFEST_INVALID)
+    if golden.rows[0].head is not manifest.head:
+        raise _invalid(GOLDEN_FILE, f"answers of {golden.rows[0].head}", str(manifest.head))
     width = 4 * len(manifest.input_features)
     if len(golden.rows[0].values) != width:
         raise _invalid(GOLDEN_FILE, f"rows of {len(golden.rows[0].values)} bytes", f"{width} bytes")
@@ -250,6 +253,8 @@ def _pin(name: str, contents: Mapping[str, bytes]) -> PinnedManifest:
         raise _invalid("feature_version", feature_set.feature_version, manifest.feature_version)
     if feature_set.input_names != manifest.input_features:
         raise _invalid("input_features", manifest.input_features, str(feature_set.input_names))
+    if manifest.input_shape and manifest.input_shape[0] != feature_set.window_rows:
+        raise _invalid("input_shape", manifest.input_shape, f"{feature_set.window_rows} rows")
     interval_ms = feature_set.engine.bar_interval_ms
     if interval_ms != manifest.bar_interval_ms:
         raise _invalid("bar_interval_ms", manifest.bar_interval_ms, str(interval_ms))
@@ -293,7 +298,7 @@ def _check_content(entry: ManifestFile, content: bytes) -> None:
         raise _invalid(entry.path, f"SHA-256 {found}", f"SHA-256 {entry.sha256}")
 
 
-def _check_calibration(manifest: Manifest, calibration: CalibrationSpec) -> None:
+def _check_calibration(manifest: Manifest, calibration: Calibration) -> None:
     gate_reason = Reason.CALIBRATION_MISSING
     if calibration.calibration_version != manifest.calibration_version:
         raise _invalid(
@@ -313,6 +318,7 @@ def _check_calibration(manifest: Manifest, calibration: CalibrationSpec) -> None
         raise _invalid(
             "calibration_method", calibration.method, "a calibrator", gate_reason=gate_reason
         )
+    head_map(manifest, calibration)
 
 
 def _read_files(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:

@@ -17,8 +17,8 @@ from detent.adapters.artifact_store import Artifact
 from detent.contracts.errors import ArtifactInvalid, InternalError
 from detent.contracts.manifest import Manifest
 from detent.contracts.reasons import Reason
-from detent.contracts.signals import DirectionSignal
-from detent.core.signals.calibration import Calibrator
+from detent.contracts.signals import HeadSignal
+from detent.core.signals.heads import HeadMap, head_map
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # Matrix kernels sum in another order for a single row than for several, which shows in the
@@ -28,19 +28,24 @@ DTYPE = "tensor(float)"
 
 
 class GraphContract(msgspec.Struct, frozen=True, kw_only=True):
-    """States the one input and the one output that a graph must have.
+    """States the one input and the outputs that a graph must have.
 
     Attributes:
         input_name: Name of the input, shape (n, width), float32.
-        width: Number of features.
-        output_name: Name of the output, shape (n, classes), float32.
+        width: Number of values of a row.
+        output_name: Name of the first output, shape (n, classes), float32.
         classes: Number of classes.
+        input_shape: Shape of a row where it is a window, (rows, features); empty for
+            (width,).
+        further_outputs: Name and number of columns of each further output, likewise.
     """
 
     input_name: str
     width: int
     output_name: str
     classes: int
+    input_shape: tuple[int, ...] = ()
+    further_outputs: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def of(cls, manifest: Manifest) -> "GraphContract":
@@ -50,7 +55,21 @@ class GraphContract(msgspec.Struct, frozen=True, kw_only=True):
             width=len(manifest.input_features),
             output_name=manifest.output_name,
             classes=len(manifest.output_classes),
+            input_shape=manifest.input_shape,
+            further_outputs=tuple(
+                (output.name, len(output.classes)) for output in manifest.further_outputs
+            ),
         )
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Give the shape of one row of the input."""
+        return self.input_shape or (self.width,)
+
+    @property
+    def outputs(self) -> tuple[tuple[str, int], ...]:
+        """Give name and number of columns of every output that is asked for, in order."""
+        return ((self.output_name, self.classes), *self.further_outputs)
 
 
 class OnnxSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,51 +88,57 @@ class OnnxSession(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[type[Exception], ...]
 
     def probabilities(self, rows: Sequence[bytes]) -> NDArray[np.float32]:
+        """Run the graph once and give its first output; see `outputs`."""
+        return self.outputs(rows)[0]
+
+    def outputs(self, rows: Sequence[bytes]) -> tuple[NDArray[np.float32], ...]:
         """Run the graph once.
 
         Args:
-            rows: Model inputs, little-endian float32, each of 4 bytes per feature.
+            rows: Model inputs, little-endian float32, each of 4 bytes per value.
 
         Returns:
-            Shape (n, classes), float32. A row's values do not depend on the others.
+            Per output of the contract, shape (n, columns), float32. A row's values do not
+            depend on the others.
 
         Raises:
             InternalError: The runtime failed, or gave another shape than it declared.
         """
-        count = len(rows)
+        count, graph = len(rows), self.graph
         padding = -count % ROWS_BLOCK
         inputs = np.frombuffer(b"".join([*rows, *[rows[-1]] * padding]), dtype="<f4")
-        graph, shape = self.graph, (count + padding, self.graph.classes)
+        names = [name for name, _ in graph.outputs]
         try:
             outputs = self.session.run(
-                [graph.output_name], {graph.input_name: inputs.reshape(-1, graph.width)}
+                names, {graph.input_name: inputs.reshape(-1, *graph.row_shape)}
             )
         except self.errors as error:
             raise InternalError("the ONNX session failed", error=error) from error
-        found: NDArray[np.float32] = outputs[0]
-        if found.shape != shape or found.dtype != np.float32:
-            raise InternalError(
-                "the ONNX session gave another shape",
-                found=f"{found.shape} {found.dtype}",
-                expected=f"{shape} float32",
-            )
-        return found[:count]
+        for found, (_, columns) in zip(outputs, graph.outputs, strict=True):
+            shape = (count + padding, columns)
+            if found.shape != shape or found.dtype != np.float32:
+                raise InternalError(
+                    "the ONNX session gave another shape",
+                    found=f"{found.shape} {found.dtype}",
+                    expected=f"{shape} float32",
+                )
+        return tuple(found[:count] for found in outputs)
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds a verified artifact with its session and calibrator, ready to answer.
+    """Holds a verified artifact with its session and the map of its head, ready to answer.
 
     Attributes:
         artifact: The verified artifact.
         session: Its graph.
-        calibrator: Its calibration.
+        head: Its calibration and output contract.
     """
 
     artifact: Artifact
     session: OnnxSession
-    calibrator: Calibrator
+    head: HeadMap
 
-    def directions(self, rows: Sequence[bytes]) -> list[DirectionSignal | Reason]:
+    def answers(self, rows: Sequence[bytes]) -> list[HeadSignal | Reason]:
         """Infer and calibrate, one answer per row; no row depends on another.
 
         Args:
@@ -122,8 +147,8 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InternalError: The runtime failed, for all rows at once.
         """
-        up = self.session.probabilities(rows)[:, -1]
-        return [self.calibrator.direction(p_hat_raw) for p_hat_raw in up.tolist()]
+        outputs = [found.tolist() for found in self.session.outputs(rows)]
+        return [self.head.answer(row) for row in zip(*outputs, strict=True)]
 
 
 def open_serving(artifact: Artifact, *, execution_provider: str = "cpu") -> Serving:
@@ -144,19 +169,19 @@ def open_serving(artifact: Artifact, *, execution_provider: str = "cpu") -> Serv
             GraphContract.of(artifact.manifest),
             execution_provider=execution_provider,
         ),
-        calibrator=Calibrator.of(artifact.calibration),
+        head=head_map(artifact.manifest, artifact.calibration),
     )
     golden = artifact.golden.rows
     try:
-        batched = serving.directions([row.values for row in golden])
-        alone = [serving.directions([row.values])[0] for row in golden]
+        batched = serving.answers([row.values for row in golden])
+        alone = [serving.answers([row.values])[0] for row in golden]
     except InternalError as error:
         raise _refused(error.message, "the golden rows", Reason.CERTIFICATE_FAILED) from error
     for index, row in enumerate(golden):
         for how, found in (("in a batch", batched[index]), ("alone", alone[index])):
-            if found != row.direction:
+            if found != row.answer:
                 what = f"{found} for golden row {index} {how}"
-                raise _refused(what, str(row.direction), Reason.CERTIFICATE_FAILED)
+                raise _refused(what, str(row.answer), Reason.CERTIFICATE_FAILED)
     return serving
 
 
@@ -201,8 +226,8 @@ def open_session(model: bytes, graph: GraphContract, *, execution_provider: str)
     provider = session.get_providers()[0]
     if provider != wanted:
         raise _refused(provider, wanted, Reason.ONNX_UNAVAILABLE)
-    _check_tensor("input", session.get_inputs(), graph.input_name, graph.width)
-    _check_tensor("output", session.get_outputs(), graph.output_name, graph.classes)
+    _check_input(session.get_inputs(), graph)
+    _check_outputs(session.get_outputs(), graph)
     return OnnxSession(execution_provider=provider, graph=graph, session=session, errors=errors)
 
 
@@ -224,19 +249,34 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
     return (*own, RuntimeError, ValueError, TypeError, MemoryError)
 
 
-def _check_tensor(what: str, found: Sequence[Any], name: str, width: int) -> None:
-    shown = ", ".join(f"{tensor.name} {tensor.type} {tensor.shape}" for tensor in found)
-    expected = f"only {name} {DTYPE} [any, {width}]"
-    if len(found) != 1:
-        raise _refused(f"{what}: {shown}", expected, Reason.MODEL_NOT_LOADED)
-    tensor = found[0]
-    match list(tensor.shape):
-        case [str() | None, int(columns)]:
-            fits = columns == width
-        case _:
-            fits = False
-    if not fits or tensor.name != name or tensor.type != DTYPE:
-        raise _refused(f"{what}: {shown}", expected, Reason.MODEL_NOT_LOADED)
+def _check_input(found: Sequence[Any], graph: GraphContract) -> None:
+    if len(found) != 1 or not _fits(found[0], graph.input_name, graph.row_shape):
+        expected = f"only {graph.input_name} {DTYPE} [any, {_dimensions(graph.row_shape)}]"
+        raise _refused(f"input: {_shown(found)}", expected, Reason.MODEL_NOT_LOADED)
+
+
+def _check_outputs(found: Sequence[Any], graph: GraphContract) -> None:
+    """Refuse a graph that lacks an output; what else it offers is never asked for."""
+    for name, columns in graph.outputs:
+        if not any(_fits(tensor, name, (columns,)) for tensor in found):
+            expected = f"{name} {DTYPE} [any, {columns}]"
+            raise _refused(f"output: {_shown(found)}", expected, Reason.MODEL_NOT_LOADED)
+
+
+def _fits(tensor: Any, name: str, row_shape: tuple[int, ...]) -> bool:
+    rows, *dimensions = list(tensor.shape) or [0]
+    any_count = rows is None or isinstance(rows, str)
+    # A dimension that is a name or None is not a number, and so not one of ours.
+    alike = any_count and tuple(dimensions) == row_shape
+    return alike and bool(tensor.name == name and tensor.type == DTYPE)
+
+
+def _shown(found: Sequence[Any]) -> str:
+    return ", ".join(f"{tensor.name} {tensor.type} {tensor.shape}" for tensor in found)
+
+
+def _dimensions(row_shape: tuple[int, ...]) -> str:
+    return ", ".join(str(size) for size in row_shape)
 
 
 def _refused(found: str, expected: str, gate_reason: Reason) -> ArtifactInvalid:

@@ -18,6 +18,8 @@ from detent.contracts.json_codec import to_json
 from detent.contracts.proxy import PROXY_DEFAULT
 
 HORIZON_BARS_MAX = 10_000
+# A regime of last month says nothing about today, whatever the bars.
+FALLBACK_AGE_MS_MAX = 31 * 24 * 3_600_000
 
 
 class SignalSource(StrEnum):
@@ -51,6 +53,52 @@ class TrainingWindow(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidField("end_ts_ms", self.end_ts_ms, f"after {self.start_ts_ms}")
 
 
+class FallbackMode(StrEnum):
+    """Says what the regime head answers when the model cannot."""
+
+    NEUTRAL = "neutral"
+    PREVIOUS = "previous"
+    ERROR = "error"
+
+
+class RegimeFallback(msgspec.Struct, frozen=True, kw_only=True):
+    """Fixes what the regime head answers when the model cannot.
+
+    Attributes:
+        mode: The neutral signal, the symbol's last valid one, or no answer but a status.
+        max_age_ms: With PREVIOUS: how old that signal may be, in data time, [1, 31 days];
+            an older one is as good as none, and none yet is neutral. None otherwise.
+
+    Source: seed 003, section 12.5.3, rows R75 to R77; decisions D7 and D12.
+    """
+
+    mode: FallbackMode
+    max_age_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an age without a use, or a previous signal that never ages."""
+        if self.mode is FallbackMode.PREVIOUS:
+            if self.max_age_ms is None:
+                raise InvalidField("max_age_ms", "(missing)", "the age of the oldest usable signal")
+            check_int("max_age_ms", self.max_age_ms, 1, FALLBACK_AGE_MS_MAX)
+        elif self.max_age_ms is not None:
+            raise InvalidField("max_age_ms", self.max_age_ms, f"absent for {self.mode}")
+
+
+def check_fallback(field: str, fallback: RegimeFallback | None, head: Head | None) -> None:
+    """Refuse a fallback of a head that has none, and a neutral one that is written out.
+
+    Neutral is what absence means: written out it would be the same artifact under another
+    hash.
+    """
+    if fallback is None:
+        return
+    if head is not Head.REGIME:
+        raise InvalidField(field, fallback.mode, f"absent for the head {head}")
+    if fallback.mode is FallbackMode.NEUTRAL:
+        raise InvalidField(field, fallback.mode, "absent, which means neutral")
+
+
 class ModelBinding(msgspec.Struct, frozen=True, kw_only=True):
     """Pins whoever carries it to one artifact, or to the proxy.
 
@@ -72,11 +120,13 @@ class ModelBinding(msgspec.Struct, frozen=True, kw_only=True):
         architecture_id: For example `logistic`.
         fallback_signal_source: What answers when the model cannot: the proxy.
         proxy_version: SHA-256 of the proxy's parameters.
+        regime_fallback: What the regime head answers when the model cannot; None is neutral.
 
     Source: seed 000, section 4.
     """
 
     SCHEMA: ClassVar[str] = "detent.model_binding.v1"
+    JSON_ABSENT: ClassVar[tuple[str, ...]] = ("regime_fallback",)
 
     signal_source: SignalSource
     head: Head | None = None
@@ -92,6 +142,7 @@ class ModelBinding(msgspec.Struct, frozen=True, kw_only=True):
     architecture_id: str = ""
     fallback_signal_source: SignalSource = SignalSource.PROXY
     proxy_version: str = PROXY_DEFAULT.proxy_version
+    regime_fallback: RegimeFallback | None = None
 
     def __post_init__(self) -> None:
         """Refuse a model binding that leaves anything open."""
@@ -120,6 +171,7 @@ class ModelBinding(msgspec.Struct, frozen=True, kw_only=True):
                 f"at or after the end of training {self.training_window.end_ts_ms}",
             )
         check_name("architecture_id", self.architecture_id)
+        check_fallback("regime_fallback", self.regime_fallback, self.head)
 
     @property
     def effective(self) -> "ModelBinding":

@@ -20,6 +20,7 @@
     ├── DecisionConflict        the bar was decided with other content
     ├── DecisionNotFound        the ledger holds no such record
     ├── ModelNotReady           the artifact is not being served
+    ├── SignalFailed            the model has no answer, and its binding says error
     ├── LedgerUnavailable       nothing durable could be written
     ├── ServiceUnavailable      the service could not be reached
     ├── Overloaded              the service sheds load
@@ -69,7 +70,7 @@ class DetentError(Exception):
         for name, value in metadata.items():
             if name in ("field", "found", "expected", "rule"):
                 setattr(error, name, value)
-        if isinstance(error, ModelNotReady):
+        if isinstance(error, ModelNotReady | SignalFailed):
             error.gate_reason = Reason(metadata["gate_reason"])
         return error
 
@@ -226,6 +227,18 @@ class ModelNotReady(DetentError):
     def __init__(self, message: str, *, gate_reason: Reason) -> None:
         """Name the gate that the caller should record."""
         super().__init__(message, gate_reason=gate_reason)
+        self.gate_reason = gate_reason
+
+
+class SignalFailed(DetentError):
+    """The model has no answer, and its binding says that this ends the call."""
+
+    reason = ErrorReason.SIGNAL_FAILED
+
+    def __init__(self, symbol: str, *, gate_reason: Reason) -> None:
+        """Name the first symbol without an answer, and why it has none."""
+        message = f"{symbol}: no signal ({gate_reason}), and the binding says error"
+        super().__init__(message, symbol=symbol, gate_reason=gate_reason)
         self.gate_reason = gate_reason
 
 

@@ -2,8 +2,10 @@
 
 Integers stay numbers (protobuf's own JSON would quote 64-bit ones), decimals are strings in
 canonical form, enums are their values, what is absent is null, bytes are lowercase hex. A
-class may rename fields (`JSON_NAMES`) or lay nested answers flat (`JSON_FLAT`). Reading is
-strict: an unknown or missing key and a float are refused by name.
+class may rename fields (`JSON_NAMES`), lay nested answers flat (`JSON_FLAT`), or leave out
+fields that came later and are absent or empty (`JSON_ABSENT`), so that what was hashed
+before they came keeps its hash. Reading is strict: an unknown or missing key, a key with
+nothing under it that should have been left out, and a float are refused by name.
 """
 
 import functools
@@ -42,16 +44,19 @@ def from_json(kind: type[T], fields: Mapping[str, JsonValue]) -> T:
     """
     cached: Kind = kind
     flat = _flat_names(cached)
+    leaves_out = getattr(kind, "JSON_ABSENT", ())
     unread = {key: value for key, value in fields.items() if key != "schema"}
     arguments: dict[str, Any] = {}
     for name, json_name, decode, optional in _decoders(cached):
         if name in flat:
             arguments[name] = _take_flat(flat[name], unread)
         elif json_name not in unread:
+            if name in leaves_out:
+                continue
             raise InvalidField(json_name, "(missing)", "the field")
         else:
             item = unread.pop(json_name)
-            if item is None and not optional:
+            if item is None and (not optional or name in leaves_out):
                 raise InvalidField(json_name, None, "a value")
             arguments[name] = None if item is None else decode(json_name, item)
     if unread:
@@ -89,6 +94,7 @@ def _flat_names(kind: Kind) -> dict[str, type]:
 def _writer_of(kind: Kind) -> Write:
     """Compile a type: what gives its JSON object, with what is laid flat laid flat."""
     renamed = getattr(kind, "JSON_NAMES", {})
+    leaves_out = getattr(kind, "JSON_ABSENT", ())
     flat = _flat_names(kind)
     names: dict[str, object] = {"format_decimal": format_decimal}
     lines = []
@@ -98,6 +104,11 @@ def _writer_of(kind: Kind) -> Write:
         written = _written(bare, name, source, names)
         if name in flat:
             lines.append(f"        **({{}} if {source} is None else {written}),")
+            continue
+        if name in leaves_out:
+            key = renamed.get(name, name)
+            given = f"{{{key!r}: {written}}}"
+            lines.append(f"        **({{}} if {source} in (None, ()) else {given}),")
             continue
         if optional and written != source:
             written = f"None if {source} is None else {written}"

@@ -6,6 +6,7 @@ inference and policy services each know the accepted `binding_hash` without aski
 Source: seed 003, section 12.4; seed 000, sections 4 and 5; decision D14.
 """
 
+import math
 import re
 from typing import ClassVar, TypeVar
 
@@ -15,13 +16,16 @@ from detent.contracts.binding import (
     HORIZON_BARS_MAX,
     Head,
     ModelBinding,
+    RegimeFallback,
     SignalSource,
     TrainingWindow,
+    check_fallback,
 )
 from detent.contracts.calibration import CalibrationMethod
 from detent.contracts.canonical import canonical_bytes, parse_json, sha256_hex
 from detent.contracts.checks import (
     check_count,
+    check_exactly_one,
     check_hash16,
     check_hash64,
     check_int,
@@ -33,7 +37,18 @@ from detent.contracts.checks import (
 from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import from_json, to_json
 from detent.contracts.market import INTERVAL_MS_MAX
-from detent.contracts.signals import BRACKETS_MAX, DirectionSignal
+from detent.contracts.signals import (
+    BRACKETS_MAX,
+    BracketsSignal,
+    DirectionSignal,
+    FillSignal,
+    HeadSignal,
+    MlSignalSnapshot,
+    Regime,
+    RegimeSignal,
+    ToxicitySignal,
+    by_head,
+)
 from detent.contracts.units import BPS_ONE, INT64_MAX
 
 T = TypeVar("T", "Manifest", "GoldenSet")
@@ -52,7 +67,22 @@ FEATURES_MAX = 65_536
 METRICS_MAX = 64
 GOLDEN_ROWS_MAX = 1_000
 FILE_BYTES_MAX = 256 * 2**20
-OUTPUT_CLASSES = {Head.DIRECTION: ("down", "up")}
+REGIME_CLASSES = tuple(regime.value for regime in Regime)
+# The columns of each head's output, in order; brackets are the artifact's own.
+OUTPUT_CLASSES = {
+    Head.DIRECTION: ("down", "up"),
+    Head.REGIME: REGIME_CLASSES,
+    Head.TOXICITY: REGIME_CLASSES,
+    Head.FILL: ("not_filled", "filled"),
+}
+SPACING_CLASSES = ("spacing_multiplier",)
+# What a head may answer beside its classes: each entry is one whole choice of columns.
+FURTHER_CLASSES: dict[Head, tuple[tuple[tuple[str, ...], ...], ...]] = {
+    # Without a spacing it is 1.0 (R148).
+    Head.REGIME: ((), (SPACING_CLASSES,)),
+    # P(LOW, MID, HIGH) of the regime expected next.
+    Head.TOXICITY: ((REGIME_CLASSES,),),
+}
 
 _MODEL_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _NUMBER = r"(0|[1-9][0-9]{0,5})"
@@ -61,6 +91,7 @@ _MODEL_ID = re.compile(rf"({_MODEL_NAME.pattern})_({_MODEL_VERSION.pattern})")
 _CREATED_AT = re.compile(
     r"20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z"
 )
+_GIT_SHA = re.compile(r"[0-9a-f]{40}")
 MODEL_NAME_CHARS_MAX = 64
 MODEL_ID_FORM = "<model_name>_v<major>.<minor>.<patch>, the name in a-z 0-9 _"
 
@@ -129,6 +160,19 @@ class TrainingMetadata(msgspec.Struct, frozen=True, kw_only=True):
         _check_sorted("metrics", [metric.name for metric in self.metrics])
 
 
+class GraphOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """Names one more output of the graph and its columns, in order."""
+
+    name: str
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse an output without a name or without columns."""
+        check_name("name", self.name)
+        check_count("classes", self.classes, 1, BRACKETS_MAX)
+        check_unique("classes", self.classes)
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Describes one immutable artifact and pins each of its files.
 
@@ -157,9 +201,25 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         model_hash: First 16 hex of the SHA-256 of `model.onnx`.
         training_metadata: What it was made from.
         files: Every other file of the artifact, by name.
+        input_shape: Shape of one row of the graph's input, (rows, features) for a window
+            such as 64 x 12; empty for a flat row.
+        further_outputs: Outputs beside the classes: see `FURTHER_CLASSES`.
+        fallback: What the regime head answers when the model cannot; None is neutral.
+        git_sha: Commit of the code that built it, 40 hex; None when unknown (R329).
+        dataset_id: What it was trained on, by name; None when unnamed (R329).
+        notes: What a person wants to remember; None for nothing (R329).
     """
 
     SCHEMA: ClassVar[str] = "detent.manifest.v1"
+    # These came later: an artifact without them hashes as it did before they came.
+    JSON_ABSENT: ClassVar[tuple[str, ...]] = (
+        "input_shape",
+        "further_outputs",
+        "fallback",
+        "git_sha",
+        "dataset_id",
+        "notes",
+    )
 
     schema_version: int
     model_name: str
@@ -185,6 +245,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     model_hash: str
     training_metadata: TrainingMetadata
     files: tuple[ManifestFile, ...]
+    input_shape: tuple[int, ...] = ()
+    further_outputs: tuple[GraphOutput, ...] = ()
+    fallback: RegimeFallback | None = None
+    git_sha: str | None = None
+    dataset_id: str | None = None
+    notes: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a manifest that leaves anything open or contradicts itself."""
@@ -205,6 +271,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         check_text("label_definition", self.label_definition)
         check_hash64("feature_version", self.feature_version)
         self._check_graph()
+        self._check_outputs()
+        self._check_provenance()
+        check_fallback("fallback", self.fallback, self.head)
         check_hash64("calibration_version", self.calibration_version)
         check_ts_ms("data_cutoff_ts_ms", self.data_cutoff_ts_ms)
         if self.data_cutoff_ts_ms < self.training_window.end_ts_ms:
@@ -223,13 +292,39 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         check_unique("input_features", self.input_features)
         for name in self.input_features:
             check_name("input_features", name)
+        if not self.input_shape:
+            return
+        count = len(self.input_features)
+        shape = self.input_shape
+        if len(shape) != 2 or min(shape) < 1 or math.prod(shape) != count:  # noqa: PLR2004  Rank.
+            raise InvalidField("input_shape", shape, f"(rows, features) of {count} values")
+
+    def _check_outputs(self) -> None:
         check_name("output_name", self.output_name)
-        check_count("output_classes", self.output_classes, 1, BRACKETS_MAX)
+        check_count("output_classes", self.output_classes, 2, BRACKETS_MAX)
+        check_unique("output_classes", self.output_classes)
+        for name in self.output_classes:
+            check_name("output_classes", name)
         expected = OUTPUT_CLASSES.get(self.head)
-        if expected is None:
-            raise InvalidField("head", self.head, f"one of {', '.join(OUTPUT_CLASSES)}")
-        if self.output_classes != expected:
+        if expected is None and self.head is not Head.BRACKETS:
+            raise InvalidField("head", self.head, f"one of {', '.join(Head)}")
+        if expected is not None and self.output_classes != expected:
             raise InvalidField("output_classes", self.output_classes, str(expected))
+        further = tuple(output.classes for output in self.further_outputs)
+        choices = FURTHER_CLASSES.get(self.head, ((),))
+        if further not in choices:
+            allowed = " or ".join(str(choice) for choice in choices)
+            raise InvalidField("further_outputs", further, f"outputs with the columns {allowed}")
+        names = [self.output_name, *(output.name for output in self.further_outputs)]
+        check_unique("further_outputs", names)
+
+    def _check_provenance(self) -> None:
+        if self.git_sha is not None and not _GIT_SHA.fullmatch(self.git_sha):
+            raise InvalidField("git_sha", self.git_sha, "40 lowercase hex characters")
+        if self.dataset_id is not None:
+            check_name("dataset_id", self.dataset_id)
+        if self.notes is not None:
+            check_text("notes", self.notes)
 
     def file(self, path: str) -> ManifestFile:
         """Give the entry of a file that every artifact has."""
@@ -251,28 +346,65 @@ class GoldenRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         values: Little-endian float32 in the order of the feature set.
-        direction: The expected answer.
+        direction: The expected answer of the direction head; likewise the four others.
     """
 
+    JSON_ABSENT: ClassVar[tuple[str, ...]] = MlSignalSnapshot.JSON_FLAT
+
     values: bytes
-    direction: DirectionSignal
+    direction: DirectionSignal | None = None
+    regime: RegimeSignal | None = None
+    toxicity: ToxicitySignal | None = None
+    fill: FillSignal | None = None
+    brackets: BracketsSignal | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a row that expects nothing, or answers of several heads."""
+        check_exactly_one("answer", **{name: getattr(self, name) for name in self.JSON_ABSENT})
+
+    @property
+    def head(self) -> Head:
+        """Name the head whose answer is expected."""
+        return Head(next(iter(by_head(self.answer))))
+
+    @property
+    def answer(self) -> HeadSignal:
+        """Give the expected answer."""
+        found: HeadSignal = next(
+            answer for name in self.JSON_ABSENT if (answer := getattr(self, name)) is not None
+        )
+        return found
 
 
 class GoldenSet(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds the rows that a session must reproduce before it serves."""
+    """Holds the rows that a session must reproduce before it serves.
+
+    Attributes:
+        rows: Inputs with the answers of one head.
+        baseline: The input that attributions are measured from, of the rows' width; None
+            when the artifact has none.
+    """
 
     SCHEMA: ClassVar[str] = "detent.golden.v1"
+    JSON_ABSENT: ClassVar[tuple[str, ...]] = ("baseline",)
 
     rows: tuple[GoldenRow, ...]
+    baseline: bytes | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a set that proves nothing, or rows of different widths."""
+        """Refuse a set that proves nothing, rows of different widths or of several heads."""
         check_count("rows", self.rows, 1, GOLDEN_ROWS_MAX)
         width = len(self.rows[0].values)
-        for index, row in enumerate(self.rows):
-            size = len(row.values)
+        inputs = {f"rows[{index}].values": row.values for index, row in enumerate(self.rows)}
+        if self.baseline is not None:
+            inputs["baseline"] = self.baseline
+        for field, values in inputs.items():
+            size = len(values)
             if size == 0 or size % 4 != 0 or size != width:
-                raise InvalidField(f"rows[{index}].values", f"{size} bytes", f"{width} bytes")
+                raise InvalidField(field, f"{size} bytes", f"{width} bytes")
+        for index, row in enumerate(self.rows):
+            if row.head is not self.rows[0].head:
+                raise InvalidField(f"rows[{index}]", row.head, str(self.rows[0].head))
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
@@ -323,6 +455,7 @@ def binding_of(manifest: Manifest) -> ModelBinding:
         training_window=manifest.training_window,
         data_cutoff_ts_ms=manifest.data_cutoff_ts_ms,
         architecture_id=manifest.architecture_id,
+        regime_fallback=manifest.fallback,
     )
 
 

@@ -2,7 +2,7 @@
 
 import re
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from detent.contracts.checks import (
     check_unique,
 )
 from detent.contracts.errors import InvalidField
+from detent.contracts.reasons import Reason
 from detent.contracts.units import BPS_ONE, INT32_MAX, INT64_MAX
 
 SPACING_X1000_MIN = 500
@@ -141,19 +142,46 @@ class BracketProbability(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BracketsSignal(msgspec.Struct, frozen=True, kw_only=True):
-    """Answers k exclusive outcomes, coupled all or not at all."""
+    """Answers k exclusive outcomes, coupled all or not at all.
+
+    Attributes:
+        brackets: The outcomes that have a probability, in declared order. A group that lacks
+            one is never coupled (decision D16).
+        coupling_refusal: Why the group is not coupled; None when it is.
+    """
 
     brackets: tuple[BracketProbability, ...]
+    coupling_refusal: Reason | None = None
 
     def __post_init__(self) -> None:
         """Refuse a group that is coupled in part or does not sum to exactly 10000."""
-        check_count("brackets", self.brackets, 2, BRACKETS_MAX)
+        check_count("brackets", self.brackets, 1, BRACKETS_MAX)
         check_unique("brackets", [bracket.bracket_key for bracket in self.brackets])
         coupled = [
             bracket.p_unified_bps for bracket in self.brackets if bracket.p_unified_bps is not None
         ]
-        if coupled and (len(coupled) != len(self.brackets) or sum(coupled) != BPS_ONE):
+        if not coupled:
+            return
+        alone = len(coupled) == 1
+        if alone or len(coupled) != len(self.brackets) or sum(coupled) != BPS_ONE:
             raise InvalidField("p_unified_bps", coupled, f"all or none, summing to {BPS_ONE}")
+        if self.coupling_refusal is not None:
+            raise InvalidField("coupling_refusal", self.coupling_refusal, "absent: it is coupled")
+
+
+HeadSignal = DirectionSignal | RegimeSignal | ToxicitySignal | FillSignal | BracketsSignal
+_HEADS: dict[type, str] = {
+    DirectionSignal: "direction",
+    RegimeSignal: "regime",
+    ToxicitySignal: "toxicity",
+    FillSignal: "fill",
+    BracketsSignal: "brackets",
+}
+
+
+def by_head(signal: HeadSignal) -> dict[str, Any]:
+    """Give an answer under the name of its head, as the messages that hold one take it."""
+    return {_HEADS[type(signal)]: signal}
 
 
 class MlSignalSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,6 +243,14 @@ class MlSignalSnapshot(msgspec.Struct, frozen=True, kw_only=True):
             fill=self.fill,
             brackets=self.brackets,
         )
+
+    @property
+    def answer(self) -> HeadSignal:
+        """Give the answer, whichever head gave it."""
+        found: HeadSignal = next(
+            answer for name in self.JSON_FLAT if (answer := getattr(self, name)) is not None
+        )
+        return found
 
     def _check_attributions(self) -> None:
         if not self.top_features and not self.top_feature_weights_x1000:

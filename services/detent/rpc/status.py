@@ -37,6 +37,7 @@ CODES: dict[type[DetentError], grpc.StatusCode] = {
     errors.DecisionConflict: grpc.StatusCode.ALREADY_EXISTS,
     errors.DecisionNotFound: grpc.StatusCode.NOT_FOUND,
     errors.ModelNotReady: grpc.StatusCode.UNAVAILABLE,
+    errors.SignalFailed: grpc.StatusCode.ABORTED,
     errors.LedgerUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.ServiceUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -63,20 +63,20 @@ def test_session_answers_a_row_the_same_in_any_company(serving: Serving, rows: l
     The floats behind the integers are compared too: a last bit that moves shows in an
     integer only once in some thousand rows, and then in production.
     """
-    expected = digest(serving.directions(rows))
+    expected = digest(serving.answers(rows))
     bits = serving.session.probabilities(rows).tobytes()
 
     for size in [*range(1, 35), 100, 1000]:
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         assert b"".join(serving.session.probabilities(part).tobytes() for part in parts) == bits
-        answers = [answer for part in parts for answer in serving.directions(part)]
+        answers = [answer for part in parts for answer in serving.answers(part)]
         assert digest(answers) == expected, size
     order = np.random.default_rng(3).permutation(len(rows))
-    shuffled = serving.directions([rows[index] for index in order])
+    shuffled = serving.answers([rows[index] for index in order])
     back = [shuffled[place] for place in np.argsort(order)]
     assert digest(back) == expected
     with ThreadPoolExecutor(max_workers=16) as pool:
-        found = list(pool.map(lambda _: digest(serving.directions(rows)), range(32)))
+        found = list(pool.map(lambda _: digest(serving.answers(rows)), range(32)))
     assert set(found) == {expected}
 
 
@@ -85,7 +85,7 @@ def test_session_loaded_twice_answers_the_same(rows: list[bytes]) -> None:
     first, second = open_serving(artifact()), open_serving(artifact())
 
     assert first.session.session is not second.session.session
-    assert first.directions(rows) == second.directions(rows) == first.directions(rows)
+    assert first.answers(rows) == second.answers(rows) == first.answers(rows)
 
 
 @pytest.mark.proves("R81")

@@ -271,12 +271,17 @@ class SignalRow(_message.Message):
     FEATURES_HASH_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    FALLBACK_REASON_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Names the instrument."""
     features_hash: _builtins.str
     """Holds the features hash, 64 lowercase hex, computed before inference."""
     refusal: _reason_pb2.Reason.ValueType
     """Says why there is none."""
+    fallback_reason: _reason_pb2.Reason.ValueType
+    """Says why the signal is the head's fallback and not the model's answer. Absent
+    when the model answered, and beside a refusal.
+    """
     @_builtins.property
     def signal(self) -> _ml_signal_snapshot_pb2.MlSignalSnapshot:
         """Gives the signal."""
@@ -288,13 +293,19 @@ class SignalRow(_message.Message):
         features_hash: _builtins.str = ...,
         signal: _ml_signal_snapshot_pb2.MlSignalSnapshot | None = ...,
         refusal: _reason_pb2.Reason.ValueType = ...,
+        fallback_reason: _reason_pb2.Reason.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "refusal", b"refusal", "signal", b"signal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fallback_reason", b"_fallback_reason", "fallback_reason", b"fallback_reason", "outcome", b"outcome", "refusal", b"refusal", "signal", b"signal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["features_hash", b"features_hash", "outcome", b"outcome", "refusal", b"refusal", "signal", b"signal", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fallback_reason", b"_fallback_reason", "fallback_reason", b"fallback_reason", "features_hash", b"features_hash", "outcome", b"outcome", "refusal", b"refusal", "signal", b"signal", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fallback_reason: _TypeAlias = _typing.Literal["fallback_reason"]  # noqa: Y015
+    _WhichOneofArgType__fallback_reason: _TypeAlias = _typing.Literal["_fallback_reason", b"_fallback_reason"]  # noqa: Y015
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["signal", "refusal"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fallback_reason) -> _WhichOneofReturnType__fallback_reason | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___SignalRow: _TypeAlias = SignalRow  # noqa: Y015

@@ -62,7 +62,9 @@ class InferenceServiceServicer:
 
         Idempotent and safe to retry. Fails with `ERROR_REASON_BINDING_MISMATCH` when
         the binding is not the one loaded, and with `ERROR_REASON_MODEL_NOT_READY`
-        while no verified artifact is loaded; a bad row carries its own reason.
+        while no verified artifact is loaded; a bad row carries its own reason. Where the
+        model has no answer, the regime and toxicity heads give their fallback beside the
+        reason; a regime binding that says ERROR fails with `ERROR_REASON_SIGNAL_FAILED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

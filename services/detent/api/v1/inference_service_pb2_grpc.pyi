@@ -42,7 +42,9 @@ class InferenceServiceStub:
 
     Idempotent and safe to retry. Fails with `ERROR_REASON_BINDING_MISMATCH` when
     the binding is not the one loaded, and with `ERROR_REASON_MODEL_NOT_READY`
-    while no verified artifact is loaded; a bad row carries its own reason.
+    while no verified artifact is loaded; a bad row carries its own reason. Where the
+    model has no answer, the regime and toxicity heads give their fallback beside the
+    reason; a regime binding that says ERROR fails with `ERROR_REASON_SIGNAL_FAILED`.
     """
     DescribeArtifact: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.DescribeArtifactRequest, _inference_service_pb2.DescribeArtifactResponse]
     """Describes the artifact that is loaded. Idempotent."""
@@ -61,7 +63,9 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
 
     Idempotent and safe to retry. Fails with `ERROR_REASON_BINDING_MISMATCH` when
     the binding is not the one loaded, and with `ERROR_REASON_MODEL_NOT_READY`
-    while no verified artifact is loaded; a bad row carries its own reason.
+    while no verified artifact is loaded; a bad row carries its own reason. Where the
+    model has no answer, the regime and toxicity heads give their fallback beside the
+    reason; a regime binding that says ERROR fails with `ERROR_REASON_SIGNAL_FAILED`.
     """
     DescribeArtifact: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.DescribeArtifactRequest, _inference_service_pb2.DescribeArtifactResponse]  # type: ignore[assignment]
     """Describes the artifact that is loaded. Idempotent."""
@@ -83,7 +87,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent and safe to retry. Fails with `ERROR_REASON_BINDING_MISMATCH` when
         the binding is not the one loaded, and with `ERROR_REASON_MODEL_NOT_READY`
-        while no verified artifact is loaded; a bad row carries its own reason.
+        while no verified artifact is loaded; a bad row carries its own reason. Where the
+        model has no answer, the regime and toxicity heads give their fallback beside the
+        reason; a regime binding that says ERROR fails with `ERROR_REASON_SIGNAL_FAILED`.
         """
 
     @_abc_1.abstractmethod

@@ -22,29 +22,30 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from detent.api.v1 import reason_pb2 as detent_dot_api_dot_v1_dot_reason__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&detent/api/v1/ml_signal_snapshot.proto\x12\rdetent.api.v1\"\xc6\x03\n\x10MlSignalSnapshot\x12\n\n\x02ts\x18\x01 \x01(\x03\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x12\n\nmodel_hash\x18\x04 \x01(\t\x12\x14\n\x0ctop_features\x18\x05 \x03(\t\x12!\n\x19top_feature_weights_x1000\x18\x06 \x03(\x05\x12\x1c\n\x14inference_latency_us\x18\x07 \x01(\x03\x12\x15\n\rfeatures_hash\x18\x08 \x01(\t\x12\x33\n\tdirection\x18\t \x01(\x0b\x32\x1e.detent.api.v1.DirectionSignalH\x00\x12-\n\x06regime\x18\n \x01(\x0b\x32\x1b.detent.api.v1.RegimeSignalH\x00\x12\x31\n\x08toxicity\x18\x0b \x01(\x0b\x32\x1d.detent.api.v1.ToxicitySignalH\x00\x12)\n\x04\x66ill\x18\x0c \x01(\x0b\x32\x19.detent.api.v1.FillSignalH\x00\x12\x31\n\x08\x62rackets\x18\r \x01(\x0b\x32\x1d.detent.api.v1.BracketsSignalH\x00\x42\x08\n\x06\x61nswer\";\n\x0f\x44irectionSignal\x12\x15\n\rp_hat_raw_bps\x18\x01 \x01(\x05\x12\x11\n\tp_hat_bps\x18\x02 \x01(\x05\"\xd8\x01\n\x0cRegimeSignal\x12\x1b\n\x13regime_low_prob_bps\x18\x01 \x01(\x05\x12\x1b\n\x13regime_mid_prob_bps\x18\x02 \x01(\x05\x12\x1c\n\x14regime_high_prob_bps\x18\x03 \x01(\x05\x12/\n\x10predicted_regime\x18\x04 \x01(\x0e\x32\x15.detent.api.v1.Regime\x12\x1d\n\x15regime_confidence_bps\x18\x05 \x01(\x05\x12 \n\x18spacing_multiplier_x1000\x18\x06 \x01(\x05\"\xcd\x01\n\x0eToxicitySignal\x12\x1d\n\x15toxicity_low_prob_bps\x18\x01 \x01(\x05\x12\x1d\n\x15toxicity_mid_prob_bps\x18\x02 \x01(\x05\x12\x1e\n\x16toxicity_high_prob_bps\x18\x03 \x01(\x05\x12\x31\n\x12predicted_toxicity\x18\x04 \x01(\x0e\x32\x15.detent.api.v1.Regime\x12*\n\x0bnext_regime\x18\x05 \x01(\x0e\x32\x15.detent.api.v1.Regime\" \n\nFillSignal\x12\x12\n\np_fill_bps\x18\x01 \x01(\x05\"E\n\x0e\x42racketsSignal\x12\x33\n\x08\x62rackets\x18\x01 \x03(\x0b\x32!.detent.api.v1.BracketProbability\"j\n\x12\x42racketProbability\x12\x13\n\x0b\x62racket_key\x18\x01 \x01(\t\x12\x11\n\tp_hat_bps\x18\x02 \x01(\x05\x12\x1a\n\rp_unified_bps\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x10\n\x0e_p_unified_bps*Q\n\x06Regime\x12\x16\n\x12REGIME_UNSPECIFIED\x10\x00\x12\x0e\n\nREGIME_LOW\x10\x01\x12\x0e\n\nREGIME_MID\x10\x02\x12\x0f\n\x0bREGIME_HIGH\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&detent/api/v1/ml_signal_snapshot.proto\x12\rdetent.api.v1\x1a\x1a\x64\x65tent/api/v1/reason.proto\"\xc6\x03\n\x10MlSignalSnapshot\x12\n\n\x02ts\x18\x01 \x01(\x03\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x12\n\nmodel_hash\x18\x04 \x01(\t\x12\x14\n\x0ctop_features\x18\x05 \x03(\t\x12!\n\x19top_feature_weights_x1000\x18\x06 \x03(\x05\x12\x1c\n\x14inference_latency_us\x18\x07 \x01(\x03\x12\x15\n\rfeatures_hash\x18\x08 \x01(\t\x12\x33\n\tdirection\x18\t \x01(\x0b\x32\x1e.detent.api.v1.DirectionSignalH\x00\x12-\n\x06regime\x18\n \x01(\x0b\x32\x1b.detent.api.v1.RegimeSignalH\x00\x12\x31\n\x08toxicity\x18\x0b \x01(\x0b\x32\x1d.detent.api.v1.ToxicitySignalH\x00\x12)\n\x04\x66ill\x18\x0c \x01(\x0b\x32\x19.detent.api.v1.FillSignalH\x00\x12\x31\n\x08\x62rackets\x18\r \x01(\x0b\x32\x1d.detent.api.v1.BracketsSignalH\x00\x42\x08\n\x06\x61nswer\";\n\x0f\x44irectionSignal\x12\x15\n\rp_hat_raw_bps\x18\x01 \x01(\x05\x12\x11\n\tp_hat_bps\x18\x02 \x01(\x05\"\xd8\x01\n\x0cRegimeSignal\x12\x1b\n\x13regime_low_prob_bps\x18\x01 \x01(\x05\x12\x1b\n\x13regime_mid_prob_bps\x18\x02 \x01(\x05\x12\x1c\n\x14regime_high_prob_bps\x18\x03 \x01(\x05\x12/\n\x10predicted_regime\x18\x04 \x01(\x0e\x32\x15.detent.api.v1.Regime\x12\x1d\n\x15regime_confidence_bps\x18\x05 \x01(\x05\x12 \n\x18spacing_multiplier_x1000\x18\x06 \x01(\x05\"\xcd\x01\n\x0eToxicitySignal\x12\x1d\n\x15toxicity_low_prob_bps\x18\x01 \x01(\x05\x12\x1d\n\x15toxicity_mid_prob_bps\x18\x02 \x01(\x05\x12\x1e\n\x16toxicity_high_prob_bps\x18\x03 \x01(\x05\x12\x31\n\x12predicted_toxicity\x18\x04 \x01(\x0e\x32\x15.detent.api.v1.Regime\x12*\n\x0bnext_regime\x18\x05 \x01(\x0e\x32\x15.detent.api.v1.Regime\" \n\nFillSignal\x12\x12\n\np_fill_bps\x18\x01 \x01(\x05\"\x90\x01\n\x0e\x42racketsSignal\x12\x33\n\x08\x62rackets\x18\x01 \x03(\x0b\x32!.detent.api.v1.BracketProbability\x12\x34\n\x10\x63oupling_refusal\x18\x02 \x01(\x0e\x32\x15.detent.api.v1.ReasonH\x00\x88\x01\x01\x42\x13\n\x11_coupling_refusal\"j\n\x12\x42racketProbability\x12\x13\n\x0b\x62racket_key\x18\x01 \x01(\t\x12\x11\n\tp_hat_bps\x18\x02 \x01(\x05\x12\x1a\n\rp_unified_bps\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x10\n\x0e_p_unified_bps*Q\n\x06Regime\x12\x16\n\x12REGIME_UNSPECIFIED\x10\x00\x12\x0e\n\nREGIME_LOW\x10\x01\x12\x0e\n\nREGIME_MID\x10\x02\x12\x0f\n\x0bREGIME_HIGH\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'detent.api.v1.ml_signal_snapshot_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REGIME']._serialized_start=1215
-  _globals['_REGIME']._serialized_end=1296
-  _globals['_MLSIGNALSNAPSHOT']._serialized_start=58
-  _globals['_MLSIGNALSNAPSHOT']._serialized_end=512
-  _globals['_DIRECTIONSIGNAL']._serialized_start=514
-  _globals['_DIRECTIONSIGNAL']._serialized_end=573
-  _globals['_REGIMESIGNAL']._serialized_start=576
-  _globals['_REGIMESIGNAL']._serialized_end=792
-  _globals['_TOXICITYSIGNAL']._serialized_start=795
-  _globals['_TOXICITYSIGNAL']._serialized_end=1000
-  _globals['_FILLSIGNAL']._serialized_start=1002
-  _globals['_FILLSIGNAL']._serialized_end=1034
-  _globals['_BRACKETSSIGNAL']._serialized_start=1036
-  _globals['_BRACKETSSIGNAL']._serialized_end=1105
-  _globals['_BRACKETPROBABILITY']._serialized_start=1107
-  _globals['_BRACKETPROBABILITY']._serialized_end=1213
+  _globals['_REGIME']._serialized_start=1319
+  _globals['_REGIME']._serialized_end=1400
+  _globals['_MLSIGNALSNAPSHOT']._serialized_start=86
+  _globals['_MLSIGNALSNAPSHOT']._serialized_end=540
+  _globals['_DIRECTIONSIGNAL']._serialized_start=542
+  _globals['_DIRECTIONSIGNAL']._serialized_end=601
+  _globals['_REGIMESIGNAL']._serialized_start=604
+  _globals['_REGIMESIGNAL']._serialized_end=820
+  _globals['_TOXICITYSIGNAL']._serialized_start=823
+  _globals['_TOXICITYSIGNAL']._serialized_end=1028
+  _globals['_FILLSIGNAL']._serialized_start=1030
+  _globals['_FILLSIGNAL']._serialized_end=1062
+  _globals['_BRACKETSSIGNAL']._serialized_start=1065
+  _globals['_BRACKETSSIGNAL']._serialized_end=1209
+  _globals['_BRACKETPROBABILITY']._serialized_start=1211
+  _globals['_BRACKETPROBABILITY']._serialized_end=1317
 # @@protoc_insertion_point(module_scope)

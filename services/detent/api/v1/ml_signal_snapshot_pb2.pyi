@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from detent.api.v1 import reason_pb2 as _reason_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -272,20 +273,26 @@ class BracketsSignal(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BRACKETS_FIELD_NUMBER: _builtins.int
+    COUPLING_REFUSAL_FIELD_NUMBER: _builtins.int
+    coupling_refusal: _reason_pb2.Reason.ValueType
+    """Says why the group is not coupled. Absent when it is."""
     @_builtins.property
     def brackets(self) -> _containers.RepeatedCompositeFieldContainer[Global___BracketProbability]:
-        """Lists the outcomes in declared order."""
+        """Lists the outcomes that have a probability, in declared order."""
 
     def __init__(
         self,
         *,
         brackets: _abc.Iterable[Global___BracketProbability] | None = ...,
+        coupling_refusal: _reason_pb2.Reason.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_coupling_refusal", b"_coupling_refusal", "coupling_refusal", b"coupling_refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["brackets", b"brackets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_coupling_refusal", b"_coupling_refusal", "brackets", b"brackets", "coupling_refusal", b"coupling_refusal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__coupling_refusal: _TypeAlias = _typing.Literal["coupling_refusal"]  # noqa: Y015
+    _WhichOneofArgType__coupling_refusal: _TypeAlias = _typing.Literal["_coupling_refusal", b"_coupling_refusal"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__coupling_refusal) -> _WhichOneofReturnType__coupling_refusal | None: ...
 
 Global___BracketsSignal: _TypeAlias = BracketsSignal  # noqa: Y015
 

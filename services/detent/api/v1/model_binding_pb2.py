@@ -24,19 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!detent/api/v1/model_binding.proto\x12\rdetent.api.v1\"\xcd\x03\n\x0cModelBinding\x12\x32\n\rsignal_source\x18\x01 \x01(\x0e\x32\x1b.detent.api.v1.SignalSource\x12!\n\x04head\x18\x02 \x01(\x0e\x32\x13.detent.api.v1.Head\x12\x10\n\x08model_id\x18\x03 \x01(\t\x12\x1a\n\x12model_version_hash\x18\x04 \x01(\t\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x05 \x01(\t\x12\x18\n\x10label_definition\x18\x06 \x01(\t\x12\x12\n\nhorizon_id\x18\x07 \x01(\t\x12\x14\n\x0chorizon_bars\x18\x08 \x01(\x05\x12\x1b\n\x13\x63\x61libration_version\x18\t \x01(\t\x12\x36\n\x0ftraining_window\x18\n \x01(\x0b\x32\x1d.detent.api.v1.TrainingWindow\x12\x19\n\x11\x64\x61ta_cutoff_ts_ms\x18\x0b \x01(\x03\x12\x17\n\x0f\x61rchitecture_id\x18\x0c \x01(\t\x12;\n\x16\x66\x61llback_signal_source\x18\r \x01(\x0e\x32\x1b.detent.api.v1.SignalSource\x12\x15\n\rproxy_version\x18\x0e \x01(\t\"8\n\x0eTrainingWindow\x12\x13\n\x0bstart_ts_ms\x18\x01 \x01(\x03\x12\x11\n\tend_ts_ms\x18\x02 \x01(\x03*_\n\x0cSignalSource\x12\x1d\n\x19SIGNAL_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13SIGNAL_SOURCE_PROXY\x10\x01\x12\x17\n\x13SIGNAL_SOURCE_MODEL\x10\x02*v\n\x04Head\x12\x14\n\x10HEAD_UNSPECIFIED\x10\x00\x12\x12\n\x0eHEAD_DIRECTION\x10\x01\x12\x0f\n\x0bHEAD_REGIME\x10\x02\x12\x11\n\rHEAD_TOXICITY\x10\x03\x12\r\n\tHEAD_FILL\x10\x04\x12\x11\n\rHEAD_BRACKETS\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!detent/api/v1/model_binding.proto\x12\rdetent.api.v1\"\x85\x04\n\x0cModelBinding\x12\x32\n\rsignal_source\x18\x01 \x01(\x0e\x32\x1b.detent.api.v1.SignalSource\x12!\n\x04head\x18\x02 \x01(\x0e\x32\x13.detent.api.v1.Head\x12\x10\n\x08model_id\x18\x03 \x01(\t\x12\x1a\n\x12model_version_hash\x18\x04 \x01(\t\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x05 \x01(\t\x12\x18\n\x10label_definition\x18\x06 \x01(\t\x12\x12\n\nhorizon_id\x18\x07 \x01(\t\x12\x14\n\x0chorizon_bars\x18\x08 \x01(\x05\x12\x1b\n\x13\x63\x61libration_version\x18\t \x01(\t\x12\x36\n\x0ftraining_window\x18\n \x01(\x0b\x32\x1d.detent.api.v1.TrainingWindow\x12\x19\n\x11\x64\x61ta_cutoff_ts_ms\x18\x0b \x01(\x03\x12\x17\n\x0f\x61rchitecture_id\x18\x0c \x01(\t\x12;\n\x16\x66\x61llback_signal_source\x18\r \x01(\x0e\x32\x1b.detent.api.v1.SignalSource\x12\x15\n\rproxy_version\x18\x0e \x01(\t\x12\x36\n\x0fregime_fallback\x18\x0f \x01(\x0b\x32\x1d.detent.api.v1.RegimeFallback\"c\n\x0eRegimeFallback\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.detent.api.v1.FallbackMode\x12\x17\n\nmax_age_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_max_age_ms\"8\n\x0eTrainingWindow\x12\x13\n\x0bstart_ts_ms\x18\x01 \x01(\x03\x12\x11\n\tend_ts_ms\x18\x02 \x01(\x03*_\n\x0cSignalSource\x12\x1d\n\x19SIGNAL_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13SIGNAL_SOURCE_PROXY\x10\x01\x12\x17\n\x13SIGNAL_SOURCE_MODEL\x10\x02*}\n\x0c\x46\x61llbackMode\x12\x1d\n\x19\x46\x41LLBACK_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46\x41LLBACK_MODE_NEUTRAL\x10\x01\x12\x1a\n\x16\x46\x41LLBACK_MODE_PREVIOUS\x10\x02\x12\x17\n\x13\x46\x41LLBACK_MODE_ERROR\x10\x03*v\n\x04Head\x12\x14\n\x10HEAD_UNSPECIFIED\x10\x00\x12\x12\n\x0eHEAD_DIRECTION\x10\x01\x12\x0f\n\x0bHEAD_REGIME\x10\x02\x12\x11\n\rHEAD_TOXICITY\x10\x03\x12\r\n\tHEAD_FILL\x10\x04\x12\x11\n\rHEAD_BRACKETS\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'detent.api.v1.model_binding_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SIGNALSOURCE']._serialized_start=574
-  _globals['_SIGNALSOURCE']._serialized_end=669
-  _globals['_HEAD']._serialized_start=671
-  _globals['_HEAD']._serialized_end=789
+  _globals['_SIGNALSOURCE']._serialized_start=731
+  _globals['_SIGNALSOURCE']._serialized_end=826
+  _globals['_FALLBACKMODE']._serialized_start=828
+  _globals['_FALLBACKMODE']._serialized_end=953
+  _globals['_HEAD']._serialized_start=955
+  _globals['_HEAD']._serialized_end=1073
   _globals['_MODELBINDING']._serialized_start=53
-  _globals['_MODELBINDING']._serialized_end=514
-  _globals['_TRAININGWINDOW']._serialized_start=516
-  _globals['_TRAININGWINDOW']._serialized_end=572
+  _globals['_MODELBINDING']._serialized_end=570
+  _globals['_REGIMEFALLBACK']._serialized_start=572
+  _globals['_REGIMEFALLBACK']._serialized_end=671
+  _globals['_TRAININGWINDOW']._serialized_start=673
+  _globals['_TRAININGWINDOW']._serialized_end=729
 # @@protoc_insertion_point(module_scope)

@@ -41,6 +41,34 @@ SIGNAL_SOURCE_MODEL: SignalSource.ValueType  # 2
 """Uses the bound artifact."""
 Global___SignalSource: _TypeAlias = SignalSource  # noqa: Y015
 
+class _FallbackMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FallbackModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FallbackMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FALLBACK_MODE_UNSPECIFIED: _FallbackMode.ValueType  # 0
+    """Is an error to send."""
+    FALLBACK_MODE_NEUTRAL: _FallbackMode.ValueType  # 1
+    """Answers MID and a spacing of 1000. A binding says so by being silent."""
+    FALLBACK_MODE_PREVIOUS: _FallbackMode.ValueType  # 2
+    """Answers the symbol's last valid signal; none yet, or too old, is neutral."""
+    FALLBACK_MODE_ERROR: _FallbackMode.ValueType  # 3
+    """Answers nothing: the failure is logged and the call refused."""
+
+class FallbackMode(_FallbackMode, metaclass=_FallbackModeEnumTypeWrapper):
+    """Says what the regime head answers when the model cannot. Frozen."""
+
+FALLBACK_MODE_UNSPECIFIED: FallbackMode.ValueType  # 0
+"""Is an error to send."""
+FALLBACK_MODE_NEUTRAL: FallbackMode.ValueType  # 1
+"""Answers MID and a spacing of 1000. A binding says so by being silent."""
+FALLBACK_MODE_PREVIOUS: FallbackMode.ValueType  # 2
+"""Answers the symbol's last valid signal; none yet, or too old, is neutral."""
+FALLBACK_MODE_ERROR: FallbackMode.ValueType  # 3
+"""Answers nothing: the failure is logged and the call refused."""
+Global___FallbackMode: _TypeAlias = FallbackMode  # noqa: Y015
+
 class _Head:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -102,6 +130,7 @@ class ModelBinding(_message.Message):
     ARCHITECTURE_ID_FIELD_NUMBER: _builtins.int
     FALLBACK_SIGNAL_SOURCE_FIELD_NUMBER: _builtins.int
     PROXY_VERSION_FIELD_NUMBER: _builtins.int
+    REGIME_FALLBACK_FIELD_NUMBER: _builtins.int
     signal_source: Global___SignalSource.ValueType
     """Says where the directional belief comes from."""
     head: Global___Head.ValueType
@@ -134,6 +163,12 @@ class ModelBinding(_message.Message):
     def training_window(self) -> Global___TrainingWindow:
         """States the first and last bar that training saw. Required for MODEL."""
 
+    @_builtins.property
+    def regime_fallback(self) -> Global___RegimeFallback:
+        """Says what the regime head answers when the model cannot. Absent: the neutral
+        signal. Only for the regime head.
+        """
+
     def __init__(
         self,
         *,
@@ -151,14 +186,45 @@ class ModelBinding(_message.Message):
         architecture_id: _builtins.str = ...,
         fallback_signal_source: Global___SignalSource.ValueType = ...,
         proxy_version: _builtins.str = ...,
+        regime_fallback: Global___RegimeFallback | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["training_window", b"training_window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["regime_fallback", b"regime_fallback", "training_window", b"training_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_id", b"architecture_id", "calibration_version", b"calibration_version", "data_cutoff_ts_ms", b"data_cutoff_ts_ms", "fallback_signal_source", b"fallback_signal_source", "feature_version", b"feature_version", "head", b"head", "horizon_bars", b"horizon_bars", "horizon_id", b"horizon_id", "label_definition", b"label_definition", "model_id", b"model_id", "model_version_hash", b"model_version_hash", "proxy_version", b"proxy_version", "signal_source", b"signal_source", "training_window", b"training_window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_id", b"architecture_id", "calibration_version", b"calibration_version", "data_cutoff_ts_ms", b"data_cutoff_ts_ms", "fallback_signal_source", b"fallback_signal_source", "feature_version", b"feature_version", "head", b"head", "horizon_bars", b"horizon_bars", "horizon_id", b"horizon_id", "label_definition", b"label_definition", "model_id", b"model_id", "model_version_hash", b"model_version_hash", "proxy_version", b"proxy_version", "regime_fallback", b"regime_fallback", "signal_source", b"signal_source", "training_window", b"training_window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelBinding: _TypeAlias = ModelBinding  # noqa: Y015
+
+@_typing.final
+class RegimeFallback(_message.Message):
+    """Fixes what the regime head answers when the model cannot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    MAX_AGE_MS_FIELD_NUMBER: _builtins.int
+    mode: Global___FallbackMode.ValueType
+    """Says what it answers."""
+    max_age_ms: _builtins.int
+    """Holds how old the previous signal may be, in data time, milliseconds,
+    [1, 2678400000]. Required for PREVIOUS, absent otherwise.
+    """
+    def __init__(
+        self,
+        *,
+        mode: Global___FallbackMode.ValueType = ...,
+        max_age_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_age_ms", b"_max_age_ms", "max_age_ms", b"max_age_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_age_ms", b"_max_age_ms", "max_age_ms", b"max_age_ms", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_age_ms: _TypeAlias = _typing.Literal["max_age_ms"]  # noqa: Y015
+    _WhichOneofArgType__max_age_ms: _TypeAlias = _typing.Literal["_max_age_ms", b"_max_age_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_age_ms) -> _WhichOneofReturnType__max_age_ms | None: ...
+
+Global___RegimeFallback: _TypeAlias = RegimeFallback  # noqa: Y015
 
 @_typing.final
 class TrainingWindow(_message.Message):

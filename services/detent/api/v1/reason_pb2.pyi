@@ -156,6 +156,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The buy order would move the price too far."""
     REASON_EXEC_L2_IMPACT_SELL_HIGH: _Reason.ValueType  # 66
     """The sell order would move the price too far."""
+    REASON_BRACKETS_INCOMPLETE: _Reason.ValueType  # 67
+    """The bracket group lacks an outcome: it is not coupled and gets no new size."""
+    REASON_BRACKETS_CONTRADICT: _Reason.ValueType  # 68
+    """The brackets contradict one another: it is not coupled and gets no new size."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Says why the proxy answered, or which rule changed a weight. Growing.
@@ -297,6 +301,10 @@ REASON_EXEC_L2_IMPACT_BUY_HIGH: Reason.ValueType  # 65
 """The buy order would move the price too far."""
 REASON_EXEC_L2_IMPACT_SELL_HIGH: Reason.ValueType  # 66
 """The sell order would move the price too far."""
+REASON_BRACKETS_INCOMPLETE: Reason.ValueType  # 67
+"""The bracket group lacks an outcome: it is not coupled and gets no new size."""
+REASON_BRACKETS_CONTRADICT: Reason.ValueType  # 68
+"""The brackets contradict one another: it is not coupled and gets no new size."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _ErrorReason:
@@ -353,6 +361,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A quote or a book bids what it asks, or more. Metadata: field, found, expected. Status: INVALID_ARGUMENT."""
     ERROR_REASON_DATA_CONFLICT: _ErrorReason.ValueType  # 23
     """A bar or a book repeats the time of one that is held, with other content. Metadata: field, found, expected. Status: ALREADY_EXISTS."""
+    ERROR_REASON_SIGNAL_FAILED: _ErrorReason.ValueType  # 24
+    """The model has no answer, and its binding says that this ends the call. Metadata: symbol, gate_reason. Status: ABORTED."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Says why a call was refused; the `reason` of `google.rpc.ErrorInfo`, whose domain is
@@ -407,4 +417,6 @@ ERROR_REASON_DATA_CROSSED: ErrorReason.ValueType  # 22
 """A quote or a book bids what it asks, or more. Metadata: field, found, expected. Status: INVALID_ARGUMENT."""
 ERROR_REASON_DATA_CONFLICT: ErrorReason.ValueType  # 23
 """A bar or a book repeats the time of one that is held, with other content. Metadata: field, found, expected. Status: ALREADY_EXISTS."""
+ERROR_REASON_SIGNAL_FAILED: ErrorReason.ValueType  # 24
+"""The model has no answer, and its binding says that this ends the call. Metadata: symbol, gate_reason. Status: ABORTED."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

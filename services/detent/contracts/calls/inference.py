@@ -5,6 +5,7 @@ import msgspec
 from detent.contracts.binding import ModelBinding
 from detent.contracts.calls.feature import ModelInput
 from detent.contracts.checks import check_count, check_exactly_one, check_symbol
+from detent.contracts.errors import InvalidField
 from detent.contracts.reasons import Reason
 from detent.contracts.signals import MlSignalSnapshot
 from detent.contracts.units import ROWS_MAX
@@ -33,16 +34,27 @@ class InferSignalsRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SignalRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Gives one signal, or the reason why there is none."""
+    """Gives one signal, or the reason why there is none.
+
+    Attributes:
+        symbol: Instrument.
+        features_hash: Hash of the features, 64 hex, computed before inference.
+        signal: The signal; None with a refusal.
+        refusal: Why there is none; None with a signal.
+        fallback_reason: Why the signal is the head's fallback and not the model's answer.
+    """
 
     symbol: str
     features_hash: str
     signal: MlSignalSnapshot | None = None
     refusal: Reason | None = None
+    fallback_reason: Reason | None = None
 
     def __post_init__(self) -> None:
         """Refuse a row that says nothing or both."""
         check_exactly_one("outcome", signal=self.signal, refusal=self.refusal)
+        if self.signal is None and self.fallback_reason is not None:
+            raise InvalidField("fallback_reason", self.fallback_reason, "absent: no signal")
 
 
 class InferSignalsResponse(msgspec.Struct, frozen=True, kw_only=True):

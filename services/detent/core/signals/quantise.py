@@ -15,6 +15,14 @@ from detent.contracts.units import BPS_ONE
 SUM_TOLERANCE = 1e-4
 
 
+def is_distribution(probabilities: Sequence[float]) -> bool:
+    """Say whether these are probabilities that sum to 1 but for rounding."""
+    # Written so that a NaN, which is on no side of anything, is refused too.
+    if not all(0.0 <= probability <= 1.0 for probability in probabilities):
+        return False
+    return abs(math.fsum(probabilities) - 1.0) <= SUM_TOLERANCE
+
+
 def shares_bps(probabilities: Sequence[float]) -> tuple[int, ...] | Reason:
     """Apportion 10000 basis points by largest remainder.
 
@@ -29,10 +37,7 @@ def shares_bps(probabilities: Sequence[float]) -> tuple[int, ...] | Reason:
         goes to the largest remainders, on ties to the first class. Or the reason why the
         input is no distribution.
     """
-    # Written so that a NaN, which is on no side of anything, is refused too.
-    if not all(0.0 <= probability <= 1.0 for probability in probabilities):
-        return Reason.OUTPUT_INVALID
-    if not abs(math.fsum(probabilities) - 1.0) <= SUM_TOLERANCE:
+    if not is_distribution(probabilities):
         return Reason.OUTPUT_INVALID
     exact = [Fraction(probability) for probability in probabilities]
     total = sum(exact)

@@ -31,7 +31,7 @@ from detent.contracts.errors import (
 )
 from detent.contracts.manifest import manifest_bytes
 from detent.contracts.reasons import Reason
-from detent.contracts.signals import DirectionSignal, MlSignalSnapshot
+from detent.contracts.signals import HeadSignal, MlSignalSnapshot, by_head
 from detent.core.features.model_input import features_hash
 from detent.rpc.call import Call
 
@@ -48,7 +48,7 @@ FAILURES = frozenset(
         Reason.CALIBRATION_FAILED,
     }
 )
-Answers = list[DirectionSignal | Reason]
+Answers = list[HeadSignal | Reason]
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class InferenceHandler:
         expires_s = self._clock() + budget_s
         self._waiting += 1
         run = asyncio.get_running_loop().run_in_executor(
-            self._executor, self._directions, serving, values, expires_s
+            self._executor, self._answers, serving, values, expires_s
         )
         run.add_done_callback(self._finished)
         # Waiting does not cancel the run: a late answer is dropped when it comes. What counts
@@ -184,13 +184,13 @@ class InferenceHandler:
             failed: Answers = [Reason.INFERENCE_ERROR] * len(values)
             return _Run(answers=failed, latency_us=0, error=error)
 
-    def _directions(self, serving: Serving, values: list[bytes], expires_s: float) -> _Run:
+    def _answers(self, serving: Serving, values: list[bytes], expires_s: float) -> _Run:
         started_s = self._clock()
         late: Answers = [Reason.INFERENCE_DEADLINE] * len(values)
         if started_s > expires_s:
             # Its turn came too late, and nobody is waiting for it any more.
             return _Run(answers=late, latency_us=0)
-        answers = serving.directions(values)
+        answers = serving.answers(values)
         took_s = self._clock() - started_s
         latency_us = max(1, math.ceil(took_s * 1e6))
         return _Run(
@@ -240,7 +240,7 @@ def _signal_row(
     serving: Serving,
     row: InferenceRow,
     features_hash64: str,
-    answer: DirectionSignal | Reason,
+    answer: HeadSignal | Reason,
     latency_us: int,
 ) -> SignalRow:
     if isinstance(answer, Reason):
@@ -255,7 +255,7 @@ def _signal_row(
         top_feature_weights_x1000=(),
         inference_latency_us=latency_us,
         features_hash=features_hash64[:16],
-        direction=answer,
+        **by_head(answer),
     )
     return SignalRow(symbol=row.symbol, features_hash=features_hash64, signal=signal)
 

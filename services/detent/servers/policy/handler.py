@@ -10,7 +10,7 @@ from opentelemetry.trace import Tracer
 
 from detent.adapters.sqlite_ledger import BlockEvent, SqliteLedger, Written
 from detent.contracts import events
-from detent.contracts.binding import ModelBinding, SignalSource
+from detent.contracts.binding import Head, ModelBinding, SignalSource
 from detent.contracts.calls.policy import (
     ClosePlanRequest,
     ClosePlanResponse,
@@ -124,7 +124,7 @@ class PolicyHandler:
         )
 
     def _check_binding(self, found: str, plan: Plan, binding: ModelBinding) -> None:
-        """Refuse a binding that is not the one named, held here, or of the plan's horizon."""
+        """Refuse a binding that is not the one named, held, of direction, or of the horizon."""
         if found != binding.binding_hash:
             raise BindingMismatch(found, binding.binding_hash)
         if binding.signal_source is SignalSource.PROXY:
@@ -132,6 +132,9 @@ class PolicyHandler:
         if found not in self._bar_intervals_ms:
             held = ", ".join(sorted(self._bar_intervals_ms)) or "none: no artifact is held here"
             raise BindingMismatch(found, f"one that a held manifest gives ({held})")
+        if binding.head is not Head.DIRECTION:
+            # The other heads advise the strategist; none of them scales a position (D1).
+            raise InvalidField("model_binding.head", binding.head, str(Head.DIRECTION))
         horizon_id = plan.policy_config.horizon_id
         if binding.horizon_id != horizon_id:
             field = "plan.policy_config.horizon_id"
