@@ -10,13 +10,14 @@ import msgspec
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-from detent.contracts import binding, decision, market, plan, signals, snapshots
+from detent.contracts import binding, certificate, decision, market, plan, signals, snapshots
 from detent.contracts.calls import feature, inference, ledger, policy
 from detent.contracts.json_codec import is_domain_type, unwrap_optional
 from detent.contracts.wire import PROTO_MODULES, message_class, wire_fields
 
 MODULES = (
     binding,
+    certificate,
     decision,
     market,
     plan,

@@ -63,7 +63,7 @@ def cpu_device(info: Path = CPU_INFO) -> Device:
         text = info.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    facts = {}
+    facts: dict[str, str] = {}
     for line in text.splitlines():
         key, colon, value = line.partition(":")
         if colon:

@@ -124,7 +124,7 @@ async def test_what_expires_while_it_waits_is_never_run() -> None:
     running = asyncio.create_task(queue.run(rows(1), expires_s=soon()))
     await asyncio.sleep(0.01)
 
-    late = await queue.run(rows(2), expires_s=time.monotonic() + 0.02)
+    late = await queue.run(rows(2), expires_s=time.monotonic() + 0.2)
     graph.gate.set()
 
     assert late.outputs is Reason.INFERENCE_DEADLINE

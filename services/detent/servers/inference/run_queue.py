@@ -6,7 +6,6 @@ worker. What comes while the workers are busy is joined when one is free.
 """
 
 import asyncio
-import collections
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -94,10 +93,14 @@ class RunQueue:
         self._slowdown = 1.0
         self._clock = clock
         self._executor = ThreadPoolExecutor(limits.workers, thread_name_prefix="onnx")
-        self._waiting: collections.deque[_Waiting] = collections.deque()
+        # In the order of arrival; a dict, because whoever gives up leaves from the middle.
+        self._waiting: dict[_Waiting, None] = {}
         self._rows_waiting = 0
-        self._busy = 0
+        # When each run on a worker began, oldest first.
+        self._begun_s: dict[int, float] = {}
+        self._run_count = 0
         self._is_due = False
+        self._is_closed = False
 
     @property
     def rows_waiting(self) -> int:
@@ -105,8 +108,13 @@ class RunQueue:
         return self._rows_waiting
 
     def close(self) -> None:
-        """Let go of the workers; nothing can be asked afterwards."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        """Take nothing more; what waits is still run, and then the workers go."""
+        self._is_closed = True
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._is_closed and not self._begun_s and not self._waiting:
+            self._executor.shutdown(wait=False)
 
     async def run(self, inputs: Floats, *, expires_s: float) -> Ran:
         """Run the graph over some rows, alone or together with other calls.
@@ -118,17 +126,18 @@ class RunQueue:
             inputs: Shape (n, width), float32, n at least 1.
             expires_s: Instant on the clock after which nobody waits for the answer.
         """
+        assert not self._is_closed, "a closed queue is asked nothing"
         count = len(inputs)
         if self._rows_waiting + count > self._limits.rows_waiting_max:
             return Ran(outputs=Reason.INFERENCE_OVERLOADED)
         now_s = self._clock()
         if now_s >= expires_s:
             return Ran(outputs=Reason.INFERENCE_DEADLINE)
-        if now_s + self._expected_s(self._rows_waiting + count) > expires_s and self._busy:
+        if self._is_full(now_s, expires_s - now_s, rows=count):
             return Ran(outputs=Reason.INFERENCE_OVERLOADED)
         loop = asyncio.get_running_loop()
         waiting = _Waiting(inputs, expires_s, loop.create_future())
-        self._waiting.append(waiting)
+        self._waiting[waiting] = None
         self._rows_waiting += count
         self._plan(loop)
         expiry = loop.call_later(expires_s - now_s, _give_up, waiting.answer)
@@ -136,9 +145,24 @@ class RunQueue:
             return await waiting.answer
         finally:
             expiry.cancel()
+            if waiting in self._waiting:
+                self._take(waiting)
+
+    def _is_full(self, now_s: float, budget_s: float, *, rows: int) -> bool:
+        """Say whether those before a call leave it no time."""
+        if len(self._begun_s) < self._limits.workers:
+            return False
+        oldest_s = next(iter(self._begun_s.values()))
+        # A run that has taken longer than anybody may wait says nothing of when it will end.
+        overdue = now_s - oldest_s >= budget_s
+        return overdue or self._expected_s(self._rows_waiting + rows) > budget_s
+
+    def _take(self, one: _Waiting) -> None:
+        del self._waiting[one]
+        self._rows_waiting -= len(one.inputs)
 
     def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._is_due or self._busy >= self._limits.workers:
+        if self._is_due or len(self._begun_s) >= self._limits.workers:
             return
         self._is_due = True
         if self._limits.window_s > 0:
@@ -151,27 +175,30 @@ class RunQueue:
         self._is_due = False
         batch = self._next_batch()
         if not batch:
+            self._let_go()
             return
         loop = asyncio.get_running_loop()
         count = sum(len(one.inputs) for one in batch)
         if self._expected_s(count) <= self._limits.inline_s_max:
             self._finish(batch, self._timed(batch))
         else:
-            self._busy += 1
+            self._run_count += 1
+            number = self._run_count
+            self._begun_s[number] = self._clock()
             done = loop.run_in_executor(self._executor, self._timed, batch)
-            done.add_done_callback(lambda future: self._finished(batch, future))
+            done.add_done_callback(lambda future: self._finished(number, batch, future))
         if self._waiting:
             self._plan(loop)
+        self._let_go()
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         rows, now_s = 0, self._clock()
         while self._waiting and rows < self._limits.rows_per_run:
-            one = self._waiting[0]
+            one = next(iter(self._waiting))
             if batch and rows + len(one.inputs) > self._limits.rows_per_run:
                 break
-            self._waiting.popleft()
-            self._rows_waiting -= len(one.inputs)
+            self._take(one)
             if one.answer.done():
                 # Cancelled, or given up.
                 continue
@@ -214,8 +241,10 @@ class RunQueue:
         # Never below one: a machine is not quicker than it was when nothing else ran.
         self._slowdown = max(1.0, kept)
 
-    def _finished(self, batch: Sequence[_Waiting], done: asyncio.Future[list[Ran]]) -> None:
-        self._busy -= 1
+    def _finished(
+        self, number: int, batch: Sequence[_Waiting], done: asyncio.Future[list[Ran]]
+    ) -> None:
+        del self._begun_s[number]
         if done.cancelled():
             rans = [Ran(outputs=Reason.INFERENCE_ERROR)] * len(batch)
         elif done.exception() is not None:
@@ -226,6 +255,7 @@ class RunQueue:
         self._finish(batch, rans)
         if self._waiting:
             self._plan(asyncio.get_running_loop())
+        self._let_go()
 
     def _finish(self, batch: Sequence[_Waiting], rans: Sequence[Ran]) -> None:
         for one, ran in zip(batch, rans, strict=True):
