@@ -9,7 +9,8 @@ from msgspec import structs
 from tests.builders import HOUR_MS
 
 from detent.adapters.artifact_store import list_files, read_artifact, write_artifact
-from detent.adapters.onnx_session import GraphContract, open_serving, open_session
+from detent.adapters.onnx_session import GraphContract, open_session
+from detent.adapters.serving import open_serving
 from detent.contracts.calibration import calibration_bytes
 from detent.contracts.caller_feature import CallerFeature
 from detent.contracts.calls.feature import MarketEvent

@@ -6,6 +6,7 @@ from detent_cli.artifact import app as artifact_app
 from detent_cli.data import app as data_app
 from detent_cli.decide import decide
 from detent_cli.demo import demo
+from detent_cli.determinism import verify_determinism
 from detent_cli.features import app as features_app
 from detent_cli.ledger import app as ledger_app
 from detent_cli.up import up
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(up)
 app.command()(decide)
+app.command()(verify_determinism)
 app.add_typer(artifact_app, name="artifact")
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")

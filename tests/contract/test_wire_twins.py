@@ -11,7 +11,16 @@ import msgspec
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-from detent.contracts import binding, caller_feature, decision, market, plan, signals, snapshots
+from detent.contracts import (
+    binding,
+    caller_feature,
+    certificate,
+    decision,
+    market,
+    plan,
+    signals,
+    snapshots,
+)
 from detent.contracts.calls import feature, inference, ledger, policy
 from detent.contracts.json_codec import is_domain_type, unwrap_optional
 from detent.contracts.wire import PROTO_MODULES, message_class, wire_fields
@@ -19,6 +28,7 @@ from detent.contracts.wire import PROTO_MODULES, message_class, wire_fields
 MODULES = (
     binding,
     caller_feature,
+    certificate,
     decision,
     market,
     plan,

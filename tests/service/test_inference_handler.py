@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import struct
@@ -18,7 +19,7 @@ from opentelemetry.context import Context
 from tests.unit.artifacts import artifact, artifact_in, model_inputs
 
 from detent.adapters.artifact_store import read_artifact
-from detent.adapters.onnx_session import Serving, open_serving
+from detent.adapters.serving import Serving, open_serving
 from detent.contracts import events
 from detent.contracts.calls.feature import ModelInput
 from detent.contracts.calls.inference import (
@@ -39,7 +40,7 @@ from detent.contracts.reasons import Reason
 from detent.contracts.signals import MlSignalSnapshot
 from detent.core.features.model_input import features_hash
 from detent.rpc.call import Call
-from detent.servers.inference.handler import WAITING_MAX, InferenceHandler
+from detent.servers.inference.handler import InferenceHandler
 
 SYMBOL = "BTCUSDT"
 BINDING_HASH = artifact().pinned.binding_hash
@@ -109,7 +110,9 @@ class StubSession:
 def stubbed(serving: Serving, answer: Callable[[np.ndarray[Any, Any]], object]) -> Serving:
     """Give the artifact with a session that is a stub."""
     session = structs.replace(serving.session, session=StubSession(answer))
-    return structs.replace(serving, session=session)
+    # What may take long runs beside the event loop.
+    slow = dict.fromkeys(serving.run_s, 0.001)
+    return structs.replace(serving, session=session, run_s=slow)
 
 
 def saying(p: float) -> Callable[[np.ndarray[Any, Any]], object]:
@@ -269,7 +272,7 @@ async def test_good_rows_go_through_the_session_together(serving: Serving) -> No
     await handler.infer_signals(asked(*rows_of(_other_hash(inputs[0]))), call())
     handler.close()
 
-    assert stub.session.session.batches == [48]
+    assert stub.session.session.batches == [64]
 
 
 @pytest.mark.proves("R203")
@@ -370,6 +373,7 @@ async def _answered(handler: InferenceHandler, query: InferSignalsRequest) -> In
         response = await handler.infer_signals(query, call())
         if response.rows[0].refusal is None:
             return response
+        await asyncio.sleep(0.005)
     pytest.fail("the session never caught up")
 
 
@@ -394,8 +398,7 @@ async def test_overloaded_session_refuses_at_once(serving: Serving) -> None:
         stubbed(serving, hang), max_inference_latency_ms=1, clock=time.monotonic
     )
     query = asked(*rows_of(model_inputs()[0]))
-    # A few more than may wait: whoever came before the session's thread was up is gone.
-    answers = [(await handler.infer_signals(query, call())).rows[0] for _ in range(WAITING_MAX + 8)]
+    answers = [(await handler.infer_signals(query, call())).rows[0] for _ in range(40)]
     release.set()
     handler.close()
     refusals = [row.refusal for row in answers]
@@ -403,7 +406,6 @@ async def test_overloaded_session_refuses_at_once(serving: Serving) -> None:
     assert refusals[0] is Reason.INFERENCE_DEADLINE
     assert refusals[-1] is Reason.INFERENCE_OVERLOADED
     assert set(refusals) == {Reason.INFERENCE_DEADLINE, Reason.INFERENCE_OVERLOADED}
-    assert refusals.count(Reason.INFERENCE_DEADLINE) >= WAITING_MAX
 
 
 async def test_call_without_time_left_is_refused(handler: InferenceHandler) -> None:

@@ -23,7 +23,8 @@ from tests.unit.head_artifacts import (
 )
 
 from detent.adapters.artifact_store import Artifact, read_artifact
-from detent.adapters.onnx_session import GraphContract, Serving, open_serving, open_session
+from detent.adapters.onnx_session import GraphContract, open_session
+from detent.adapters.serving import Serving, open_serving
 from detent.contracts import events
 from detent.contracts.binding import FallbackMode, Head, RegimeFallback
 from detent.contracts.calls.feature import ModelInput

@@ -13,18 +13,23 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detent.adapters.artifact_store import Artifact
-from detent.adapters.graph_gate import check_graph
 from detent.contracts.errors import ArtifactInvalid, InternalError
 from detent.contracts.manifest import Manifest
 from detent.contracts.reasons import Reason
-from detent.contracts.signals import HeadSignal
-from detent.core.signals.heads import HeadMap, head_map
+from detent.core.signals.batch_shapes import BATCH_SHAPES, Part, parts_of
+
+Floats = NDArray[np.float32]
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# Matrix kernels sum in another order for a single row than for several, which shows in the
-# last bit. Batches are padded to multiples of this, so no row is ever computed alone.
-ROWS_BLOCK = 16
+# An accelerator may not choose its kernels by trying them out, nor round inputs to TF32.
+PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
+    "cpu": {},
+    "cuda": {
+        "use_tf32": "0",
+        "cudnn_conv_algo_search": "DEFAULT",
+        "do_copy_in_default_stream": "1",
+    },
+}
 DTYPE = "tensor(float)"
 
 
@@ -72,31 +77,42 @@ class GraphContract(msgspec.Struct, frozen=True, kw_only=True):
         """Give name and number of columns of every output that is asked for, in order."""
         return ((self.output_name, self.classes), *self.further_outputs)
 
+    @property
+    def output_names(self) -> list[str]:
+        """Give the name of every output that is asked for, in order."""
+        return [name for name, _ in self.outputs]
+
 
 class OnnxSession(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds a loaded graph whose input and output are those it was said to have.
+    """Holds a loaded graph whose input and outputs are those it was said to have.
 
     Attributes:
         execution_provider: The provider that runs the graph, as the runtime names it.
-        graph: Its input and output.
+        runtime: Name and version of the runtime.
+        threads: Threads that one run may use.
+        graph: Its input and outputs.
         session: The runtime's session.
         errors: What the runtime raises.
+        batch_shapes: Rows that a run may have, ascending.
     """
 
     execution_provider: str
+    runtime: str
+    threads: int
     graph: GraphContract
     session: Any
     errors: tuple[type[Exception], ...]
+    batch_shapes: tuple[int, ...] = BATCH_SHAPES[:1]
 
-    def probabilities(self, rows: Sequence[bytes]) -> NDArray[np.float32]:
-        """Run the graph once and give its first output; see `outputs`."""
-        return self.outputs(rows)[0]
+    def probabilities(self, rows: Sequence[bytes]) -> Floats:
+        """Run the graph over rows of bytes and give its first output; see `outputs`."""
+        return self.outputs(np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), -1))[0]
 
-    def outputs(self, rows: Sequence[bytes]) -> tuple[NDArray[np.float32], ...]:
-        """Run the graph once.
+    def outputs(self, inputs: Floats) -> tuple[Floats, ...]:
+        """Run the graph over some rows, in runs of the sizes that may run.
 
         Args:
-            rows: Model inputs, little-endian float32, each of 4 bytes per value.
+            inputs: Shape (n, width), float32, n at least 1.
 
         Returns:
             Per output of the contract, shape (n, columns), float32. A row's values do not
@@ -105,18 +121,19 @@ class OnnxSession(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InternalError: The runtime failed, or gave another shape than it declared.
         """
-        count, graph = len(rows), self.graph
-        padding = -count % ROWS_BLOCK
-        inputs = np.frombuffer(b"".join([*rows, *[rows[-1]] * padding]), dtype="<f4")
-        names = [name for name, _ in graph.outputs]
-        try:
-            outputs = self.session.run(
-                names, {graph.input_name: inputs.reshape(-1, *graph.row_shape)}
-            )
-        except self.errors as error:
-            raise InternalError("the ONNX session failed", error=error) from error
-        for found, (_, columns) in zip(outputs, graph.outputs, strict=True):
-            shape = (count + padding, columns)
+        parts = list(parts_of(len(inputs), self.batch_shapes))
+        if len(parts) == 1:
+            return self._part(inputs, parts[0])
+        runs = [self._part(inputs[part.start : part.stop], part) for part in parts]
+        return tuple(np.concatenate(columns) for columns in zip(*runs, strict=True))
+
+    def _part(self, inputs: Floats, part: Part) -> tuple[Floats, ...]:
+        count, missing = part.stop - part.start, part.shape - (part.stop - part.start)
+        if missing:
+            inputs = np.concatenate([inputs, np.repeat(inputs[-1:], missing, axis=0)])
+        outputs = self._run(inputs.reshape(part.shape, *self.graph.row_shape))
+        for found, (_, columns) in zip(outputs, self.graph.outputs, strict=True):
+            shape = (part.shape, columns)
             if found.shape != shape or found.dtype != np.float32:
                 raise InternalError(
                     "the ONNX session gave another shape",
@@ -125,83 +142,36 @@ class OnnxSession(msgspec.Struct, frozen=True, kw_only=True):
                 )
         return tuple(found[:count] for found in outputs)
 
-
-class Serving(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds a verified artifact with its session and the map of its head, ready to answer.
-
-    Attributes:
-        artifact: The verified artifact.
-        session: Its graph.
-        head: Its calibration and output contract.
-    """
-
-    artifact: Artifact
-    session: OnnxSession
-    head: HeadMap
-
-    def answers(self, rows: Sequence[bytes]) -> list[HeadSignal | Reason]:
-        """Infer and calibrate, one answer per row; no row depends on another.
-
-        Args:
-            rows: At least one model input, little-endian float32, of the graph's width.
-
-        Raises:
-            InternalError: The runtime failed, for all rows at once.
-        """
-        outputs = [found.tolist() for found in self.session.outputs(rows)]
-        return [self.head.answer(row) for row in zip(*outputs, strict=True)]
+    def _run(self, inputs: Floats) -> list[Floats]:
+        graph = self.graph
+        try:
+            if self.execution_provider == PROVIDERS["cpu"]:
+                found = self.session.run(graph.output_names, {graph.input_name: inputs})
+            else:
+                # One copy in and one out, on the stream of the run.
+                binding = self.session.io_binding()
+                binding.bind_cpu_input(graph.input_name, np.ascontiguousarray(inputs))
+                for name in graph.output_names:
+                    binding.bind_output(name)
+                self.session.run_with_iobinding(binding)
+                found = binding.copy_outputs_to_cpu()
+        except self.errors as error:
+            raise InternalError("the ONNX session failed", error=error) from error
+        return list(found)
 
 
-def open_serving(artifact: Artifact, *, execution_provider: str = "cpu") -> Serving:
-    """Load a verified artifact and let it prove itself on its golden rows.
-
-    Args:
-        artifact: What `read_artifact` gave; its model is not read again.
-        execution_provider: `cpu` or `cuda`.
-
-    Raises:
-        ArtifactInvalid: The graph cannot run here, or does not give the integers that it
-            gave when the artifact was built.
-    """
-    # Another process looks first: this one shows the runtime nothing that could hurt it.
-    check_graph(
-        artifact.model,
-        input_name=artifact.manifest.input_name,
-        row_shape=(len(artifact.manifest.input_features),),
-        rows=[row.values for row in artifact.golden.rows],
-    )
-    serving = Serving(
-        artifact=artifact,
-        session=open_session(
-            artifact.model,
-            GraphContract.of(artifact.manifest),
-            execution_provider=execution_provider,
-        ),
-        head=head_map(artifact.manifest, artifact.calibration),
-    )
-    golden = artifact.golden.rows
-    try:
-        batched = serving.answers([row.values for row in golden])
-        alone = [serving.answers([row.values])[0] for row in golden]
-    except InternalError as error:
-        raise _refused(error.message, "the golden rows", Reason.CERTIFICATE_FAILED) from error
-    for index, row in enumerate(golden):
-        for how, found in (("in a batch", batched[index]), ("alone", alone[index])):
-            if found != row.answer:
-                what = f"{found} for golden row {index} {how}"
-                raise _refused(what, str(row.answer), Reason.CERTIFICATE_FAILED)
-    return serving
-
-
-def open_session(model: bytes, graph: GraphContract, *, execution_provider: str) -> OnnxSession:
+def open_session(
+    model: bytes, graph: GraphContract, *, execution_provider: str, threads: int = 1
+) -> OnnxSession:
     """Load a graph and check that it is what it was said to be.
 
-    One thread and sequential execution: the order of additions, and so the last bit of a
-    sum, must not depend on scheduling.
+    Sequential execution and, unless said otherwise, one thread: the order of additions, and
+    so the last bit of a sum, must not depend on scheduling.
 
     Args:
         model: The bytes that were hashed.
-        graph: The input and output that it must have.
+        graph: The input and outputs that it must have.
+        threads: Threads of one run; more than one is for a certificate to allow.
         execution_provider: `cpu` or `cuda`. There is no quiet step down from one to
             the other: another provider gives other bits.
 
@@ -218,9 +188,10 @@ def open_session(model: bytes, graph: GraphContract, *, execution_provider: str)
         found = ", ".join(runtime.get_available_providers())
         raise _refused(found, wanted, Reason.ONNX_UNAVAILABLE)
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
     # Errors and worse: what matters is raised, and the log is ours.
     options.log_severity_level = 3
     # The runtime would recognise a format of its own by its bytes, which nobody has audited.
@@ -229,7 +200,10 @@ def open_session(model: bytes, graph: GraphContract, *, execution_provider: str)
     try:
         # Without this the runtime would print, and go on with another provider by itself.
         session = runtime.InferenceSession(
-            model, sess_options=options, providers=[wanted], enable_fallback=0
+            model,
+            sess_options=options,
+            providers=[(wanted, PROVIDER_OPTIONS[execution_provider])],
+            enable_fallback=0,
         )
     except errors as error:
         raise _refused(str(error), "a graph that loads", Reason.MODEL_NOT_LOADED) from error
@@ -238,7 +212,14 @@ def open_session(model: bytes, graph: GraphContract, *, execution_provider: str)
         raise _refused(provider, wanted, Reason.ONNX_UNAVAILABLE)
     _check_input(session.get_inputs(), graph)
     _check_outputs(session.get_outputs(), graph)
-    return OnnxSession(execution_provider=provider, graph=graph, session=session, errors=errors)
+    return OnnxSession(
+        execution_provider=provider,
+        runtime=f"{runtime.__name__} {runtime.__version__}",
+        threads=threads,
+        graph=graph,
+        session=session,
+        errors=errors,
+    )
 
 
 def _import_runtime() -> ModuleType:

@@ -12,7 +12,8 @@ import numpy as np
 
 from detent.adapters.artifact_store import list_files, read_artifact, write_artifact
 from detent.adapters.graph_audit import audit_graph
-from detent.adapters.onnx_session import GraphContract, OnnxSession, open_serving, open_session
+from detent.adapters.onnx_session import GraphContract, OnnxSession, open_session
+from detent.adapters.serving import open_serving
 from detent.contracts.binding import Head, TrainingWindow
 from detent.contracts.calibration import CalibrationSpec, calibration_bytes
 from detent.contracts.canonical import sha256_hex

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from detent.adapters.artifact_store import read_artifact
-from detent.adapters.onnx_session import Serving, open_serving
+from detent.adapters.serving import Serving, open_serving
 from detent.core.features.feature_set import FeatureSet, direction_bars_v1
 from detent.offline.bars import BarTable, load_bars
 from detent.offline.building import Recipe, build_direction_artifact

@@ -31,7 +31,7 @@ from detent.adapters import onnx_session
 from detent.adapters.graph_audit import audit_graph
 from detent.adapters.graph_child import examine
 from detent.adapters.graph_questions import GraphQuestion, Stage
-from detent.adapters.onnx_session import open_serving
+from detent.adapters.serving import open_serving
 from detent.contracts.errors import ArtifactInvalid
 from detent.contracts.reasons import Reason
 

@@ -16,10 +16,9 @@ from tests.unit.artifacts import artifact, model_inputs
 from detent.adapters.onnx_session import (
     GraphContract,
     OnnxSession,
-    Serving,
-    open_serving,
     open_session,
 )
+from detent.adapters.serving import Serving, open_serving
 from detent.contracts.canonical import canonical_hash
 from detent.contracts.errors import ArtifactInvalid, InternalError
 from detent.contracts.json_codec import to_json
@@ -229,6 +228,8 @@ class FailingSession:
 def test_session_that_fails_says_so_in_our_words(outcome: object) -> None:
     session = OnnxSession(
         execution_provider="CPUExecutionProvider",
+        runtime="onnxruntime 0",
+        threads=1,
         graph=GRAPH,
         session=FailingSession(outcome),
         errors=(RuntimeError,),

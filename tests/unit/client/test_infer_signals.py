@@ -13,7 +13,7 @@ from tests.fakes import HandlerHost
 from tests.unit.artifacts import model_inputs
 from tests.unit.head_artifacts import head_artifact, poisoned
 
-from detent.adapters.onnx_session import open_serving
+from detent.adapters.serving import open_serving
 from detent.contracts.binding import (
     PROXY_BINDING,
     FallbackMode,

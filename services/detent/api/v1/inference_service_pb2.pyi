@@ -121,6 +121,7 @@ class DescribeArtifactResponse(_message.Message):
     EXECUTION_PROVIDER_FIELD_NUMBER: _builtins.int
     GOLDEN_ROW_COUNT_FIELD_NUMBER: _builtins.int
     MANIFEST_JSON_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
     binding_hash: _builtins.str
     """Echoes the binding."""
     model_hash: _builtins.str
@@ -137,6 +138,10 @@ class DescribeArtifactResponse(_message.Message):
     def model_binding(self) -> _model_binding_pb2.ModelBinding:
         """Holds the binding that the artifact's manifest gives."""
 
+    @_builtins.property
+    def certificate(self) -> Global___DeterminismCertificate:
+        """Holds what the session proved of itself at load."""
+
     def __init__(
         self,
         *,
@@ -147,14 +152,86 @@ class DescribeArtifactResponse(_message.Message):
         execution_provider: _builtins.str = ...,
         golden_row_count: _builtins.int = ...,
         manifest_json: _builtins.str = ...,
+        certificate: Global___DeterminismCertificate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model_binding", b"model_binding"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "model_binding", b"model_binding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "calibration_method", b"calibration_method", "execution_provider", b"execution_provider", "golden_row_count", b"golden_row_count", "manifest_json", b"manifest_json", "model_binding", b"model_binding", "model_hash", b"model_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "calibration_method", b"calibration_method", "certificate", b"certificate", "execution_provider", b"execution_provider", "golden_row_count", b"golden_row_count", "manifest_json", b"manifest_json", "model_binding", b"model_binding", "model_hash", b"model_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DescribeArtifactResponse: _TypeAlias = DescribeArtifactResponse  # noqa: Y015
+
+@_typing.final
+class DeterminismCertificate(_message.Message):
+    """States on what the artifact reproduced its golden rows, and what came out bit by bit.
+
+    Replicas that hold the same certificate give the same bytes.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_HASH_FIELD_NUMBER: _builtins.int
+    MODEL_HASH_FIELD_NUMBER: _builtins.int
+    EXECUTION_PROVIDER_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    INSTRUCTION_SET_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    BATCH_SHAPES_FIELD_NUMBER: _builtins.int
+    GOLDEN_ROW_COUNT_FIELD_NUMBER: _builtins.int
+    PROBE_ROW_COUNT_FIELD_NUMBER: _builtins.int
+    OUTPUTS_DIGEST_FIELD_NUMBER: _builtins.int
+    ANSWERS_DIGEST_FIELD_NUMBER: _builtins.int
+    model_version_hash: _builtins.str
+    """Holds the SHA-256 of the canonical manifest, 64 lowercase hex."""
+    model_hash: _builtins.str
+    """Holds the first 16 hex of the SHA-256 of model.onnx."""
+    execution_provider: _builtins.str
+    """Names what ran the graph, as the runtime names it."""
+    device: _builtins.str
+    """Names the processor or the accelerator, as it names itself."""
+    instruction_set: _builtins.str
+    """Lists the machine and the vector extensions that kernels choose by."""
+    runtime: _builtins.str
+    """Names the runtime and its version."""
+    threads: _builtins.int
+    """Counts the threads that one run may use."""
+    golden_row_count: _builtins.int
+    """Counts the golden rows that were reproduced in integers."""
+    probe_row_count: _builtins.int
+    """Counts the rows whose outputs were compared bit by bit, golden rows included."""
+    outputs_digest: _builtins.str
+    """Holds the SHA-256 of the raw outputs of those rows, 64 lowercase hex."""
+    answers_digest: _builtins.str
+    """Holds the SHA-256 of the integer answers to the golden rows, 64 lowercase hex."""
+    @_builtins.property
+    def batch_shapes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Lists the numbers of rows that a run may have, ascending; each gave the same bits."""
+
+    def __init__(
+        self,
+        *,
+        model_version_hash: _builtins.str = ...,
+        model_hash: _builtins.str = ...,
+        execution_provider: _builtins.str = ...,
+        device: _builtins.str = ...,
+        instruction_set: _builtins.str = ...,
+        runtime: _builtins.str = ...,
+        threads: _builtins.int = ...,
+        batch_shapes: _abc.Iterable[_builtins.int] | None = ...,
+        golden_row_count: _builtins.int = ...,
+        probe_row_count: _builtins.int = ...,
+        outputs_digest: _builtins.str = ...,
+        answers_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers_digest", b"answers_digest", "batch_shapes", b"batch_shapes", "device", b"device", "execution_provider", b"execution_provider", "golden_row_count", b"golden_row_count", "instruction_set", b"instruction_set", "model_hash", b"model_hash", "model_version_hash", b"model_version_hash", "outputs_digest", b"outputs_digest", "probe_row_count", b"probe_row_count", "runtime", b"runtime", "threads", b"threads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeterminismCertificate: _TypeAlias = DeterminismCertificate  # noqa: Y015
 
 @_typing.final
 class InferenceRow(_message.Message):

@@ -4,6 +4,7 @@ import msgspec
 
 from detent.contracts.binding import ModelBinding
 from detent.contracts.calls.feature import ModelInput
+from detent.contracts.certificate import DeterminismCertificate
 from detent.contracts.checks import check_count, check_exactly_one, check_symbol
 from detent.contracts.errors import InvalidField
 from detent.contracts.reasons import Reason
@@ -82,3 +83,4 @@ class DescribeArtifactResponse(msgspec.Struct, frozen=True, kw_only=True):
     execution_provider: str
     golden_row_count: int
     manifest_json: str
+    certificate: DeterminismCertificate

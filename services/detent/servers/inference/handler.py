@@ -4,16 +4,15 @@ Before it stands `core/features`, whose hash it checks again; after it `core/sig
 """
 
 import asyncio
+import functools
 import logging
-import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import numpy as np
 from msgspec import structs
 
-from detent.adapters.onnx_session import Serving
+from detent.adapters.serving import Serving
 from detent.contracts import events
 from detent.contracts.binding import ModelBinding
 from detent.contracts.calls.inference import (
@@ -36,12 +35,14 @@ from detent.contracts.manifest import manifest_bytes
 from detent.contracts.reasons import Reason
 from detent.contracts.signals import HeadSignal, MlSignalSnapshot, by_head
 from detent.core.features.model_input import features_hash
+from detent.core.signals.batch_shapes import cost_s
 from detent.core.signals.regime_fallback import LastRegimes, ends_the_call, fallback_signal
 from detent.rpc.call import Call
+from detent.servers.inference.run_queue import QueueLimits, RunQueue
 
-# Runs that wait for the one session; more than this and they would all be late.
-WAITING_MAX = 32
 LOGGED_HASHES_MAX = 16
+# As many as are calibrated before other calls get their turn: some milliseconds.
+ROWS_PER_TURN = 128
 # Refusals that are the model's or the service's doing; the others are the caller's rows.
 FAILURES = frozenset(
     {
@@ -57,11 +58,17 @@ Answers = list[HeadSignal | Reason]
 log = logging.getLogger(__name__)
 
 
-class _Run(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds one answer per good row, the time inside, and what failed if it did."""
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds what a run gave for some rows.
+
+    Attributes:
+        answers: One per row: its signal, or why it has none.
+        latency_us: Time inside inference, microseconds.
+        error: What failed, if it did.
+    """
 
     answers: Answers
-    latency_us: int
+    latency_us: int = 0
     error: InternalError | None = None
 
 
@@ -73,6 +80,7 @@ class InferenceHandler:
         serving: Serving | ArtifactInvalid,
         *,
         max_inference_latency_ms: int = 10,
+        limits: QueueLimits | None = None,
         clock: Callable[[], float],
     ) -> None:
         """Take what start-up gave.
@@ -81,20 +89,37 @@ class InferenceHandler:
             serving: The artifact, or why there is none: the process then answers every
                 call with that reason.
             max_inference_latency_ms: What one run may take inside.
+            limits: What may wait and be joined; None for what suits one processor.
             clock: Monotonic clock in seconds.
         """
-        self._serving = serving
         self._latency_s_max = max_inference_latency_ms / 1000
+        self._limits = limits or QueueLimits()
         self._clock = clock
-        # The session gets a thread of its own, so that a slow graph delays no other call;
-        # one thread, so that runs follow one another.
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onnx")
-        self._waiting = 0
         self._last = LastRegimes()
+        self._serving = serving
+        self._queue = self._queue_of(serving)
+
+    def swap(self, serving: Serving) -> None:
+        """Serve another artifact from now on; what the old one has begun, it finishes."""
+        retired, self._serving, self._queue = self._queue, serving, self._queue_of(serving)
+        if retired is not None:
+            retired.close()
 
     def close(self) -> None:
-        """Let go of the session's thread; nothing can be asked afterwards."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        """Let go of the session; nothing can be asked afterwards."""
+        if self._queue is not None:
+            self._queue.close()
+
+    def _queue_of(self, serving: Serving | ArtifactInvalid) -> RunQueue | None:
+        if isinstance(serving, ArtifactInvalid):
+            return None
+        run_s = dict(serving.run_s)
+        return RunQueue(
+            serving.session.outputs,
+            limits=self._limits,
+            cost_s=functools.lru_cache(lambda rows: cost_s(rows, run_s)),
+            clock=self._clock,
+        )
 
     async def infer_signals(self, query: InferSignalsRequest, call: Call) -> InferSignalsResponse:
         """Infer and calibrate one signal per row.
@@ -108,15 +133,14 @@ class InferenceHandler:
             DeadlineExceeded: Too little of the caller's deadline is left.
             SignalFailed: A row has no answer, and the binding says that this ends the call.
         """
-        serving = self._bound(query.binding_hash)
+        serving = self.bound(query.binding_hash)
         manifest = serving.artifact.manifest
-        budget_s = min(call.budget_s(), self._latency_s_max)
         # The hash comes first: whatever happens next, it can be said for which input.
         hashes = [_hash_of(row, manifest.feature_version) for row in query.rows]
         refusals = _refusals(query.rows, hashes, width=len(manifest.input_features))
         good = [index for index, refusal in enumerate(refusals) if refusal is None]
         values = [query.rows[index].model_input.values for index in good]
-        run = await self._run(serving, values, budget_s=budget_s)
+        run = await self.answered(serving, values, call)
         answers = iter(run.answers)
         rows = self._fall_back(
             serving,
@@ -148,7 +172,7 @@ class InferenceHandler:
             ModelNotReady: No artifact is served.
         """
         del call
-        serving = self._bound(query.binding_hash)
+        serving = self.bound(query.binding_hash)
         artifact = serving.artifact
         return DescribeArtifactResponse(
             binding_hash=query.binding_hash,
@@ -158,9 +182,10 @@ class InferenceHandler:
             execution_provider=serving.session.execution_provider,
             golden_row_count=len(artifact.golden.rows),
             manifest_json=manifest_bytes(artifact.manifest).decode("ascii"),
+            certificate=serving.certificate,
         )
 
-    def _bound(self, binding_hash: str) -> Serving:
+    def bound(self, binding_hash: str) -> Serving:
         """Give the artifact that a binding names; there is never another one instead."""
         serving = self._serving
         if isinstance(serving, ArtifactInvalid):
@@ -195,49 +220,35 @@ class InferenceHandler:
         given = _signal_row(serving, question, row.features_hash, signal, 0)
         return structs.replace(given, fallback_reason=row.refusal)
 
-    async def _run(self, serving: Serving, values: list[bytes], *, budget_s: float) -> _Run:
-        """Run the session once for the good rows, within the budget, or give one reason."""
-        if not values:
-            return _Run(answers=[], latency_us=0)
-        if self._waiting >= WAITING_MAX:
-            return _Run(answers=[Reason.INFERENCE_OVERLOADED] * len(values), latency_us=0)
-        expires_s = self._clock() + budget_s
-        self._waiting += 1
-        run = asyncio.get_running_loop().run_in_executor(
-            self._executor, self._answers, serving, values, expires_s
-        )
-        run.add_done_callback(self._finished)
-        # Waiting does not cancel the run: a late answer is dropped when it comes. What counts
-        # is the time inside, so an answer that is there is not lost to a busy event loop.
-        await asyncio.wait({run}, timeout=budget_s)
-        if not run.done():
-            late: Answers = [Reason.INFERENCE_DEADLINE] * len(values)
-            return _Run(answers=late, latency_us=math.ceil(budget_s * 1e6))
-        try:
-            return run.result()
-        except InternalError as error:
-            failed: Answers = [Reason.INFERENCE_ERROR] * len(values)
-            return _Run(answers=failed, latency_us=0, error=error)
+    async def answered(self, serving: Serving, rows: Sequence[bytes], call: Call) -> Answered:
+        """Infer and calibrate some rows, within the call's deadline and our own limit.
 
-    def _answers(self, serving: Serving, values: list[bytes], expires_s: float) -> _Run:
-        started_s = self._clock()
-        late: Answers = [Reason.INFERENCE_DEADLINE] * len(values)
-        if started_s > expires_s:
-            # Its turn came too late, and nobody is waiting for it any more.
-            return _Run(answers=late, latency_us=0)
-        answers = serving.answers(values)
-        took_s = self._clock() - started_s
-        latency_us = max(1, math.ceil(took_s * 1e6))
-        return _Run(
-            answers=late if took_s > self._latency_s_max else answers, latency_us=latency_us
-        )
+        Args:
+            serving: What `bound` gave.
+            rows: Model inputs, little-endian float32, finite, of the graph's width.
+            call: Whose deadline counts.
 
-    def _finished(self, run: asyncio.Future[_Run]) -> None:
-        self._waiting -= 1
-        # A failure that comes late was answered as a deadline; it is looked at here so
-        # that nobody reports it as forgotten.
-        if not run.cancelled():
-            run.exception()
+        Raises:
+            DeadlineExceeded: Too little of the caller's deadline is left.
+        """
+        budget_s = min(call.budget_s(), self._latency_s_max)
+        if not rows:
+            return Answered(answers=[])
+        assert self._queue is not None, "what serves has a queue"
+        inputs = np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), serving.width)
+        ran = await self._queue.run(inputs, expires_s=self._clock() + budget_s)
+        if isinstance(ran.outputs, Reason):
+            return Answered(answers=[ran.outputs] * len(rows), error=ran.error)
+        if ran.latency_us > self._latency_s_max * 1e6:
+            late: Answers = [Reason.INFERENCE_DEADLINE] * len(rows)
+            return Answered(answers=late, latency_us=ran.latency_us)
+        answers: Answers = []
+        for start in range(0, len(rows), ROWS_PER_TURN):
+            part = [output[start : start + ROWS_PER_TURN] for output in ran.outputs]
+            answers.extend(serving.answers_of(part))
+            if start + ROWS_PER_TURN < len(rows):
+                await asyncio.sleep(0)
+        return Answered(answers=answers, latency_us=ran.latency_us)
 
 
 def _hash_of(row: InferenceRow, feature_version: str) -> str:
@@ -302,7 +313,7 @@ def _end_if_bound(binding: ModelBinding, rows: Sequence[SignalRow]) -> None:
 
 
 def _log_run(
-    serving: Serving, query: InferSignalsRequest, rows: Sequence[SignalRow], run: _Run
+    serving: Serving, query: InferSignalsRequest, rows: Sequence[SignalRow], run: Answered
 ) -> None:
     """Write the one line of a call; a large batch names its first rows only."""
     manifest = serving.artifact.manifest

@@ -6,16 +6,20 @@ the reason and reports that it does not serve, so that policy has something to r
 
 import asyncio
 import logging
+import signal
 import time
 
 from detent.adapters.artifact_store import read_artifact
-from detent.adapters.onnx_session import Serving, open_serving
+from detent.adapters.cpu_quota import cpu_count
+from detent.adapters.serving import Serving, open_serving
 from detent.adapters.telemetry import Telemetry, set_up_logging
 from detent.adapters.unpickling import forbid_unpickling
 from detent.contracts import events
 from detent.contracts.errors import ArtifactInvalid
+from detent.contracts.json_codec import to_json
 from detent.rpc.serve import Server, ServerOptions, Service, serve_until_stopped
 from detent.servers.inference.handler import InferenceHandler
+from detent.servers.inference.run_queue import QueueLimits
 from detent.servers.inference.settings import InferenceSettings
 
 log = logging.getLogger(__name__)
@@ -27,7 +31,9 @@ def load(settings: InferenceSettings) -> Serving | ArtifactInvalid:
         artifact = read_artifact(
             settings.artifact_dir, model_version_hash=settings.model_version_hash
         )
-        serving = open_serving(artifact, execution_provider=settings.execution_provider)
+        serving = open_serving(
+            artifact, execution_provider=settings.execution_provider, threads=settings.threads
+        )
     except ArtifactInvalid as error:
         facts = {"reason": error.gate_reason.value, "error": error.message}
         log.error(  # noqa: TRY400  The error is a refusal with its facts, not a crash.
@@ -36,6 +42,11 @@ def load(settings: InferenceSettings) -> Serving | ArtifactInvalid:
         return error
     facts = {"artifact": settings.artifact_dir.name, "mode": "pinned"}
     log.info(events.ML_MODE_INIT, extra=facts | {"binding_hash": artifact.pinned.binding_hash})
+    certificate = serving.certificate
+    log.info(
+        events.CERTIFICATE_ISSUED,
+        extra={"certificate_hash": certificate.certificate_hash, **to_json(certificate)},
+    )
     return serving
 
 
@@ -48,6 +59,34 @@ def health_of(serving: Serving | ArtifactInvalid) -> dict[str, bool]:
     return health
 
 
+def limits_of(settings: InferenceSettings) -> QueueLimits:
+    """Give what the queue may hold, and as many workers as there are processors to run them."""
+    return QueueLimits(
+        window_s=settings.batch_window_us / 1e6,
+        rows_per_run=settings.batch_rows_max,
+        rows_waiting_max=settings.queue_rows_max,
+        workers=settings.workers or max(1, cpu_count() // settings.threads),
+    )
+
+
+async def reload_on_hangup(
+    handler: InferenceHandler, server: Server, settings: InferenceSettings
+) -> None:
+    """Load the artifact again whenever the process is sent SIGHUP, beside the one that serves.
+
+    What does not verify is refused and changes nothing.
+    """
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    while True:
+        await asked.wait()
+        asked.clear()
+        serving = await asyncio.to_thread(load, settings)
+        if not isinstance(serving, ArtifactInvalid):
+            handler.swap(serving)
+            await server.set_serving(health_of(serving))
+
+
 async def run(settings: InferenceSettings) -> None:
     """Serve until the process is asked to stop."""
     telemetry = Telemetry(
@@ -57,6 +96,7 @@ async def run(settings: InferenceSettings) -> None:
     handler = InferenceHandler(
         serving,
         max_inference_latency_ms=settings.max_inference_latency_ms,
+        limits=limits_of(settings),
         clock=time.monotonic,
     )
     options = ServerOptions(
@@ -66,7 +106,9 @@ async def run(settings: InferenceSettings) -> None:
     )
     service = Service(name="InferenceService", handler=handler)
     server = Server(options, [service], telemetry.tracer)
+    reloading = asyncio.create_task(reload_on_hangup(handler, server, settings))
     await serve_until_stopped(server, health_of(serving))
+    reloading.cancel()
     handler.close()
     telemetry.close()
 

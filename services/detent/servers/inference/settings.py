@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from detent.contracts.certificate import THREADS_MAX
+
 
 class InferenceSettings(BaseSettings):
     """Says where to listen, what to serve and on what.
@@ -17,6 +19,12 @@ class InferenceSettings(BaseSettings):
             the directory's own manifest is believed, and bindings still refuse another.
         execution_provider: What runs the graph; there is no quiet step down.
         max_inference_latency_ms: Longer answers are dropped, milliseconds.
+        batch_window_us: How long a call waits for others to join its run, microseconds; 0
+            joins what arrived together.
+        batch_rows_max: Rows beyond which no further call joins a run.
+        queue_rows_max: Rows that may wait; more are answered `INFERENCE_OVERLOADED`.
+        threads: Threads of one run; more than one is served only if it gives the same bits.
+        workers: Runs at once; without it as many as the quota has processors.
         log_level: Level of the log.
         reflection: Whether the contract can be read from the server.
         otlp_endpoint: Where spans go, or nowhere.
@@ -33,6 +41,11 @@ class InferenceSettings(BaseSettings):
     model_version_hash: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = None
     execution_provider: Literal["cpu", "cuda"] = "cpu"
     max_inference_latency_ms: Annotated[int, Field(ge=1, le=10_000)] = 10
+    batch_window_us: Annotated[int, Field(ge=0, le=100_000)] = 0
+    batch_rows_max: Annotated[int, Field(ge=1, le=5_000)] = 1_024
+    queue_rows_max: Annotated[int, Field(ge=5_000, le=1_000_000)] = 16_384
+    threads: Annotated[int, Field(ge=1, le=THREADS_MAX)] = 1
+    workers: Annotated[int, Field(ge=1, le=64)] | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     reflection: bool = True
     otlp_endpoint: str | None = None

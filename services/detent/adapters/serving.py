@@ -1,0 +1,92 @@
+"""Hold an artifact that has proved itself, ready to answer."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from detent.adapters.artifact_store import Artifact
+from detent.adapters.certifying import certify
+from detent.adapters.graph_gate import check_graph
+from detent.adapters.onnx_session import Floats, GraphContract, OnnxSession, open_session
+from detent.contracts.certificate import DeterminismCertificate
+from detent.contracts.reasons import Reason
+from detent.contracts.signals import HeadSignal
+from detent.core.signals.heads import HeadMap, head_map
+
+
+class Serving(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds a verified artifact with its session and the map of its head.
+
+    Attributes:
+        artifact: The verified artifact.
+        session: Its graph, which runs only in the sizes that the certificate names.
+        head: Its calibration and output contract.
+        certificate: What the session proved.
+        run_s: What a run of each size took when nothing else was asked, seconds.
+    """
+
+    artifact: Artifact
+    session: OnnxSession
+    head: HeadMap
+    certificate: DeterminismCertificate
+    run_s: Mapping[int, float]
+
+    @property
+    def width(self) -> int:
+        """Count the values of one row."""
+        return len(self.artifact.manifest.input_features)
+
+    def answers(self, rows: Sequence[bytes]) -> list[HeadSignal | Reason]:
+        """Infer and calibrate, one answer per row; no row depends on another.
+
+        Args:
+            rows: At least one model input, little-endian float32, of the graph's width.
+
+        Raises:
+            InternalError: The runtime failed, for all rows at once.
+        """
+        inputs = np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), self.width)
+        return self.answers_of(self.session.outputs(inputs))
+
+    def answers_of(self, outputs: Sequence[Floats]) -> list[HeadSignal | Reason]:
+        """Give the signal of each row that the graph was run over, or why it has none."""
+        columns = [output.tolist() for output in outputs]
+        return [self.head.answer(row) for row in zip(*columns, strict=True)]
+
+
+def open_serving(
+    artifact: Artifact, *, execution_provider: str = "cpu", threads: int = 1
+) -> Serving:
+    """Load a verified artifact and let it prove itself.
+
+    Args:
+        artifact: What `read_artifact` gave; its model is not read again.
+        execution_provider: `cpu` or `cuda`.
+        threads: Threads of one run.
+
+    Raises:
+        ArtifactInvalid: The graph cannot run here, does not give the integers that it gave
+            when the artifact was built, or does not give the same bits twice.
+    """
+    head = head_map(artifact.manifest, artifact.calibration)
+    graph = GraphContract.of(artifact.manifest)
+    # Another process looks first: this one shows the runtime nothing that could hurt it.
+    check_graph(
+        artifact.model,
+        input_name=graph.input_name,
+        row_shape=graph.row_shape,
+        rows=[row.values for row in artifact.golden.rows],
+    )
+
+    def opened(threads: int) -> OnnxSession:
+        return open_session(
+            artifact.model, graph, execution_provider=execution_provider, threads=threads
+        )
+
+    session, certificate, run_s = certify(
+        artifact, head, opened, execution_provider=execution_provider, threads=threads
+    )
+    return Serving(
+        artifact=artifact, session=session, head=head, certificate=certificate, run_s=run_s
+    )
