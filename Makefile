@@ -13,6 +13,10 @@ PROTOC := $(BIN)/python -m grpc_tools.protoc -Iprotos \
   --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
   --python_out=services --grpc_python_out=services \
   --mypy_out=quiet:services --mypy_grpc_out=quiet:services
+# A foreign package: messages only, below our own, so that nobody's `import inference` is taken.
+PROTOC_INFERENCE := $(BIN)/python -m grpc_tools.protoc -Iprotos \
+  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+  --python_out=services/detent/api --mypy_out=quiet:services/detent/api
 DEMO_WHEEL := out/demo/data/gym_anytrading-2.0.0-py3-none-any.whl
 .DEFAULT_GOAL := help
 
@@ -76,6 +80,7 @@ lint: $(STAMP) ## Check style, types and the wire contract
 .PHONY: protos
 protos: $(STAMP) ## Write the generated code from protos/
 	@$(PROTOC) $$(find protos/detent -name '*.proto' | sort)
+	@$(PROTOC_INFERENCE) $$(find protos/inference -name '*.proto' | sort)
 
 .PHONY: requirements
 requirements: $(STAMP) ## Print which requirement rows are proven, after refreshing the document

@@ -102,7 +102,7 @@ class InferenceHandler:
             ModelNotReady: No artifact is served.
             DeadlineExceeded: Too little of the caller's deadline is left.
         """
-        serving = self._bound(query.binding_hash)
+        serving = self.bound(query.binding_hash)
         manifest = serving.artifact.manifest
         budget_s = min(call.budget_s(), self._latency_s_max)
         # The hash comes first: whatever happens next, it can be said for which input.
@@ -136,7 +136,7 @@ class InferenceHandler:
             ModelNotReady: No artifact is served.
         """
         del call
-        serving = self._bound(query.binding_hash)
+        serving = self.bound(query.binding_hash)
         artifact = serving.artifact
         return DescribeArtifactResponse(
             binding_hash=query.binding_hash,
@@ -148,8 +148,35 @@ class InferenceHandler:
             manifest_json=manifest_bytes(artifact.manifest).decode("ascii"),
         )
 
-    def _bound(self, binding_hash: str) -> Serving:
-        """Give the artifact that a binding names; there is never another one instead."""
+    @property
+    def serving(self) -> Serving | ArtifactInvalid:
+        """Give the artifact that is served, or why there is none."""
+        return self._serving
+
+    async def answers(self, serving: Serving, values: list[bytes], call: Call) -> Answers:
+        """Answer model inputs that came by another protocol, through the same session.
+
+        Args:
+            serving: What `bound` gave.
+            values: At least one row, little-endian float32, whole and finite.
+            call: The call that asks.
+
+        Raises:
+            DeadlineExceeded: Too little of the caller's deadline is left.
+        """
+        budget_s = min(call.budget_s(), self._latency_s_max)
+        run = await self._run(serving, values, budget_s=budget_s)
+        if run.error is not None:
+            log.error(events.CALL_FAILED, exc_info=run.error)
+        return run.answers
+
+    def bound(self, binding_hash: str) -> Serving:
+        """Give the artifact that a binding names; there is never another one instead.
+
+        Raises:
+            BindingMismatch: The binding is not the one served.
+            ModelNotReady: No artifact is served.
+        """
         serving = self._serving
         if isinstance(serving, ArtifactInvalid):
             if not is_hash64(binding_hash):

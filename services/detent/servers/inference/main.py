@@ -7,6 +7,7 @@ the reason and reports that it does not serve, so that policy has something to r
 import asyncio
 import logging
 import time
+from importlib.metadata import version
 
 from detent.adapters.artifact_store import read_artifact
 from detent.adapters.onnx_session import Serving, open_serving
@@ -14,6 +15,7 @@ from detent.adapters.telemetry import Telemetry, set_up_logging
 from detent.contracts import events
 from detent.contracts.errors import ArtifactInvalid
 from detent.rpc.serve import Server, ServerOptions, Service, serve_until_stopped
+from detent.servers.inference import open_inference
 from detent.servers.inference.handler import InferenceHandler
 from detent.servers.inference.settings import InferenceSettings
 
@@ -38,12 +40,30 @@ def load(settings: InferenceSettings) -> Serving | ArtifactInvalid:
     return serving
 
 
+def services_of(handler: InferenceHandler) -> list[Service]:
+    """Give the two services that one handler answers: ours and the Open Inference Protocol's."""
+    return [
+        Service(name="InferenceService", handler=handler),
+        open_inference.service_of(handler, server_version=version("detent")),
+    ]
+
+
 def health_of(serving: Serving | ArtifactInvalid) -> dict[str, bool]:
-    """Say what serves: the process always, the service and the artifact once it is verified."""
+    """Say what serves: the process always, services and artifact once it is verified.
+
+    The artifact is named by its manifest's hash, and by its line, which is what a client of
+    the Open Inference Protocol knows it by.
+    """
     ready = not isinstance(serving, ArtifactInvalid)
-    health = {"": True, "detent.api.v1.InferenceService": ready}
+    health = {
+        "": True,
+        "detent.api.v1.InferenceService": ready,
+        open_inference.DESCRIPTOR.full_name: ready,
+    }
     if not isinstance(serving, ArtifactInvalid):
-        health[f"artifact/{serving.artifact.manifest.model_version_hash}"] = True
+        manifest = serving.artifact.manifest
+        health[f"artifact/{manifest.model_version_hash}"] = True
+        health[f"model/{manifest.model_name}"] = True
     return health
 
 
@@ -63,8 +83,7 @@ async def run(settings: InferenceSettings) -> None:
         reflection=settings.reflection,
         drain_grace_s=settings.drain_grace_s,
     )
-    service = Service(name="InferenceService", handler=handler)
-    server = Server(options, [service], telemetry.tracer)
+    server = Server(options, services_of(handler), telemetry.tracer)
     await serve_until_stopped(server, health_of(serving))
     handler.close()
     telemetry.close()
