@@ -6,8 +6,9 @@ export UV_SYSTEM_CERTS := 1
 BIN := .venv/bin
 STAMP := .venv/.installed
 EXTRAS := --extra feature --extra inference-cpu --extra policy --extra offline --extra console
-COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes \
+COMPILE_ONLY := $(BIN)/uv pip compile --universal --generate-hashes \
   --no-emit-index-url --no-header --quiet
+COMPILE := $(COMPILE_ONLY) pyproject.toml
 PROTOC := $(BIN)/python -m grpc_tools.protoc -Iprotos \
   --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
   --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
@@ -34,6 +35,13 @@ $(STAMP): requirements/all.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python \
 	  --require-hashes --requirement requirements/all.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+# Environments of their own, for what needs other libraries than we do: .venv-tritonclient.
+.venv-%/.installed: requirements/%.txt
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-$*
+	@$(BIN)/uv pip install --quiet --python .venv-$*/bin/python \
+	  --require-hashes --requirement $<
 	@touch $@
 
 .PHONY: install
@@ -95,3 +103,5 @@ lock: $(STAMP) ## Resolve the requirement files again
 	@$(COMPILE) --extra inference-gpu -o requirements/inference-gpu.txt
 	@$(COMPILE) --extra policy -o requirements/policy.txt
 	@$(COMPILE) -o requirements/client.txt
+	@$(COMPILE_ONLY) --group tritonclient -o requirements/tritonclient.txt
+	@$(COMPILE_ONLY) --group mlserver -o requirements/mlserver.txt

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, Self
 
 import grpc
+import numpy as np
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from tests.unit.artifacts import artifact, model_inputs
 
 from detent.api.inference import grpc_service_pb2 as pb
 from detent.rpc.serve import Server, ServerOptions
@@ -61,8 +63,6 @@ def infer_request(
     rows: list[bytes], *, name: str, binding_hash: str, raw: bool = True
 ) -> pb.ModelInferRequest:
     """Ask for some rows in one of the two forms."""
-    import numpy as np
-
     request = pb.ModelInferRequest(model_name=name, id="bar 7")
     request.parameters["binding_hash"].string_param = binding_hash
     shape = (len(rows), len(rows[0]) // 4)
@@ -72,3 +72,12 @@ def infer_request(
     else:
         tensor.contents.fp32_contents.extend(np.frombuffer(b"".join(rows), "<f4").tolist())
     return request
+
+
+def request_of(count: int = 3, *, raw: bool = True) -> pb.ModelInferRequest:
+    """Ask the small artifact of the unit tests for the first rows of its bars."""
+    rows = [row.values for row in model_inputs()[:count]]
+    pinned = artifact().pinned
+    return infer_request(
+        rows, name=pinned.manifest.model_name, binding_hash=pinned.binding_hash, raw=raw
+    )
