@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import fcntl
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -174,3 +175,20 @@ def test_our_fields_are_those_of_the_published_client(report: Any) -> None:
             assert [field for field in published if field not in fields] == []
             assert {field[1] for field in added} <= ADDED
             assert added == [] or name.startswith("inference.ModelMetadataResponse")
+
+
+def test_example_of_the_document_runs(python: Path, stack: Stack, artifact: Artifact) -> None:
+    document = (ROOT / "docs" / "open_inference.md").read_text(encoding="utf-8")
+    code = document.split("```python\n")[1].split("```")[0]
+    told = {
+        '"direction_logistic"': f'"{artifact.manifest.model_name}"',
+        '"..."': f'"{artifact.pinned.binding_hash}"',
+        "127.0.0.1:7302": stack.targets["inference"],
+    }
+    for written, ours in told.items():
+        assert written in code
+        code = code.replace(written, ours)
+    ran = subprocess.run([python, "-c", code], capture_output=True, check=False, text=True)
+
+    assert ran.returncode == 0, ran.stderr
+    assert len(re.findall(r"\d+", ran.stdout)) == 2
