@@ -76,6 +76,10 @@ bench: $(STAMP) ## Measure one decision beside a bare gRPC echo
 bench-features: $(STAMP) ## Measure the offline build of features beside plain pandas
 	@$(BIN)/python -m benchmarks.features
 
+.PHONY: bench-inference
+bench-inference: $(STAMP) .venv-mlserver/.installed ## Measure inference beside other servers of the same graph
+	@$(BIN)/python -m benchmarks.inference
+
 .PHONY: lint
 lint: $(STAMP) ## Check style, types and the wire contract
 	@$(BIN)/ruff check .
