@@ -7,7 +7,8 @@ and the answer has the form of the question.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from operator import attrgetter
+from typing import Any, get_type_hints
 
 import msgspec
 import numpy as np
@@ -52,13 +53,13 @@ class OutputTensor(msgspec.Struct, frozen=True, kw_only=True):
         name: Its name: that of the signal's field.
         width: Elements per row.
         unit: What the integers mean.
-        elements: Gives a signal's elements.
+        elements: Gives the elements of some signals, row by row.
     """
 
     name: str
     width: int
     unit: str
-    elements: Callable[[Any], Sequence[int]]
+    elements: Callable[[Sequence[Any]], list[int]]
 
 
 @functools.cache
@@ -71,7 +72,9 @@ def outputs_of(head: Head, classes: int) -> tuple[OutputTensor, ...]:
     """
     if head is Head.BRACKETS:
         return (_bracket_output("p_hat_bps", classes), _bracket_output("p_unified_bps", classes))
-    return tuple(_field_output(name) for name in _SIGNALS[head].__struct_fields__)
+    kind = _SIGNALS[head]
+    hints = get_type_hints(kind)
+    return tuple(_field_output(name, hints[name]) for name in kind.__struct_fields__)
 
 
 def read_rows(request: Any, manifest: Manifest) -> list[bytes]:
@@ -128,13 +131,13 @@ def write_outputs(
 ) -> None:
     """Add the outputs to a response, as bytes if the question came so."""
     for output in outputs:
-        rows = [output.elements(signal) for signal in signals]
-        tensor = response.outputs.add(name=output.name, datatype=INT32)
-        tensor.shape.extend((len(rows), output.width))
+        elements = output.elements(signals)
+        shape = (len(signals), output.width)
+        tensor = response.outputs.add(name=output.name, datatype=INT32, shape=shape)
         if raw:
-            response.raw_output_contents.append(np.array(rows, dtype="<i4").tobytes())
+            response.raw_output_contents.append(np.array(elements, dtype="<i4").tobytes())
         else:
-            tensor.contents.int_contents.extend(element for row in rows for element in row)
+            tensor.contents.int_contents.extend(elements)
 
 
 def describe_tensors(response: Any, manifest: Manifest) -> None:
@@ -146,24 +149,35 @@ def describe_tensors(response: Any, manifest: Manifest) -> None:
         tensor.parameters["unit"].string_param = output.unit
 
 
-def _field_output(name: str) -> OutputTensor:
-    def elements(signal: Any) -> tuple[int]:
-        value = getattr(signal, name)
-        if isinstance(value, Regime):
-            return (_REGIME_NUMBERS[value],)
-        return (ABSENT if value is None else value,)
+def _field_output(name: str, hint: Any) -> OutputTensor:
+    value_of = attrgetter(name)
+
+    def numbers(signals: Sequence[Any]) -> list[int]:
+        return [_number(value_of(signal)) for signal in signals]
+
+    def integers(signals: Sequence[Any]) -> list[int]:
+        return [value_of(signal) for signal in signals]
 
     unit = next((unit for suffix, unit in _UNITS.items() if name.endswith(suffix)), _REGIME_UNIT)
+    elements = integers if hint is int else numbers
     return OutputTensor(name=name, width=1, unit=unit, elements=elements)
 
 
 def _bracket_output(name: str, width: int) -> OutputTensor:
-    def elements(signal: BracketsSignal) -> list[int]:
-        values = [getattr(bracket, name) for bracket in signal.brackets]
-        return [ABSENT if value is None else value for value in values]
+    value_of = attrgetter(name)
+
+    def elements(signals: Sequence[BracketsSignal]) -> list[int]:
+        return [_number(value_of(bracket)) for signal in signals for bracket in signal.brackets]
 
     unit = f"{_UNITS['_bps']}; {ABSENT} where there is none"
     return OutputTensor(name=name, width=width, unit=unit, elements=elements)
+
+
+def _number(value: int | Regime | None) -> int:
+    """Give what stands for a value: itself, the number of a regime, or of what is absent."""
+    if isinstance(value, Regime):
+        return _REGIME_NUMBERS[value]
+    return ABSENT if value is None else value
 
 
 def _check_tensor(tensor: Any, name: str, width: int) -> None:
