@@ -35,9 +35,8 @@ from detent.contracts.errors import (
 )
 from detent.contracts.reasons import Reason
 from detent.rpc.call import Call
-from detent.servers.inference.handler import InferenceHandler
+from detent.servers.inference.handler import Answered, InferenceHandler
 from detent.servers.inference.open_inference import OpenInferenceHandler
-from detent.servers.inference.tensors import Signal
 
 BINDING_HASH = artifact().pinned.binding_hash
 MANIFEST = artifact().manifest
@@ -227,12 +226,11 @@ class ScriptedSignals:
         del binding_hash
         return self.serving
 
-    async def answers(
-        self, serving: Serving, values: list[bytes], call: Call
-    ) -> list[Signal | Reason]:
+    async def answered(self, serving: Serving, rows: list[bytes], call: Call) -> Answered:
         del call
         good = [row.direction for row in serving.artifact.golden.rows[:1]]
-        return [*good, *self._refusals, *good][: len(values)]
+        answers = [*good, *self._refusals, *good][: len(rows)]
+        return Answered(answers=answers, latency_us=5)
 
 
 @pytest.mark.parametrize(

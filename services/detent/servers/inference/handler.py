@@ -53,7 +53,7 @@ Answers = list[DirectionSignal | Reason]
 log = logging.getLogger(__name__)
 
 
-class _Run(msgspec.Struct, frozen=True, kw_only=True):
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
     """Holds one answer per good row, the time inside, and what failed if it did."""
 
     answers: Answers
@@ -104,13 +104,12 @@ class InferenceHandler:
         """
         serving = self.bound(query.binding_hash)
         manifest = serving.artifact.manifest
-        budget_s = min(call.budget_s(), self._latency_s_max)
         # The hash comes first: whatever happens next, it can be said for which input.
         hashes = [_hash_of(row, manifest.feature_version) for row in query.rows]
         refusals = _refusals(query.rows, hashes, width=len(manifest.input_features))
         good = [index for index, refusal in enumerate(refusals) if refusal is None]
         values = [query.rows[index].model_input.values for index in good]
-        run = await self._run(serving, values, budget_s=budget_s)
+        run = await self.answered(serving, values, call)
         answers = iter(run.answers)
         rows = tuple(
             _signal_row(
@@ -153,22 +152,19 @@ class InferenceHandler:
         """Give the artifact that is served, or why there is none."""
         return self._serving
 
-    async def answers(self, serving: Serving, values: list[bytes], call: Call) -> Answers:
-        """Answer model inputs that came by another protocol, through the same session.
+    async def answered(self, serving: Serving, rows: list[bytes], call: Call) -> Answered:
+        """Infer and calibrate some rows, within the call's deadline and our own limit.
 
         Args:
             serving: What `bound` gave.
-            values: At least one row, little-endian float32, whole and finite.
-            call: The call that asks.
+            rows: Model inputs, little-endian float32, finite, of the graph's width.
+            call: Whose deadline counts.
 
         Raises:
             DeadlineExceeded: Too little of the caller's deadline is left.
         """
         budget_s = min(call.budget_s(), self._latency_s_max)
-        run = await self._run(serving, values, budget_s=budget_s)
-        if run.error is not None:
-            log.error(events.CALL_FAILED, exc_info=run.error)
-        return run.answers
+        return await self._run(serving, rows, budget_s=budget_s)
 
     def bound(self, binding_hash: str) -> Serving:
         """Give the artifact that a binding names; there is never another one instead.
@@ -187,12 +183,12 @@ class InferenceHandler:
             raise BindingMismatch(binding_hash, serving.artifact.pinned.binding_hash)
         return serving
 
-    async def _run(self, serving: Serving, values: list[bytes], *, budget_s: float) -> _Run:
+    async def _run(self, serving: Serving, values: list[bytes], *, budget_s: float) -> Answered:
         """Run the session once for the good rows, within the budget, or give one reason."""
         if not values:
-            return _Run(answers=[], latency_us=0)
+            return Answered(answers=[], latency_us=0)
         if self._waiting >= WAITING_MAX:
-            return _Run(answers=[Reason.INFERENCE_OVERLOADED] * len(values), latency_us=0)
+            return Answered(answers=[Reason.INFERENCE_OVERLOADED] * len(values), latency_us=0)
         expires_s = self._clock() + budget_s
         self._waiting += 1
         run = asyncio.get_running_loop().run_in_executor(
@@ -204,27 +200,27 @@ class InferenceHandler:
         await asyncio.wait({run}, timeout=budget_s)
         if not run.done():
             late: Answers = [Reason.INFERENCE_DEADLINE] * len(values)
-            return _Run(answers=late, latency_us=math.ceil(budget_s * 1e6))
+            return Answered(answers=late, latency_us=math.ceil(budget_s * 1e6))
         try:
             return run.result()
         except InternalError as error:
             failed: Answers = [Reason.INFERENCE_ERROR] * len(values)
-            return _Run(answers=failed, latency_us=0, error=error)
+            return Answered(answers=failed, latency_us=0, error=error)
 
-    def _directions(self, serving: Serving, values: list[bytes], expires_s: float) -> _Run:
+    def _directions(self, serving: Serving, values: list[bytes], expires_s: float) -> Answered:
         started_s = self._clock()
         late: Answers = [Reason.INFERENCE_DEADLINE] * len(values)
         if started_s > expires_s:
             # Its turn came too late, and nobody is waiting for it any more.
-            return _Run(answers=late, latency_us=0)
+            return Answered(answers=late, latency_us=0)
         answers = serving.directions(values)
         took_s = self._clock() - started_s
         latency_us = max(1, math.ceil(took_s * 1e6))
-        return _Run(
+        return Answered(
             answers=late if took_s > self._latency_s_max else answers, latency_us=latency_us
         )
 
-    def _finished(self, run: asyncio.Future[_Run]) -> None:
+    def _finished(self, run: asyncio.Future[Answered]) -> None:
         self._waiting -= 1
         # A failure that comes late was answered as a deadline; it is looked at here so
         # that nobody reports it as forgotten.
@@ -288,7 +284,7 @@ def _signal_row(
 
 
 def _log_run(
-    serving: Serving, query: InferSignalsRequest, rows: Sequence[SignalRow], run: _Run
+    serving: Serving, query: InferSignalsRequest, rows: Sequence[SignalRow], run: Answered
 ) -> None:
     """Write the one line of a call; a large batch names its first rows only."""
     manifest = serving.artifact.manifest

@@ -28,6 +28,7 @@ from detent.contracts.manifest import Manifest
 from detent.contracts.reasons import Reason
 from detent.rpc.call import Call
 from detent.rpc.serve import Service
+from detent.servers.inference.handler import Answered
 from detent.servers.inference.tensors import (
     Signal,
     describe_tensors,
@@ -62,9 +63,7 @@ class Signals(Protocol):
     def bound(self, binding_hash: str) -> Serving:
         """Give the artifact that a binding names, or refuse."""
 
-    async def answers(
-        self, serving: Serving, values: list[bytes], call: Call
-    ) -> Sequence[Signal | Reason]:
+    async def answered(self, serving: Serving, rows: list[bytes], call: Call) -> Answered:
         """Answer rows that are whole and finite, each with a signal or a reason."""
 
 
@@ -148,11 +147,11 @@ class OpenInferenceHandler:
         # There is no symbol and no instant here, so no features hash: the log says for which
         # bytes the answer was, before it is known whether there is one.
         inputs_sha256 = sha256(b"".join(rows)).hexdigest()
-        answers = await self._signals.answers(serving, rows, call)
-        signals = [answer for answer in answers if not isinstance(answer, Reason)]
-        _log_run(serving, query.id, inputs_sha256, answers)
-        if len(signals) != len(answers):
-            raise _refused(answers)
+        run = await self._signals.answered(serving, rows, call)
+        signals = [answer for answer in run.answers if not isinstance(answer, Reason)]
+        _log_run(serving, query.id, inputs_sha256, run)
+        if len(signals) != len(rows):
+            raise _refused(run.answers)
         response = pb.ModelInferResponse(
             model_name=manifest.model_name, model_version=manifest.model_version, id=query.id
         )
@@ -221,22 +220,22 @@ def _refused(answers: Sequence[Signal | Reason]) -> DetentError:
     return kind(message, row=row, reason=reason, refused_count=len(reasons))
 
 
-def _log_run(
-    serving: Serving, request_id: str, inputs_sha256: str, answers: Sequence[Signal | Reason]
-) -> None:
+def _log_run(serving: Serving, request_id: str, inputs_sha256: str, run: Answered) -> None:
     manifest = serving.artifact.manifest
-    refusals = [answer for answer in answers if isinstance(answer, Reason)]
+    refusals = [answer for answer in run.answers if isinstance(answer, Reason)]
     log.log(
         logging.ERROR if refusals else logging.INFO,
         events.ML_INFER_ERROR if refusals else events.ML_INFER_OK,
+        exc_info=run.error,
         extra={
             "binding_hash": serving.artifact.pinned.binding_hash,
             "model_id": manifest.model_id,
             "model_hash": manifest.model_hash,
-            "row_count": len(answers),
+            "row_count": len(run.answers),
             "refused_count": len(refusals),
             "refusals": sorted(set(refusals)),
             "inputs_sha256": inputs_sha256,
             "request_id": request_id,
+            "latency_us": run.latency_us,
         },
     )

@@ -77,6 +77,11 @@ def outputs_of(head: Head, classes: int) -> tuple[OutputTensor, ...]:
     return tuple(_field_output(name, hints[name]) for name in kind.__struct_fields__)
 
 
+def row_shape_of(manifest: Manifest) -> tuple[int, ...]:
+    """Give the shape of one row of the model's input."""
+    return (len(manifest.input_features),)
+
+
 def read_rows(request: Any, manifest: Manifest) -> list[bytes]:
     """Read the rows of a request, whole and finite.
 
@@ -91,7 +96,7 @@ def read_rows(request: Any, manifest: Manifest) -> list[bytes]:
     if len(request.inputs) != 1:
         raise InvalidField("inputs", f"{len(request.inputs)} tensors", "1")
     tensor, width = request.inputs[0], len(manifest.input_features)
-    _check_tensor(tensor, manifest.input_name, width)
+    _check_tensor(tensor, manifest.input_name, row_shape_of(manifest))
     count = tensor.shape[0]
     if request.raw_input_contents:
         values = _raw_values(request, count * width)
@@ -142,8 +147,8 @@ def write_outputs(
 
 def describe_tensors(response: Any, manifest: Manifest) -> None:
     """Add the model's input and outputs to its metadata."""
-    width = len(manifest.input_features)
-    response.inputs.add(name=manifest.input_name, datatype=FP32, shape=(-1, width))
+    shape = (-1, *row_shape_of(manifest))
+    response.inputs.add(name=manifest.input_name, datatype=FP32, shape=shape)
     for output in outputs_of(manifest.head, len(manifest.output_classes)):
         tensor = response.outputs.add(name=output.name, datatype=INT32, shape=(-1, output.width))
         tensor.parameters["unit"].string_param = output.unit
@@ -180,17 +185,15 @@ def _number(value: int | Regime | None) -> int:
     return ABSENT if value is None else value
 
 
-def _check_tensor(tensor: Any, name: str, width: int) -> None:
+def _check_tensor(tensor: Any, name: str, row_shape: tuple[int, ...]) -> None:
     if tensor.name != name:
         raise InvalidField("inputs[0].name", tensor.name, name)
     if tensor.datatype != FP32:
         raise InvalidField("inputs[0].datatype", tensor.datatype, FP32)
     shape = list(tensor.shape)
-    match shape:
-        case [count, columns] if 1 <= count <= ROWS_MAX and columns == width:
-            pass
-        case _:
-            raise InvalidField("inputs[0].shape", shape, f"[1 to {ROWS_MAX}, {width}]")
+    if not shape or not 1 <= shape[0] <= ROWS_MAX or tuple(shape[1:]) != row_shape:
+        columns = ", ".join(map(str, row_shape))
+        raise InvalidField("inputs[0].shape", shape, f"[1 to {ROWS_MAX}, {columns}]")
     _check_no_parameters("inputs[0].parameters", tensor)
 
 
