@@ -6,13 +6,18 @@ export UV_SYSTEM_CERTS := 1
 BIN := .venv/bin
 STAMP := .venv/.installed
 EXTRAS := --extra feature --extra inference-cpu --extra policy --extra offline --extra console
-COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes \
+COMPILE_ONLY := $(BIN)/uv pip compile --universal --generate-hashes \
   --no-emit-index-url --no-header --quiet
+COMPILE := $(COMPILE_ONLY) pyproject.toml
 PROTOC := $(BIN)/python -m grpc_tools.protoc -Iprotos \
   --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
   --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
   --python_out=services --grpc_python_out=services \
   --mypy_out=quiet:services --mypy_grpc_out=quiet:services
+# A foreign package: messages only, below our own, so that nobody's `import inference` is taken.
+PROTOC_INFERENCE := $(BIN)/python -m grpc_tools.protoc -Iprotos \
+  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+  --python_out=services/detent/api --mypy_out=quiet:services/detent/api
 DEMO_WHEEL := out/demo/data/gym_anytrading-2.0.0-py3-none-any.whl
 .DEFAULT_GOAL := help
 
@@ -30,6 +35,13 @@ $(STAMP): requirements/all.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python \
 	  --require-hashes --requirement requirements/all.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+# Environments of their own, for what needs other libraries than we do: .venv-tritonclient.
+.venv-%/.installed: requirements/%.txt
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-$*
+	@$(BIN)/uv pip install --quiet --python .venv-$*/bin/python \
+	  --require-hashes --requirement $<
 	@touch $@
 
 .PHONY: install
@@ -68,6 +80,10 @@ bench-features: $(STAMP) ## Measure the offline build of features beside plain p
 bench-serving: $(STAMP) ## Measure feature snapshots and ingest beside a bare gRPC echo and Redis
 	@$(BIN)/python -m benchmarks.features.serving
 
+.PHONY: bench-inference
+bench-inference: $(STAMP) .venv-mlserver/.installed ## Measure inference beside other servers of the same graph
+	@$(BIN)/python -m benchmarks.inference
+
 .PHONY: lint
 lint: $(STAMP) ## Check style, types and the wire contract
 	@$(BIN)/ruff check .
@@ -80,6 +96,7 @@ lint: $(STAMP) ## Check style, types and the wire contract
 .PHONY: protos
 protos: $(STAMP) ## Write the generated code from protos/
 	@$(PROTOC) $$(find protos/detent -name '*.proto' | sort)
+	@$(PROTOC_INFERENCE) $$(find protos/inference -name '*.proto' | sort)
 
 .PHONY: requirements
 requirements: $(STAMP) ## Print which requirement rows are proven, after refreshing the document
@@ -94,3 +111,5 @@ lock: $(STAMP) ## Resolve the requirement files again
 	@$(COMPILE) --extra inference-gpu -o requirements/inference-gpu.txt
 	@$(COMPILE) --extra policy -o requirements/policy.txt
 	@$(COMPILE) -o requirements/client.txt
+	@$(COMPILE_ONLY) --group tritonclient -o requirements/tritonclient.txt
+	@$(COMPILE_ONLY) --group mlserver -o requirements/mlserver.txt

@@ -41,6 +41,24 @@ def test_generated_code_is_what_the_protos_generate(tmp_path: Path) -> None:
     assert not offences, report(offences)
 
 
+def test_generated_code_of_the_open_inference_protocol_is_what_its_proto_generates(
+    copy: Path, tmp_path: Path
+) -> None:
+    """It lies below our own package, so that `import inference` stays free for others."""
+    fresh, planted = tmp_path / "fresh", tmp_path / "planted"
+    for protos, out in ((PROTOS, fresh), (copy, planted)):
+        if out is planted:
+            _edit(protos / "inference/grpc_service.proto", r"bool live = 1;", "bool live = 2;")
+        out.mkdir()
+        wire_contract.generate_foreign(protos, out)
+    committed, folder = GENERATED.parent / "inference", "services/detent/api/inference"
+    offences = wire_contract.check_drift(fresh / "inference", committed, folder)
+    reported = wire_contract.check_drift(planted / "inference", committed, folder)
+
+    assert not offences, report(offences)
+    assert [offence.path for offence in reported] == [f"{folder}/grpc_service_pb2.py"]
+
+
 def test_drift_of_generated_code_is_reported(copy: Path, tmp_path: Path) -> None:
     """A field that was added to a proto without `make protos`, a stale file, a missing file."""
     _edit(copy / SIGNAL, r"(message MlSignalSnapshot \{)", r"\1\n  string planted = 999;")

@@ -31,6 +31,9 @@ BASELINE = PROTOS / "baseline.binpb"
 PACKAGE_FOLDER = "detent/api/v1"
 """Folder of our own package, below the protos and below the generated code alike."""
 
+FOREIGN_FOLDER = "inference"
+"""Folder of the Open Inference Protocol, below the protos and below `services/detent/api`."""
+
 DECISION_CALLS = frozenset(
     {"GetFeatureSnapshots", "InferSignals", "DecideTargetWeights", "StreamDecisions"}
 )
@@ -86,7 +89,23 @@ def generate(protos: Path, out: Path) -> None:
         raise RuntimeError(result.stderr)
 
 
-def check_drift(generated: Path, committed: Path) -> list[Offence]:
+def generate_foreign(protos: Path, out: Path) -> None:
+    """Generate the messages of the foreign protocol the way `make protos` does.
+
+    Raises:
+        RuntimeError: The compiler refused a file; the message is its own.
+
+    """
+    files = sorted((protos / FOREIGN_FOLDER).glob("*.proto"))
+    command = (sys.executable, "-m", "grpc_tools.protoc", f"-I{protos}")
+    result = _run(*command, f"--python_out={out}", f"--mypy_out={out}", *files)
+    if result.returncode != 0:
+        raise RuntimeError(result.stderr)
+
+
+def check_drift(
+    generated: Path, committed: Path, folder: str = f"services/{PACKAGE_FOLDER}"
+) -> list[Offence]:
     """Compare two folders of generated code byte by byte, and report each file that differs."""
     fresh = {path.name: path.read_bytes() for path in generated.glob("*_pb2*")}
     known = {path.name: path.read_bytes() for path in committed.glob("*_pb2*")}
@@ -99,7 +118,7 @@ def check_drift(generated: Path, committed: Path) -> list[Offence]:
             what = "is generated but not committed; run `make protos`"
         elif name not in fresh:
             what = "is committed but no proto generates it; delete it"
-        offences.append(Offence(path=f"services/{PACKAGE_FOLDER}/{name}", line=1, what=what))
+        offences.append(Offence(path=f"{folder}/{name}", line=1, what=what))
     return offences
 
 

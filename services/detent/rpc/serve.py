@@ -14,15 +14,16 @@ from typing import Any
 
 import grpc
 import msgspec
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.trace import SpanKind, Tracer
 
 from detent.contracts import events
 from detent.contracts.errors import DetentError, InvalidField, ServiceUnavailable
-from detent.contracts.wire import from_wire, message_class, to_bytes
+from detent.contracts.wire import from_wire, to_bytes
 from detent.rpc import registry
 from detent.rpc.call import Call
 from detent.rpc.status import code_of, details_of, outcome_of
@@ -46,11 +47,19 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         name: For example `PolicyService`.
         handler: Serves every method of it.
         on_refusal: Told of every refusal (method, request message or None, error), or None.
+        foreign: The descriptor of a protocol that is not ours, or None. There are no domain
+            values for it: its handler takes and gives the messages themselves.
     """
 
     name: str
     handler: object
     on_refusal: Refused | None = None
+    foreign: ServiceDescriptor | None = None
+
+    @property
+    def descriptor(self) -> ServiceDescriptor:
+        """Give the description of its methods."""
+        return self.foreign or registry.SERVICES[self.name]
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +92,7 @@ class Server:
             ],
             maximum_concurrent_rpcs=CONCURRENT_CALLS_MAX,
         )
-        self._names = [registry.SERVICES[service.name].full_name for service in services]
+        self._names = [service.descriptor.full_name for service in services]
         for service in services:
             self._server.add_generic_rpc_handlers((self._bound(service),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -122,7 +131,7 @@ class Server:
         log.info(events.SERVER_STOPPED)
 
     def _bound(self, service: Service) -> grpc.GenericRpcHandler:
-        descriptor = registry.SERVICES[service.name]
+        descriptor = service.descriptor
         methods: dict[str, Any] = {}
         for method in descriptor.methods:
             serve = _Method(method, service, self._tracer)
@@ -133,7 +142,7 @@ class Server:
             )
             methods[method.name] = make(
                 serve.streamed if method.client_streaming else serve.unary,
-                request_deserializer=_reader_of(message_class(method.input_type.name)),
+                request_deserializer=_reader_of(GetMessageClass(method.input_type)),
             )
         return grpc.method_handlers_generic_handler(descriptor.full_name, methods)
 
@@ -143,7 +152,8 @@ class _Method:
 
     def __init__(self, method: MethodDescriptor, service: Service, tracer: Tracer) -> None:
         self._name = f"{service.name}/{method.name}"
-        self._request_type = registry.request_type(method)
+        self._request_name = method.input_type.name
+        self._request_type = None if service.foreign else registry.request_type(method)
         self._answer = getattr(service.handler, registry.handler_name(method))
         self._on_refusal = service.on_refusal
         self._tracer = tracer
@@ -151,7 +161,10 @@ class _Method:
     async def unary(self, message: Any, context: Any) -> Any:
         async def answer(call: Call) -> Any:
             annotate(call.trace, _ids(message))
-            return to_bytes(await self._answer(self._read(message), call))
+            answered = await self._answer(self._read(message), call)
+            # A foreign service answers with a message of its own.
+            is_ours = self._request_type is not None
+            return to_bytes(answered) if is_ours else answered.SerializeToString()
 
         return await self._served(answer, message, context)
 
@@ -167,9 +180,9 @@ class _Method:
 
     def _read(self, message: Any) -> Any:
         if isinstance(message, bytes):
-            name = self._request_type.__name__
-            raise InvalidField("request", f"{len(message)} bytes that do not parse", f"a {name}")
-        return from_wire(self._request_type, message)
+            found = f"{len(message)} bytes that do not parse"
+            raise InvalidField("request", found, f"a {self._request_name}")
+        return message if self._request_type is None else from_wire(self._request_type, message)
 
     async def _served(
         self, answer: Callable[[Call], Awaitable[Any]], message: Any, context: Any

@@ -13,7 +13,7 @@ from detent.rpc.serve import Server, ServerOptions, Service
 from detent.servers.feature.main import NAME, build, serve
 from detent.servers.feature.settings import FeatureSettings
 from detent.servers.inference.handler import InferenceHandler
-from detent.servers.inference.main import health_of, load
+from detent.servers.inference.main import health_of, load, services_of
 from detent.servers.inference.settings import InferenceSettings
 from detent.servers.policy.main import HEALTHY, Policy, wall_clock_ms
 from detent.servers.policy.settings import PolicySettings
@@ -46,7 +46,7 @@ async def run(
     )
     services = [
         Service(name="FeatureService", handler=features),
-        Service(name="InferenceService", handler=signals),
+        *services_of(signals),
         *decisions.services,
     ]
     server = Server(options, services, telemetry.tracer)

@@ -185,8 +185,18 @@ class InferenceHandler:
             certificate=serving.certificate,
         )
 
+    @property
+    def serving(self) -> Serving | ArtifactInvalid:
+        """Give the artifact that is served, or why there is none."""
+        return self._serving
+
     def bound(self, binding_hash: str) -> Serving:
-        """Give the artifact that a binding names; there is never another one instead."""
+        """Give the artifact that a binding names; there is never another one instead.
+
+        Raises:
+            BindingMismatch: The binding is not the one served.
+            ModelNotReady: No artifact is served.
+        """
         serving = self._serving
         if isinstance(serving, ArtifactInvalid):
             if not is_hash64(binding_hash):

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import signal
 import time
+from importlib.metadata import version
 
 from detent.adapters.artifact_store import read_artifact
 from detent.adapters.cpu_quota import cpu_count
@@ -18,6 +19,7 @@ from detent.contracts import events
 from detent.contracts.errors import ArtifactInvalid
 from detent.contracts.json_codec import to_json
 from detent.rpc.serve import Server, ServerOptions, Service, serve_until_stopped
+from detent.servers.inference import open_inference
 from detent.servers.inference.handler import InferenceHandler
 from detent.servers.inference.run_queue import QueueLimits
 from detent.servers.inference.settings import InferenceSettings
@@ -50,12 +52,30 @@ def load(settings: InferenceSettings) -> Serving | ArtifactInvalid:
     return serving
 
 
+def services_of(handler: InferenceHandler) -> list[Service]:
+    """Give the two services that one handler answers: ours and the Open Inference Protocol's."""
+    return [
+        Service(name="InferenceService", handler=handler),
+        open_inference.service_of(handler, server_version=version("detent")),
+    ]
+
+
 def health_of(serving: Serving | ArtifactInvalid) -> dict[str, bool]:
-    """Say what serves: the process always, the service and the artifact once it is verified."""
+    """Say what serves: the process always, services and artifact once it is verified.
+
+    The artifact is named by its manifest's hash, and by its line, which is what a client of
+    the Open Inference Protocol knows it by.
+    """
     ready = not isinstance(serving, ArtifactInvalid)
-    health = {"": True, "detent.api.v1.InferenceService": ready}
+    health = {
+        "": True,
+        "detent.api.v1.InferenceService": ready,
+        open_inference.DESCRIPTOR.full_name: ready,
+    }
     if not isinstance(serving, ArtifactInvalid):
-        health[f"artifact/{serving.artifact.manifest.model_version_hash}"] = True
+        manifest = serving.artifact.manifest
+        health[f"artifact/{manifest.model_version_hash}"] = True
+        health[f"model/{manifest.model_name}"] = True
     return health
 
 
@@ -104,8 +124,7 @@ async def run(settings: InferenceSettings) -> None:
         reflection=settings.reflection,
         drain_grace_s=settings.drain_grace_s,
     )
-    service = Service(name="InferenceService", handler=handler)
-    server = Server(options, [service], telemetry.tracer)
+    server = Server(options, services_of(handler), telemetry.tracer)
     reloading = asyncio.create_task(reload_on_hangup(handler, server, settings))
     await serve_until_stopped(server, health_of(serving))
     reloading.cancel()

@@ -1,0 +1,1 @@
+"""Measure the inference service beside what else could serve the same graph."""

@@ -1,0 +1,225 @@
+"""Start the servers that are compared, each on the same core, and say how to ask them."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import msgspec
+
+from benchmarks.inference import plain_server
+from benchmarks.inference.graph import INPUT_NAME, WIDTH, drawn_rows
+from benchmarks.inference.load import Target
+from detent.adapters.artifact_store import Artifact, read_artifact
+from detent.api.inference import grpc_service_pb2 as oip
+from detent.api.v1 import inference_service_pb2
+from detent.contracts.calls.feature import ModelInput
+from detent.contracts.calls.inference import InferenceRow, InferSignalsRequest
+from detent.contracts.manifest import MODEL_FILE
+from detent.contracts.wire import to_wire
+from detent.core.features.model_input import features_hash
+from detent_cli.stack import HOST, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+MLSERVER_PYTHON = ROOT / ".venv-mlserver" / "bin" / "python"
+OURS, FACADE = "detent InferSignals", "detent, open inference"
+PLAIN, MLSERVER = "plain grpcio, 10 threads", "MLServer"
+READY_S_MAX = 40.0
+STOP_S_MAX = 10.0
+SYMBOL = "BENCH"
+TS_MS = 1_700_000_000_000
+# The budget of a run is not what is measured: sixteen calls of 256 rows wait for one session.
+PATIENCE_MS = 10_000
+
+
+class Servers(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds what runs, and what could not.
+
+    Attributes:
+        targets: Whom to ask, in the order of the tables.
+        missing: Why a server of the comparison is not there, by its name.
+    """
+
+    targets: tuple[Target, ...]
+    missing: dict[str, str]
+
+
+@contextlib.contextmanager
+def running(artifact_dir: Path, state_dir: Path, *, core: int) -> Iterator[Servers]:
+    """Start everything that serves one artifact's graph, and end it afterwards."""
+    state_dir.mkdir(parents=True)
+    artifact = read_artifact(artifact_dir)
+    missing = {}
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(_ours(artifact_dir, state_dir, core))
+        plain = stack.enter_context(_plain(artifact_dir, state_dir, core))
+        targets = [
+            _target(OURS, ours, "/detent.api.v1.InferenceService/InferSignals", artifact),
+            _target(FACADE, ours, "/inference.GRPCInferenceService/ModelInfer", artifact),
+            _target(PLAIN, plain, f"/{plain_server.SERVICE}/{plain_server.METHOD}", artifact),
+        ]
+        if MLSERVER_PYTHON.exists():
+            other = stack.enter_context(_mlserver(artifact_dir, state_dir, core))
+            path = "/inference.GRPCInferenceService/ModelInfer"
+            targets.append(_target(MLSERVER, other, path, artifact))
+        else:
+            missing[MLSERVER] = "not installed: `make .venv-mlserver/.installed`"
+        yield Servers(targets=tuple(targets), missing=missing)
+
+
+class _Started(msgspec.Struct, frozen=True, kw_only=True):
+    address: str
+    pid: int
+
+
+def _target(name: str, server: _Started, path: str, artifact: Artifact) -> Target:
+    def request(rows: int) -> bytes:
+        if name == OURS:
+            return _our_request(artifact, rows)
+        if name == PLAIN:
+            return bytes(drawn_rows(rows).tobytes())
+        return _open_request(artifact, rows, bound=name == FACADE)
+
+    answered = {OURS: _our_rows, PLAIN: _plain_rows}.get(name, _open_rows)
+    return Target(
+        name=name,
+        address=server.address,
+        path=path,
+        pid=server.pid,
+        request=request,
+        answered=answered,
+    )
+
+
+def _our_request(artifact: Artifact, count: int) -> bytes:
+    rows = []
+    for index, values in enumerate(drawn_rows(count)):
+        symbol, content = f"{SYMBOL}{index}", values.tobytes()
+        hashed = features_hash(
+            artifact.manifest.feature_version,
+            symbol=symbol,
+            ts_ms=TS_MS,
+            snapshot_hashes=("1" * 64,),
+            values=content,
+        )
+        model_input = ModelInput(
+            features_hash=hashed, ts_ms=TS_MS, snapshot_hashes=("1" * 64,), values=content
+        )
+        rows.append(InferenceRow(symbol=symbol, model_input=model_input))
+    query = InferSignalsRequest(binding_hash=artifact.pinned.binding_hash, rows=tuple(rows))
+    return bytes(to_wire(query).SerializeToString())
+
+
+def _open_request(artifact: Artifact, count: int, *, bound: bool) -> bytes:
+    request = oip.ModelInferRequest(model_name=artifact.manifest.model_name)
+    request.inputs.add(name=INPUT_NAME, datatype="FP32", shape=(count, WIDTH))
+    request.raw_input_contents.append(drawn_rows(count).tobytes())
+    if bound:
+        request.parameters["binding_hash"].string_param = artifact.pinned.binding_hash
+    return request.SerializeToString()
+
+
+def _our_rows(reply: bytes) -> int:
+    response = inference_service_pb2.InferSignalsResponse.FromString(reply)
+    return sum(row.HasField("signal") for row in response.rows)
+
+
+def _open_rows(reply: bytes) -> int:
+    response = oip.ModelInferResponse.FromString(reply)
+    return int(response.outputs[0].shape[0])
+
+
+def _plain_rows(reply: bytes) -> int:
+    return len(reply) // 4
+
+
+@contextlib.contextmanager
+def _ours(artifact_dir: Path, state_dir: Path, core: int) -> Iterator[_Started]:
+    address = f"{HOST}:{free_port()}"
+    environment = {
+        "DETENT_INFERENCE_LISTEN": address,
+        "DETENT_INFERENCE_ARTIFACT_DIR": str(artifact_dir),
+        "DETENT_INFERENCE_MAX_INFERENCE_LATENCY_MS": str(PATIENCE_MS),
+    }
+    command = [sys.executable, "-m", "detent.servers.inference.main"]
+    with _process(command, state_dir / "detent.log", core, environment) as pid:
+        yield _ready(address, pid)
+
+
+@contextlib.contextmanager
+def _plain(artifact_dir: Path, state_dir: Path, core: int) -> Iterator[_Started]:
+    port = free_port()
+    command = [sys.executable, "-m", plain_server.__name__, str(port)]
+    command.append(str(artifact_dir / MODEL_FILE))
+    with _process(command, state_dir / "plain.log", core, {}) as pid:
+        yield _ready(f"{HOST}:{port}", pid)
+
+
+@contextlib.contextmanager
+def _mlserver(artifact_dir: Path, state_dir: Path, core: int) -> Iterator[_Started]:
+    folder = state_dir / "mlserver"
+    folder.mkdir()
+    port = free_port()
+    # One process, as the others are one; what it does beside inferring is switched off.
+    settings = {
+        "debug": False,
+        "host": HOST,
+        "grpc_port": port,
+        "http_port": free_port(),
+        "metrics_port": free_port(),
+        "metrics_dir": str(folder),
+        "environments_dir": str(folder),
+        "parallel_workers": 0,
+    }
+    name = read_artifact(artifact_dir).manifest.model_name
+    model = {
+        "name": name,
+        "implementation": "mlserver_runtime.OnnxModel",
+        "parameters": {"uri": str(artifact_dir / MODEL_FILE)},
+    }
+    (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    (folder / "model-settings.json").write_text(json.dumps(model), encoding="utf-8")
+    environment = {"PYTHONPATH": str(Path(__file__).parent)}
+    start = "from mlserver.cli import main; main()"
+    command = [str(MLSERVER_PYTHON), "-c", start, "start", str(folder)]
+    with _process(command, state_dir / "mlserver.log", core, environment) as pid:
+        yield _ready(f"{HOST}:{port}", pid)
+
+
+@contextlib.contextmanager
+def _process(
+    command: list[str], log_file: Path, core: int, environment: dict[str, str]
+) -> Iterator[int]:
+    """Run a server on one core; its log lies beside the artifacts."""
+    pinned = [sys.executable, str(Path(__file__).with_name("pinned.py")), str(core)]
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603  The servers of this benchmark.
+            [*pinned, *command],
+            cwd=ROOT,
+            env=os.environ | {"GRPC_VERBOSITY": "ERROR"} | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _ready(address: str, pid: int) -> _Started:
+    """Wait until a server takes connections."""
+    ends_s = time.monotonic() + READY_S_MAX
+    with grpc.insecure_channel(address) as channel:
+        grpc.channel_ready_future(channel).result(timeout=ends_s - time.monotonic())
+    return _Started(address=address, pid=pid)

@@ -1,0 +1,241 @@
+"""Answer the Open Inference Protocol, for clients that speak it, under our own binding.
+
+Beside `InferenceService`, on the same port and through the same session. What differs from other
+servers of the protocol: `ModelInfer` names its binding, outputs are integers, and nothing can be
+loaded or unloaded over the wire (ADR 0022).
+"""
+
+import logging
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, Protocol
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+from detent.adapters.serving import Serving
+from detent.api.inference import grpc_service_pb2 as pb
+from detent.contracts import events
+from detent.contracts.errors import (
+    ArtifactInvalid,
+    DeadlineExceeded,
+    DetentError,
+    InternalError,
+    InvalidField,
+    ModelNotReady,
+    Overloaded,
+)
+from detent.contracts.manifest import Manifest
+from detent.contracts.reasons import Reason
+from detent.rpc.call import Call
+from detent.rpc.serve import Service
+from detent.servers.inference.handler import Answered
+from detent.servers.inference.tensors import (
+    Signal,
+    describe_tensors,
+    read_rows,
+    wanted_outputs,
+    write_outputs,
+)
+
+NAME = "GRPCInferenceService"
+DESCRIPTOR: ServiceDescriptor = pb.DESCRIPTOR.services_by_name[NAME]
+SERVER_NAME = "detent"
+PLATFORM = "onnxruntime_onnx"
+BINDING = "binding_hash"
+EXTENSIONS = (BINDING,)
+ID_CHARS_MAX = 256
+# What a row's reason means for the call; any other is the model's or the runtime's failure.
+_ERRORS: dict[Reason, type[DetentError]] = {
+    Reason.INFERENCE_DEADLINE: DeadlineExceeded,
+    Reason.INFERENCE_OVERLOADED: Overloaded,
+}
+
+log = logging.getLogger(__name__)
+
+
+class Signals(Protocol):
+    """Is the part of the inference handler that this protocol needs."""
+
+    @property
+    def serving(self) -> Serving | ArtifactInvalid:
+        """Give the artifact that is served, or why there is none."""
+
+    def bound(self, binding_hash: str) -> Serving:
+        """Give the artifact that a binding names, or refuse."""
+
+    async def answered(self, serving: Serving, rows: list[bytes], call: Call) -> Answered:
+        """Answer rows that are whole and finite, each with a signal or a reason."""
+
+
+class OpenInferenceHandler:
+    """Translates between the protocol's tensors and the one artifact that is served."""
+
+    def __init__(self, signals: Signals, *, server_version: str) -> None:
+        """Take what answers rows, and the version that the server states."""
+        self._signals = signals
+        self._server_version = server_version
+
+    async def server_live(self, query: pb.ServerLiveRequest, call: Call) -> pb.ServerLiveResponse:
+        """Say that the process is up: it answers."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def server_ready(
+        self, query: pb.ServerReadyRequest, call: Call
+    ) -> pb.ServerReadyResponse:
+        """Say whether a verified artifact is served."""
+        return pb.ServerReadyResponse(ready=not isinstance(self._signals.serving, ArtifactInvalid))
+
+    async def model_ready(self, query: pb.ModelReadyRequest, call: Call) -> pb.ModelReadyResponse:
+        """Say whether this model, at this version, is the one that is served."""
+        serving = self._signals.serving
+        ready = not isinstance(serving, ArtifactInvalid) and _names(
+            serving.artifact.manifest, query.name, query.version
+        )
+        return pb.ModelReadyResponse(ready=ready)
+
+    async def server_metadata(
+        self, query: pb.ServerMetadataRequest, call: Call
+    ) -> pb.ServerMetadataResponse:
+        """Describe the server."""
+        return pb.ServerMetadataResponse(
+            name=SERVER_NAME, version=self._server_version, extensions=EXTENSIONS
+        )
+
+    async def model_metadata(
+        self, query: pb.ModelMetadataRequest, call: Call
+    ) -> pb.ModelMetadataResponse:
+        """Describe the model's tensors, and what it is pinned to.
+
+        Raises:
+            InvalidField: Another model or version is served.
+            ModelNotReady: No artifact is served.
+        """
+        serving = self._signals.serving
+        if isinstance(serving, ArtifactInvalid):
+            raise ModelNotReady("no artifact is served", gate_reason=serving.gate_reason)
+        manifest = serving.artifact.manifest
+        _check_name(manifest, "name", query.name, "version", query.version)
+        response = pb.ModelMetadataResponse(
+            name=manifest.model_name, versions=(manifest.model_version,), platform=PLATFORM
+        )
+        describe_tensors(response, manifest)
+        _write_pins(response, serving)
+        response.parameters["head"].string_param = manifest.head
+        response.parameters["answers"].string_param = "integers; no float leaves the service"
+        return response
+
+    async def model_infer(self, query: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
+        """Infer and calibrate every row, or refuse the call.
+
+        The protocol has no refusal of a single row, and a number that stands for one would
+        sooner or later be traded on. So one bad row refuses the call, and is named.
+
+        Raises:
+            BindingMismatch: The binding is missing or not the one served.
+            ModelNotReady: No artifact is served.
+            InvalidField: The request does not fit the model, or a row holds no number.
+            DeadlineExceeded: The answer would come too late.
+            Overloaded: Too many calls wait for the session.
+            InternalError: The model or the runtime failed for some row.
+        """
+        serving = self._signals.bound(_binding_of(query))
+        manifest = serving.artifact.manifest
+        _check_name(manifest, "model_name", query.model_name, "model_version", query.model_version)
+        _check_parameters(query)
+        outputs = wanted_outputs(query, manifest)
+        rows = read_rows(query, manifest)
+        # There is no symbol and no instant here, so no features hash: the log says for which
+        # bytes the answer was, before it is known whether there is one.
+        inputs_sha256 = sha256(b"".join(rows)).hexdigest()
+        run = await self._signals.answered(serving, rows, call)
+        signals = [answer for answer in run.answers if not isinstance(answer, Reason)]
+        _log_run(serving, query.id, inputs_sha256, run)
+        if len(signals) != len(rows):
+            raise _refused(run.answers)
+        response = pb.ModelInferResponse(
+            model_name=manifest.model_name, model_version=manifest.model_version, id=query.id
+        )
+        _write_pins(response, serving)
+        write_outputs(response, outputs, signals, raw=bool(query.raw_input_contents))
+        return response
+
+
+def service_of(signals: Signals, *, server_version: str) -> Service:
+    """Give the protocol's service, to be served beside our own."""
+    handler = OpenInferenceHandler(signals, server_version=server_version)
+    return Service(name=NAME, handler=handler, foreign=DESCRIPTOR)
+
+
+def _binding_of(query: pb.ModelInferRequest) -> str:
+    """Read the binding; an entry that is missing or no text is no binding at all."""
+    entry = query.parameters.get(BINDING)
+    return "" if entry is None else entry.string_param
+
+
+def _check_parameters(query: pb.ModelInferRequest) -> None:
+    """Refuse what would change how others serve the call, and would change nothing here."""
+    unknown = sorted(set(query.parameters) - {BINDING})
+    if unknown:
+        expected = f"{BINDING} alone; a deadline is the call's own"
+        raise InvalidField("parameters", ", ".join(unknown), expected)
+    if len(query.id) > ID_CHARS_MAX:
+        raise InvalidField("id", f"{len(query.id)} characters", f"at most {ID_CHARS_MAX}")
+
+
+def _names(manifest: Manifest, name: str, version: str) -> bool:
+    versions = ("", manifest.model_version, manifest.model_version_hash)
+    return name == manifest.model_name and version in versions
+
+
+def _check_name(
+    manifest: Manifest, name_field: str, name: str, version_field: str, version: str
+) -> None:
+    if _names(manifest, name, version):
+        return
+    if name != manifest.model_name:
+        raise InvalidField(name_field, name, manifest.model_name)
+    expected = f"{manifest.model_version}, {manifest.model_version_hash}, or none"
+    raise InvalidField(version_field, version, expected)
+
+
+def _write_pins(response: Any, serving: Serving) -> None:
+    """Say in an answer which bytes it is from."""
+    manifest = serving.artifact.manifest
+    pins = {
+        BINDING: serving.artifact.pinned.binding_hash,
+        "model_version_hash": manifest.model_version_hash,
+        "calibration_version": manifest.calibration_version,
+        "feature_version": manifest.feature_version,
+    }
+    for name, value in pins.items():
+        response.parameters[name].string_param = value
+
+
+def _refused(answers: Sequence[Signal | Reason]) -> DetentError:
+    """Give the error of a call of which some row got a reason: the first such row's."""
+    reasons = {index: answer for index, answer in enumerate(answers) if isinstance(answer, Reason)}
+    row, reason = next(iter(reasons.items()))
+    message = f"row {row}: {reason}; the whole call is refused"
+    kind = _ERRORS.get(reason, InternalError)
+    return kind(message, row=row, reason=reason, refused_count=len(reasons))
+
+
+def _log_run(serving: Serving, request_id: str, inputs_sha256: str, run: Answered) -> None:
+    manifest = serving.artifact.manifest
+    refusals = [answer for answer in run.answers if isinstance(answer, Reason)]
+    log.log(
+        logging.ERROR if refusals else logging.INFO,
+        events.ML_INFER_ERROR if refusals else events.ML_INFER_OK,
+        exc_info=run.error,
+        extra={
+            "binding_hash": serving.artifact.pinned.binding_hash,
+            "model_id": manifest.model_id,
+            "model_hash": manifest.model_hash,
+            "row_count": len(run.answers),
+            "refused_count": len(refusals),
+            "refusals": sorted(set(refusals)),
+            "inputs_sha256": inputs_sha256,
+            "request_id": request_id,
+            "latency_us": run.latency_us,
+        },
+    )
