@@ -5,7 +5,7 @@ PYTHON ?= python3
 export UV_SYSTEM_CERTS := 1
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := --extra feature --extra inference-cpu --extra policy --extra offline --extra console
+EXTRAS := --extra feature --extra inference-cpu --extra policy --extra offline --extra signing --extra console
 COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes \
   --no-emit-index-url --no-header --quiet
 PROTOC := $(BIN)/python -m grpc_tools.protoc -Iprotos \

@@ -70,3 +70,4 @@ class DescribeArtifactResponse(msgspec.Struct, frozen=True, kw_only=True):
     execution_provider: str
     golden_row_count: int
     manifest_json: str
+    signer: str | None = None

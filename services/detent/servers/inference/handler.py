@@ -146,6 +146,7 @@ class InferenceHandler:
             execution_provider=serving.session.execution_provider,
             golden_row_count=len(artifact.golden.rows),
             manifest_json=manifest_bytes(artifact.manifest).decode("ascii"),
+            signer=artifact.pinned.signer,
         )
 
     def _bound(self, binding_hash: str) -> Serving:
