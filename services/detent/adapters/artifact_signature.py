@@ -11,7 +11,6 @@ Source: RELIABILITY D6 and D1; docs/adr/0021.
 import base64
 import binascii
 import hashlib
-import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -24,6 +23,7 @@ from detent.contracts.canonical import sha256_hex
 from detent.contracts.errors import ArtifactInvalid
 from detent.contracts.manifest import MANIFEST_FILE, Manifest, is_model_id
 from detent.contracts.reasons import Reason
+from detent.core.rollout.version_step import version_numbers
 
 SIGNATURE_FILE = "model.sig"
 SIGNATURE_BYTES_MAX = 256 * 2**10
@@ -32,7 +32,6 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 CHAIN_MAX = 8
-_VERSION = re.compile(r"v([0-9]+)\.([0-9]+)\.([0-9]+)")
 
 
 class SignatureRule(StrEnum):
@@ -231,14 +230,10 @@ def _root_digest(listed: list[tuple[Any, Any, Any]]) -> str:
 def _check_age(manifest: Manifest, oldest: tuple[str, ...]) -> None:
     for model_id in oldest:
         name, _, version = model_id.rpartition("_")
-        if name == manifest.model_name and _numbers(manifest.model_version) < _numbers(version):
+        if name != manifest.model_name:
+            continue
+        if version_numbers(manifest.model_version) < version_numbers(version):
             raise _refused(SignatureRule.DOWNGRADE, manifest.model_id, f"{model_id} or later")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    found = _VERSION.fullmatch(version)
-    assert found is not None
-    return tuple(int(number) for number in found.groups())
 
 
 def _refused(rule: SignatureRule, found: object, expected: str) -> ArtifactInvalid:
