@@ -167,7 +167,7 @@ def diff(
     Exit 0: the same. Exit 1: they differ. Exit 2: one of them cannot be read.
     """
     from detent.adapters.artifact_store import read_pinned_manifest  # noqa: PLC0415
-    from detent.core.rollout.version_step import (  # noqa: PLC0415
+    from detent.core.artifacts.version_step import (  # noqa: PLC0415
         manifest_differences,
         step_needed,
         step_taken,

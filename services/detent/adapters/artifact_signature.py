@@ -23,7 +23,7 @@ from detent.contracts.canonical import sha256_hex
 from detent.contracts.errors import ArtifactInvalid
 from detent.contracts.manifest import MANIFEST_FILE, Manifest, is_model_id
 from detent.contracts.reasons import Reason
-from detent.core.rollout.version_step import version_numbers
+from detent.core.artifacts.version_step import version_numbers
 
 SIGNATURE_FILE = "model.sig"
 SIGNATURE_BYTES_MAX = 256 * 2**10

@@ -32,9 +32,9 @@ from detent.contracts.manifest import (
 )
 from detent.contracts.reasons import Reason
 from detent.contracts.units import BPS_ONE
+from detent.core.artifacts.version_step import check_successor
 from detent.core.evaluation.scores import Floats
 from detent.core.features.feature_set import FeatureSet
-from detent.core.rollout.version_step import check_successor
 from detent.core.signals.calibration import Calibrator, fit_calibration
 from detent.offline.bars import BarTable
 from detent.offline.evaluating import Evaluation, evaluate

@@ -11,7 +11,7 @@ from tests.unit.artifacts import manifest_of
 from detent.contracts.binding import TrainingWindow
 from detent.contracts.errors import InvalidField
 from detent.contracts.manifest import Manifest, binding_of
-from detent.core.rollout.version_step import (
+from detent.core.artifacts.version_step import (
     STEPS,
     VersionStep,
     check_successor,
@@ -107,14 +107,21 @@ def test_differences_name_features_files_and_fields() -> None:
         structs.replace(file, sha256="0" * 64) if file.path == "golden.json" else file
         for file in BASE.files
     )
-    metadata = structs.replace(BASE.training_metadata, train_samples=5)
+    better = structs.replace(BASE.training_metadata.metrics[0], value=1)
+    metadata = structs.replace(
+        BASE.training_metadata,
+        train_samples=5,
+        metrics=(better, *BASE.training_metadata.metrics[1:]),
+    )
     after = changed(input_features=(*FEATURES[1:], "new"), files=files, training_metadata=metadata)
     found = {one.what: (one.before, one.after) for one in manifest_differences(BASE, after)}
 
     assert found[f"feature {FEATURES[0]}"] == (FEATURES[0], None)
     assert found["feature new"] == (None, "new")
-    assert found["files.golden.json"][1] == "0" * 64
+    assert found["file golden.json"][1] == "0" * 64
     assert found["training_metadata.train_samples"][1] == 5
+    assert found[f"metric {better.name}"][1] == 1
+    assert sum(what.startswith("metric ") for what in found) == 1
     assert found["model_version"] == ("v1.2.3", "v1.2.4")
     assert manifest_differences(BASE, BASE) == ()
 

@@ -77,7 +77,7 @@ def manifest_differences(before: Manifest, after: Manifest) -> tuple[ManifestDif
         elif name == "files":
             pairs = zip(before.files, after.files, strict=True)
             found += [
-                _difference(f"files.{old.path}", old.sha256, new.sha256, STEPS["files"])
+                _difference(f"file {old.path}", old.sha256, new.sha256, STEPS["files"])
                 for old, new in pairs
                 if old != new
             ]
@@ -162,11 +162,24 @@ def _field_differences(
 ) -> list[ManifestDifference]:
     if not (isinstance(before, dict) and isinstance(after, dict)):
         return [_difference(name, before, after, step)]
-    return [
+    found = [
         _difference(f"{name}.{key}", before.get(key), after.get(key), step)
         for key in {**before, **after}
-        if before.get(key) != after.get(key)
+        if before.get(key) != after.get(key) and key != "metrics"
     ]
+    first, second = _metrics(before.get("metrics")), _metrics(after.get("metrics"))
+    found += [
+        _difference(f"metric {key}", first.get(key), second.get(key), step)
+        for key in {**first, **second}
+        if first.get(key) != second.get(key)
+    ]
+    return found
+
+
+def _metrics(listed: JsonValue) -> dict[str, JsonValue]:
+    """Give metrics by name: one that moved is one line, not two lists."""
+    entries = listed if isinstance(listed, list) else []
+    return {str(one["name"]): one["value"] for one in entries if isinstance(one, dict)}
 
 
 def _difference(
