@@ -155,6 +155,8 @@ def _open(signature: bytes) -> _Envelope:
     if len(signatures) != 1 or len(opened.chain) > CHAIN_MAX:
         found = f"{len(signatures)} signatures, {len(chain)} certificates"
         raise _refused(SignatureRule.MALFORMED, found, f"1, and at most {CHAIN_MAX}")
+    if not isinstance(opened.key_hint, str | None):
+        raise _refused(SignatureRule.MALFORMED, "a key hint that is no text", "64 hex")
     if (opened.key_hint is None) == (not opened.chain):
         raise _refused(SignatureRule.MALFORMED, "both or neither", "a key or a certificate")
     return opened

@@ -137,12 +137,12 @@ def certificate_name(pem: bytes) -> str:
 
 def _issuer_of(issued: Any, candidates: list[Any], *, depth: int, now: datetime) -> Any | None:
     """Give the certificate that issued another, if it is among some and may do so."""
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm  # noqa: PLC0415
 
     for candidate in candidates:
         try:
             issued.verify_directly_issued_by(candidate)
-        except (ValueError, TypeError, InvalidSignature):
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             continue
         if _may_issue(candidate, depth):
             _check_valid(candidate, now)

@@ -215,6 +215,15 @@ def _other_hint(bundle: dict[str, Any]) -> None:
     bundle["verificationMaterial"]["publicKey"]["hint"] = "0" * 64
 
 
+def _hint_of_another_type(bundle: dict[str, Any]) -> None:
+    bundle["verificationMaterial"]["publicKey"]["hint"] = ["0" * 64]
+
+
+def _no_certificate(bundle: dict[str, Any]) -> None:
+    chain = {"certificates": [{"rawBytes": "AAAA"}]}
+    bundle["verificationMaterial"] = {"x509CertificateChain": chain}
+
+
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
@@ -224,6 +233,8 @@ def _other_hint(bundle: dict[str, Any]) -> None:
         (_no_material, "malformed"),
         (_other_type, "malformed"),
         (_other_hint, "unknown_key"),
+        (_hint_of_another_type, "malformed"),
+        (_no_certificate, "unknown_key"),
     ],
 )
 def test_bundle_that_was_altered_is_refused(
@@ -302,6 +313,21 @@ def test_certificate_without_an_alternative_name_is_named_by_its_subject(tmp_pat
 
     trust = chain_trust(root, "name:research desk")
     assert read_artifact(path, trust=trust).pinned.signer == "name:research desk"
+
+
+def test_chain_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
+    root = issue(tmp_path / "keys", "root", may_issue=True)
+    path = _signed_by(tmp_path, issue(tmp_path / "keys", "leaf", issuer=root, email=EMAIL))
+    file = path / SIGNATURE_FILE
+    bundle = json.loads(file.read_bytes())
+    entries = bundle["verificationMaterial"]["x509CertificateChain"]["certificates"]
+    entries[0]["rawBytes"] = "AAAA"
+    file.write_text(json.dumps(bundle))
+    assert refused(path, chain_trust(root)) == "malformed"
+
+    entries[:] = entries[1:] * 9
+    file.write_text(json.dumps(bundle))
+    assert refused(path, chain_trust(root)) == "malformed"
 
 
 @pytest.mark.parametrize("days", [301, 5_000, -11])
