@@ -176,6 +176,7 @@ BAD_SIGNALS = {
             Reason.MANIFEST_INVALID,
             Reason.MODEL_NOT_LOADED,
             Reason.CERTIFICATE_FAILED,
+            Reason.SIGNATURE_REFUSED,
         )
     },
 }

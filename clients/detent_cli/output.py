@@ -38,6 +38,16 @@ def print_facts(title: str, facts: Sequence[tuple[str, object]]) -> None:
     console.print(table)
 
 
+def print_sheet(facts: Sequence[tuple[str, object]]) -> None:
+    """Print names and values without lines between; a hash fits beside a name of 14 at 80."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, _cell(value))
+    console.print(table)
+
+
 def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under named columns."""
     table = Table(title=title, title_justify="left")
@@ -68,8 +78,15 @@ def stages_of(bar: Progress, *, prefix: str = "") -> Stages:
 
 
 @contextlib.contextmanager
-def reported(*, as_json: bool) -> Iterator[None]:
-    """Print a refusal as what it is and end with code 2; other errors pass."""
+def reported(
+    *, as_json: bool, negative: Callable[[DetentError], bool] = lambda _: False
+) -> Iterator[None]:
+    """Print a refusal as what it is and end with code 2; other errors pass.
+
+    Args:
+        as_json: Whether a program reads it.
+        negative: Says which refusals are the answer to what was asked, and end with code 1.
+    """
     try:
         yield
     except DetentError as error:
@@ -78,7 +95,7 @@ def reported(*, as_json: bool) -> Iterator[None]:
             print_json({"error": facts | {"metadata": error.metadata}})
         else:
             errors.print(bad(reason_of(error)), Text(error.message))
-        raise typer.Exit(EXIT_ERROR) from error
+        raise typer.Exit(EXIT_NEGATIVE if negative(error) else EXIT_ERROR) from error
 
 
 def reason_of(error: DetentError) -> str:

@@ -60,6 +60,9 @@ def test_every_command_explains_itself() -> None:
         ("artifact", "build"),
         ("artifact", "verify"),
         ("artifact", "show"),
+        ("artifact", "diff"),
+        ("artifact", "import"),
+        ("artifact", "sign"),
         ("data", "check"),
         ("features", "build"),
         ("features", "describe"),
@@ -101,7 +104,10 @@ def test_a_tampered_artifact_is_refused_with_its_gate(artifacts: Artifacts, tmp_
     for_a_person = run("artifact", "verify", str(folder))
     for_a_program = run("artifact", "verify", str(folder), "--json")
 
-    assert for_a_person.exit_code == for_a_program.exit_code == 2
+    unusable = run("artifact", "verify", str(tmp_path / "none_v1.0.0"))
+    assert for_a_person.exit_code == for_a_program.exit_code == 1
+    assert unusable.exit_code == 2
+    assert "ARTIFACT_DIR_MISSING" in unusable.stderr
     assert "MANIFEST_INVALID" in for_a_person.stderr
     assert "model.onnx" in for_a_person.stderr
     assert json.loads(for_a_program.stdout)["error"]["reason"] == "MANIFEST_INVALID"

@@ -15,6 +15,13 @@ from typing import TypeVar
 
 import msgspec
 
+from detent.adapters.artifact_signature import (
+    SIGNATURE_BYTES_MAX,
+    SIGNATURE_FILE,
+    UNSIGNED_ALLOWED,
+    SignatureTrust,
+    verify_signature,
+)
 from detent.contracts.binding import ModelBinding
 from detent.contracts.calibration import Calibration, CalibrationMethod, parse_calibration
 from detent.contracts.canonical import parse_json, sha256_hex
@@ -51,6 +58,7 @@ BYTES_MAX = {
     FEATURE_SET_FILE: 4 * 2**20,
     GOLDEN_FILE: 64 * 2**20,
     TRAIN_REPORT_FILE: 4 * 2**20,
+    SIGNATURE_FILE: SIGNATURE_BYTES_MAX,
 }
 # Formats that run code when they are read; named in the error, because somebody will try.
 PICKLE_SUFFIXES = (
@@ -83,12 +91,14 @@ class PinnedManifest(msgspec.Struct, frozen=True, kw_only=True):
         feature_set: The verified feature set.
         binding: The one binding that the manifest allows.
         binding_hash: Its hash, 64 hex.
+        signer: Who signed it, as `verify_signature` names them; None where none was asked for.
     """
 
     manifest: Manifest
     feature_set: FeatureSet
     binding: ModelBinding
     binding_hash: str
+    signer: str | None = None
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,35 +131,43 @@ class ManifestFolder(msgspec.Struct, frozen=True, kw_only=True):
     refused: Mapping[str, ArtifactInvalid]
 
 
-def read_artifact(path: Path, *, model_version_hash: str | None = None) -> Artifact:
+def read_artifact(
+    path: Path,
+    *,
+    model_version_hash: str | None = None,
+    trust: SignatureTrust = UNSIGNED_ALLOWED,
+) -> Artifact:
     """Read and verify one artifact.
 
     Args:
         path: The artifact's directory.
         model_version_hash: The only manifest hash that is accepted, 64 hex; None accepts
             any manifest that verifies.
+        trust: Whose signature it needs, if any.
 
     Raises:
         ArtifactInvalid: Something is missing, surplus, too large, not what the manifest
             says, or not the artifact that is pinned.
     """
-    artifact = verify_artifact(path.name, _read_files(path, ARTIFACT_FILES))
+    contents = _read_files(path, (*ARTIFACT_FILES, SIGNATURE_FILE))
+    artifact = verify_artifact(path.name, contents, trust=trust)
     found = artifact.manifest.model_version_hash
     if model_version_hash is not None and found != model_version_hash:
         raise _invalid("model_version_hash", found, model_version_hash)
     return artifact
 
 
-def read_pinned_manifest(path: Path) -> PinnedManifest:
+def read_pinned_manifest(path: Path, *, trust: SignatureTrust = UNSIGNED_ALLOWED) -> PinnedManifest:
     """Read and verify an artifact's manifest and feature set, and that no file is amiss.
 
     Raises:
         ArtifactInvalid: As for `read_artifact`, for these two files and the listing.
     """
-    return _pin(path.name, _read_files(path, (MANIFEST_FILE, FEATURE_SET_FILE)))
+    contents = _read_files(path, (MANIFEST_FILE, FEATURE_SET_FILE, SIGNATURE_FILE))
+    return _pin(path.name, contents, trust)
 
 
-def read_manifest_folder(path: Path) -> ManifestFolder:
+def read_manifest_folder(path: Path, *, trust: SignatureTrust = UNSIGNED_ALLOWED) -> ManifestFolder:
     """Read every artifact of a folder; one that is unsound does not hide the others.
 
     Raises:
@@ -163,7 +181,7 @@ def read_manifest_folder(path: Path) -> ManifestFolder:
         raise _missing(path, error) from error
     for name in names:
         try:
-            pinned = read_pinned_manifest(path / name)
+            pinned = read_pinned_manifest(path / name, trust=trust)
         except ArtifactInvalid as error:
             refused[name] = error
         else:
@@ -171,17 +189,20 @@ def read_manifest_folder(path: Path) -> ManifestFolder:
     return ManifestFolder(accepted=accepted, refused=refused)
 
 
-def verify_artifact(name: str, contents: Mapping[str, bytes]) -> Artifact:
+def verify_artifact(
+    name: str, contents: Mapping[str, bytes], *, trust: SignatureTrust = UNSIGNED_ALLOWED
+) -> Artifact:
     """Verify an artifact that is in memory.
 
     Args:
         name: Name of its directory.
-        contents: Content of each of `ARTIFACT_FILES`.
+        contents: Content of each of `ARTIFACT_FILES`, and of the signature if there is one.
+        trust: Whose signature it needs, if any.
 
     Raises:
         ArtifactInvalid: The contents contradict the manifest or one another.
     """
-    pinned = _pin(name, contents)
+    pinned = _pin(name, contents, trust)
     manifest = pinned.manifest
     # (1) Every byte is what the manifest pins; nothing is parsed before that.
     for path in LISTED_FILES:
@@ -259,10 +280,13 @@ def _is_candidate(entry: os.DirEntry[str]) -> bool:
     return not entry.name.startswith(".") and (entry.is_symlink() or entry.is_dir())
 
 
-def _pin(name: str, contents: Mapping[str, bytes]) -> PinnedManifest:
+def _pin(name: str, contents: Mapping[str, bytes], trust: SignatureTrust) -> PinnedManifest:
     manifest = _parse(MANIFEST_FILE, parse_manifest, contents, Reason.MANIFEST_INVALID)
     if name != manifest.model_id:
         raise _invalid("directory name", name, manifest.model_id)
+    # Nothing but the manifest is parsed before its signer is known.
+    signature = contents.get(SIGNATURE_FILE)
+    signer = verify_signature(manifest, contents[MANIFEST_FILE], signature, trust)
     _check_content(manifest.file(FEATURE_SET_FILE), contents[FEATURE_SET_FILE])
     feature_set = _parse(FEATURE_SET_FILE, parse_feature_set, contents, Reason.MANIFEST_INVALID)
     if feature_set.feature_version != manifest.feature_version:
@@ -280,6 +304,7 @@ def _pin(name: str, contents: Mapping[str, bytes]) -> PinnedManifest:
         feature_set=feature_set,
         binding=binding,
         binding_hash=binding.binding_hash,
+        signer=signer,
     )
 
 
@@ -346,8 +371,10 @@ def _read_files(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     except OSError as error:
         raise _missing(path, error) from error
     try:
-        _check_listing(os.listdir(directory))  # noqa: PTH208 (a descriptor, not a path)
-        return {name: _read_file(directory, name) for name in names}
+        found = os.listdir(directory)  # noqa: PTH208 (a descriptor, not a path)
+        _check_listing(found)
+        # Every name is there by now, except that of a signature that nobody made.
+        return {name: _read_file(directory, name) for name in names if name in found}
     finally:
         os.close(directory)
 
@@ -356,7 +383,7 @@ def _check_listing(found: list[str]) -> None:
     for name in sorted(found):
         if name.lower().endswith(PICKLE_SUFFIXES):
             raise _invalid(name, "a file that runs code when it is read", PICKLE_ADVICE)
-        if name not in ARTIFACT_FILES:
+        if name not in (*ARTIFACT_FILES, SIGNATURE_FILE):
             raise _invalid(name, "a file that no manifest lists", ", ".join(ARTIFACT_FILES))
     for name in ARTIFACT_FILES:
         if name not in found:

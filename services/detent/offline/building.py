@@ -34,6 +34,7 @@ from detent.contracts.manifest import (
 )
 from detent.contracts.reasons import Reason
 from detent.contracts.units import BPS_ONE
+from detent.core.artifacts.version_step import check_successor
 from detent.core.evaluation.scores import Floats
 from detent.core.features.feature_set import FeatureSet
 from detent.core.signals.calibration import Calibrator, fit_calibration
@@ -88,7 +89,12 @@ class _Fitted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def build_direction_artifact(
-    table: BarTable, recipe: Recipe, *, out_dir: Path, progress: Progress
+    table: BarTable,
+    recipe: Recipe,
+    *,
+    out_dir: Path,
+    progress: Progress,
+    predecessor: Manifest | None = None,
 ) -> Path:
     """Build, write and verify a direction artifact.
 
@@ -97,12 +103,14 @@ def build_direction_artifact(
         recipe: What a person decided.
         out_dir: Folder of artifacts.
         progress: Told of (stage, done, in all); the stages are `STAGES`.
+        predecessor: What the version is measured against, if anything.
 
     Returns:
         The artifact's directory.
 
     Raises:
         DataInvalid: The bars do not give enough rows.
+        InvalidField: The version says less than what changed since the predecessor.
         ArtifactInvalid: The model cannot be calibrated, a field of the recipe is not what
             it should be, or the artifact's directory exists.
     """
@@ -121,6 +129,8 @@ def build_direction_artifact(
         TRAIN_REPORT_FILE: train_report_bytes(report),
     }
     manifest = _manifest(table, recipe, fitted, contents)
+    if predecessor is not None:
+        check_successor(predecessor, manifest)
     path = write_artifact(out_dir, manifest, contents)
     progress("write", 1, 1)
     # What was written is read back and must prove itself, as it will have to when served.

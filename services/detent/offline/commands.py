@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from detent.adapters.artifact_store import read_artifact
+from detent.adapters.artifact_signature import UNSIGNED_ALLOWED, SignatureTrust
+from detent.adapters.artifact_store import read_artifact, read_pinned_manifest
 from detent.adapters.serving import Serving, open_serving
 from detent.core.features.feature_set import FeatureSet, direction_bars_v1
 from detent.offline.bars import BarTable, load_bars
@@ -89,6 +90,7 @@ def build_artifact(
     out_dir: Path,
     feature_set: FeatureSet | None = None,
     progress: Progress = silent,
+    after: Path | None = None,
 ) -> Path:
     """Build, write and verify a direction artifact.
 
@@ -102,13 +104,15 @@ def build_artifact(
         out_dir: Folder of artifacts; it is created.
         feature_set: What the model is given; by default bars only.
         progress: Told of (stage, done, in all).
+        after: The predecessor's directory; the version must say what changed since then.
 
     Returns:
         The artifact's directory.
 
     Raises:
         DataInvalid: The bars do not give enough rows.
-        InvalidField: A name, version or time is malformed.
+        InvalidField: A name, version or time is malformed, or the version says less than
+            what changed.
         ArtifactInvalid: The model cannot be calibrated, or the directory exists.
     """
     recipe = Recipe(
@@ -119,16 +123,24 @@ def build_artifact(
         created_at=created_at,
         feature_set=feature_set or direction_bars_v1(table.interval_ms),
     )
-    return build_direction_artifact(table, recipe, out_dir=out_dir, progress=progress)
+    # Read first: training takes minutes, a wrong path is found at once.
+    predecessor = None if after is None else read_pinned_manifest(after).manifest
+    return build_direction_artifact(
+        table, recipe, out_dir=out_dir, progress=progress, predecessor=predecessor
+    )
 
 
 def verify_artifact(
-    path: Path, *, model_version_hash: str | None = None, execution_provider: str = "cpu"
+    path: Path,
+    *,
+    model_version_hash: str | None = None,
+    execution_provider: str = "cpu",
+    trust: SignatureTrust = UNSIGNED_ALLOWED,
 ) -> Serving:
     """Read an artifact and let it prove itself, as the inference service would.
 
     Raises:
         ArtifactInvalid: It is not what it says, or not what is pinned.
     """
-    artifact = read_artifact(path, model_version_hash=model_version_hash)
+    artifact = read_artifact(path, model_version_hash=model_version_hash, trust=trust)
     return open_serving(artifact, execution_provider=execution_provider)

@@ -248,8 +248,9 @@ async def serve_until_stopped(server: Server, serving: Mapping[str, bool]) -> No
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_YOUNG_OBJECTS)
-    address = await server.start()
+    # Before anybody can ask: a probe that finds a server finds all that it says of itself.
     await server.set_serving(serving)
+    address = await server.start()
     log.info(events.SERVER_READY, extra={"address": address, "serving": dict(serving)})
     await wait_for_stop()
     await server.drain()

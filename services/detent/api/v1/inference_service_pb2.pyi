@@ -122,6 +122,7 @@ class DescribeArtifactResponse(_message.Message):
     GOLDEN_ROW_COUNT_FIELD_NUMBER: _builtins.int
     MANIFEST_JSON_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
+    SIGNER_FIELD_NUMBER: _builtins.int
     binding_hash: _builtins.str
     """Echoes the binding."""
     model_hash: _builtins.str
@@ -134,6 +135,10 @@ class DescribeArtifactResponse(_message.Message):
     """Counts the golden rows that the session reproduced at load."""
     manifest_json: _builtins.str
     """Holds the canonical manifest."""
+    signer: _builtins.str
+    """Names who signed the artifact: `key:` and the SHA-256 of the public key, or `uri:`, `email:`
+    or `name:` and what the certificate says. Absent where no signature is required.
+    """
     @_builtins.property
     def model_binding(self) -> _model_binding_pb2.ModelBinding:
         """Holds the binding that the artifact's manifest gives."""
@@ -153,12 +158,15 @@ class DescribeArtifactResponse(_message.Message):
         golden_row_count: _builtins.int = ...,
         manifest_json: _builtins.str = ...,
         certificate: Global___DeterminismCertificate | None = ...,
+        signer: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "model_binding", b"model_binding"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_signer", b"_signer", "certificate", b"certificate", "model_binding", b"model_binding", "signer", b"signer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "calibration_method", b"calibration_method", "certificate", b"certificate", "execution_provider", b"execution_provider", "golden_row_count", b"golden_row_count", "manifest_json", b"manifest_json", "model_binding", b"model_binding", "model_hash", b"model_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_signer", b"_signer", "binding_hash", b"binding_hash", "calibration_method", b"calibration_method", "certificate", b"certificate", "execution_provider", b"execution_provider", "golden_row_count", b"golden_row_count", "manifest_json", b"manifest_json", "model_binding", b"model_binding", "model_hash", b"model_hash", "signer", b"signer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__signer: _TypeAlias = _typing.Literal["signer"]  # noqa: Y015
+    _WhichOneofArgType__signer: _TypeAlias = _typing.Literal["_signer", b"_signer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__signer) -> _WhichOneofReturnType__signer | None: ...
 
 Global___DescribeArtifactResponse: _TypeAlias = DescribeArtifactResponse  # noqa: Y015
 

@@ -48,6 +48,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """No replica has loaded the bound artifact."""
     REASON_CERTIFICATE_FAILED: _Reason.ValueType  # 12
     """The artifact did not reproduce its golden outputs on this device."""
+    REASON_SIGNATURE_REFUSED: _Reason.ValueType  # 69
+    """The artifact is unsigned, or its signature is not one that is trusted for these bytes."""
     REASON_ENV_NOT_ALLOWED: _Reason.ValueType  # 13
     """The environment is not on the allow-list."""
     REASON_NOT_IN_CANARY: _Reason.ValueType  # 14
@@ -193,6 +195,8 @@ REASON_MODEL_NOT_LOADED: Reason.ValueType  # 11
 """No replica has loaded the bound artifact."""
 REASON_CERTIFICATE_FAILED: Reason.ValueType  # 12
 """The artifact did not reproduce its golden outputs on this device."""
+REASON_SIGNATURE_REFUSED: Reason.ValueType  # 69
+"""The artifact is unsigned, or its signature is not one that is trusted for these bytes."""
 REASON_ENV_NOT_ALLOWED: Reason.ValueType  # 13
 """The environment is not on the allow-list."""
 REASON_NOT_IN_CANARY: Reason.ValueType  # 14

@@ -84,3 +84,4 @@ class DescribeArtifactResponse(msgspec.Struct, frozen=True, kw_only=True):
     golden_row_count: int
     manifest_json: str
     certificate: DeterminismCertificate
+    signer: str | None = None

@@ -24,7 +24,7 @@ HEALTH_S = 0.2
 
 def build(settings: FeatureSettings) -> tuple[FeatureHandler, SharedState | None]:
     """Read the manifests; give the handler, and the state that it shares if it shares one."""
-    folder = read_manifest_folder(settings.artifacts_dir)
+    folder = read_manifest_folder(settings.artifacts_dir, trust=settings.signature_trust)
     for name, error in folder.refused.items():
         facts = {"artifact": name, "reason": error.gate_reason.value, "error": error.message}
         log.error(events.ARTIFACT_REFUSED, extra=facts)

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from detent.adapters.signature_settings import SignatureSettings
 from detent.core.features.history import QUOTES_HELD_MAX
 from detent.core.features.market_state import SYMBOLS_MAX
 
 
-class FeatureSettings(BaseSettings):
+class FeatureSettings(SignatureSettings):
     """Holds the settings; the variables carry the prefix `DETENT_FEATURE_`.
 
     Attributes:

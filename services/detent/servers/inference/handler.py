@@ -183,6 +183,7 @@ class InferenceHandler:
             golden_row_count=len(artifact.golden.rows),
             manifest_json=manifest_bytes(artifact.manifest).decode("ascii"),
             certificate=serving.certificate,
+            signer=artifact.pinned.signer,
         )
 
     @property

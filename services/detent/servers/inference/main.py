@@ -31,7 +31,9 @@ def load(settings: InferenceSettings) -> Serving | ArtifactInvalid:
     """Give the artifact, verified and warmed by its golden rows, or why it is refused."""
     try:
         artifact = read_artifact(
-            settings.artifact_dir, model_version_hash=settings.model_version_hash
+            settings.artifact_dir,
+            model_version_hash=settings.model_version_hash,
+            trust=settings.signature_trust,
         )
         serving = open_serving(
             artifact, execution_provider=settings.execution_provider, threads=settings.threads

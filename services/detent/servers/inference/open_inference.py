@@ -26,11 +26,11 @@ from detent.contracts.errors import (
 )
 from detent.contracts.manifest import Manifest
 from detent.contracts.reasons import Reason
+from detent.contracts.signals import HeadSignal
 from detent.rpc.call import Call
 from detent.rpc.serve import Service
 from detent.servers.inference.handler import Answered
 from detent.servers.inference.tensors import (
-    Signal,
     describe_tensors,
     read_rows,
     wanted_outputs,
@@ -211,7 +211,7 @@ def _write_pins(response: Any, serving: Serving) -> None:
         response.parameters[name].string_param = value
 
 
-def _refused(answers: Sequence[Signal | Reason]) -> DetentError:
+def _refused(answers: Sequence[HeadSignal | Reason]) -> DetentError:
     """Give the error of a call of which some row got a reason: the first such row's."""
     reasons = {index: answer for index, answer in enumerate(answers) if isinstance(answer, Reason)}
     row, reason = next(iter(reasons.items()))

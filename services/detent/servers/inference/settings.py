@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from detent.adapters.signature_settings import SignatureSettings
 from detent.contracts.certificate import THREADS_MAX
 
 
-class InferenceSettings(BaseSettings):
+class InferenceSettings(SignatureSettings):
     """Says where to listen, what to serve and on what.
 
     Attributes:

@@ -170,7 +170,7 @@ def _field_output(name: str, hint: Any) -> OutputTensor:
 def _bracket_output(name: str, width: int) -> OutputTensor:
     value_of = attrgetter(name)
 
-    def elements(signals: Sequence[BracketsSignal]) -> list[int]:
+    def elements(signals: Sequence[Any]) -> list[int]:
         return [_number(value_of(bracket)) for signal in signals for bracket in signal.brackets]
 
     unit = f"{_UNITS['_bps']}; {ABSENT} where there is none"

@@ -42,7 +42,7 @@ class Policy:
     ) -> None:
         """Open the ledger and read the manifests."""
         durability = Durability(settings.ledger_durability.upper())
-        folder = read_manifest_folder(settings.artifacts_dir)
+        folder = read_manifest_folder(settings.artifacts_dir, trust=settings.signature_trust)
         _log_folder(folder)
         self.ledger = SqliteLedger(settings.ledger_file, durability)
         self.plans = Plans(self.ledger)

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from detent.adapters.signature_settings import SignatureSettings
 from detent.core.rollout.gates import Enablement
 
 
-class PolicySettings(BaseSettings):
+class PolicySettings(SignatureSettings):
     """Holds the settings of the policy process; the model is off unless switched on.
 
     Attributes:

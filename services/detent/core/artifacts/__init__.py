@@ -1,0 +1,1 @@
+"""Judge artifacts by their manifests."""

@@ -1,0 +1,1 @@
+"""Bring artifacts of the three earlier forms into ours: `detent artifact import`."""
