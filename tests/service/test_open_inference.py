@@ -21,7 +21,7 @@ from tests.inference_host import InferenceHost, request_of
 from tests.unit.artifacts import artifact, artifact_in, model_inputs
 
 from detent.adapters.artifact_store import read_artifact
-from detent.adapters.onnx_session import Serving, open_serving
+from detent.adapters.serving import Serving, open_serving
 from detent.api.inference import grpc_service_pb2 as pb
 from detent.contracts import events
 from detent.contracts.calls.inference import InferenceRow, InferSignalsRequest

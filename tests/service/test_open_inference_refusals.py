@@ -12,7 +12,7 @@ import pytest
 from tests.inference_host import InferenceHost, infer_request, request_of
 from tests.unit.artifacts import artifact, model_inputs
 
-from detent.adapters.onnx_session import Serving, open_serving
+from detent.adapters.serving import Serving, open_serving
 from detent.api.inference import grpc_service_pb2 as pb
 from detent.contracts.errors import BindingMismatch, InvalidField
 from detent.servers.inference.handler import InferenceHandler

@@ -1,7 +1,6 @@
-"""Proves the life of a bar and of a plan, through the handler, with fakes behind it."""
+"""Proves the life of a bar, through the handler, with fakes behind it."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,87 +12,30 @@ from tests.builders import (
     SYMBOL,
     call_of,
     emergency,
-    model_binding,
-    plan_of,
     row_of,
 )
 from tests.fakes import PolicyHost, model_input_of, raises
+from tests.service.policy_calls import PLAN, ask, decide, open_plan, refusal, waits_for
 from tests.strategist import ledger_rows, noted, recorded
 
-from detent.contracts.binding import PROXY_BINDING, Head, ModelBinding
 from detent.contracts.calls.policy import (
-    ClosePlanRequest,
-    DecideTargetWeightsRequest,
-    DecideTargetWeightsResponse,
-    GetPlanRequest,
-    OpenPlanRequest,
     ReportLocalAnswersRequest,
 )
-from detent.contracts.decision import Decision, DecisionKind, DecisionRow, LocalAnswer
+from detent.contracts.decision import DecisionKind, LocalAnswer
 from detent.contracts.errors import (
     BarFromFuture,
     BindingMismatch,
     DeadlineExceeded,
-    InvalidField,
-    LedgerUnavailable,
-    PlanClosed,
-    PlanConflict,
-    PlanNotFound,
 )
-from detent.contracts.plan import Plan, PlanStatus, TriggerState, VolUnit
+from detent.contracts.plan import TriggerState, VolUnit
 from detent.contracts.reasons import ErrorReason, Reason
 from detent.rpc.call import RESERVE_SHARE, Call
-
-PLAN = plan_of("plan", (SYMBOL, OTHER_SYMBOL))
 
 
 @pytest.fixture(name="opened")
 async def _opened(host: PolicyHost) -> PolicyHost:
     await open_plan(host, PLAN, host.binding)
     return host
-
-
-async def open_plan(host: PolicyHost, plan: Plan, binding: ModelBinding) -> None:
-    query = OpenPlanRequest(binding_hash=binding.binding_hash, plan=plan, model_binding=binding)
-    await host.handler.open_plan(query, call_of())
-
-
-async def close_plan(host: PolicyHost, plan: Plan = PLAN) -> None:
-    query = ClosePlanRequest(binding_hash=host.binding.binding_hash, plan_id=plan.plan_id)
-    await host.handler.close_plan(query, call_of())
-
-
-async def ask(
-    host: PolicyHost,
-    *rows: DecisionRow,
-    bar: int = 0,
-    kind: DecisionKind = DecisionKind.BAR,
-    plan: Plan = PLAN,
-    call: Call | None = None,
-    timeout_s: float = 5.0,
-    **changes: Any,
-) -> DecideTargetWeightsResponse:
-    query = DecideTargetWeightsRequest(
-        binding_hash=host.binding.binding_hash,
-        plan_id=plan.plan_id,
-        ts_ms=START_MS + bar * HOUR_MS,
-        kind=kind,
-        rows=rows or (row_of(),),
-    )
-    query = structs.replace(query, **changes)
-    return await host.handler.decide_target_weights(query, call or call_of(timeout_s))
-
-
-async def decide(host: PolicyHost, *rows: DecisionRow, **options: Any) -> Decision:
-    result = (await ask(host, *rows, **options)).results[0]
-    assert result.decision is not None, result.refusal
-    return result.decision
-
-
-async def refusal(host: PolicyHost, *rows: DecisionRow, **options: Any) -> Any:
-    result = (await ask(host, *rows, **options)).results[0]
-    assert result.decision is None
-    return result.refusal
 
 
 # One bar
@@ -236,14 +178,6 @@ async def test_a_caller_that_leaves_does_not_take_its_record_along(opened: Polic
     assert (await decide(opened)).fallback_reason is None
 
 
-def waits_for(going: asyncio.Event, host: PolicyHost) -> Any:
-    async def behavior(query: Any, call: Any) -> Any:
-        await going.wait()
-        return await host.inference.answers(query, call)
-
-    return behavior
-
-
 async def test_an_answer_that_comes_too_late_is_recorded_noted_and_not_given(
     opened: PolicyHost,
 ) -> None:
@@ -350,142 +284,6 @@ async def test_a_failed_inference_still_records_what_the_model_would_have_seen(
     (record,) = recorded(opened.ledger_file, "plan")
     assert decision.fallback_reason is Reason.INFERENCE_ERROR
     assert record["features_hash"] == model_input_of(SYMBOL, START_MS).features_hash
-
-
-# Plans
-
-
-@pytest.mark.proves("R185")
-async def test_a_plan_is_given_as_it_was_opened(opened: PolicyHost) -> None:
-    found = await opened.handler.get_plan(GetPlanRequest(plan_id="plan"), call_of())
-
-    assert (found.plan, found.model_binding) == (PLAN, opened.binding)
-    assert found.status is PlanStatus.OPEN
-    with pytest.raises(PlanNotFound, match="nobody"):
-        await opened.handler.get_plan(GetPlanRequest(plan_id="nobody"), call_of())
-
-
-async def test_a_closed_plan_decides_nothing_and_can_be_closed_again(opened: PolicyHost) -> None:
-    await decide(opened)
-    for _ in range(2):
-        await close_plan(opened)
-
-    with pytest.raises(PlanClosed):
-        await ask(opened, bar=1)
-    found = await opened.handler.get_plan(GetPlanRequest(plan_id="plan"), call_of())
-    assert found.status is PlanStatus.CLOSED
-
-
-async def test_a_bar_that_queued_behind_the_close_is_not_decided(opened: PolicyHost) -> None:
-    """Closed is closed: nothing may be recorded under a plan after its end."""
-    going = asyncio.Event()
-    opened.inference.behavior = waits_for(going, opened)
-    first = asyncio.create_task(ask(opened, bar=0))
-    await asyncio.sleep(0.02)
-    closing = asyncio.create_task(close_plan(opened))
-    await asyncio.sleep(0.02)
-    queued = asyncio.create_task(ask(opened, bar=1))
-    await asyncio.sleep(0.02)
-    going.set()
-    await asyncio.gather(first, closing)
-
-    with pytest.raises(PlanClosed):
-        await queued
-    assert len(recorded(opened.ledger_file, "plan")) == 1
-
-
-async def test_a_close_that_could_not_be_kept_did_not_happen(opened: PolicyHost) -> None:
-    await opened.ledger._file.read("PRAGMA query_only = ON")
-    with pytest.raises(LedgerUnavailable):
-        await close_plan(opened)
-    await opened.ledger._file.read("PRAGMA query_only = OFF")
-
-    await decide(opened)
-    await close_plan(opened)
-    with pytest.raises(PlanClosed):
-        await ask(opened, bar=1)
-
-
-@pytest.mark.proves("R252")
-@pytest.mark.parametrize("head", Head)
-async def test_only_a_direction_scales_a_plan(head: Head, tmp_path: Path) -> None:
-    """The others advise; the service holds their artifacts and opens no plan on them."""
-    binding = model_binding(head=head)
-    async with PolicyHost(tmp_path / "ledger.sqlite", binding) as host:
-        if head is Head.DIRECTION:
-            await open_plan(host, PLAN, binding)
-            return
-        with pytest.raises(InvalidField) as refused:
-            await open_plan(host, PLAN, binding)
-        with pytest.raises(PlanNotFound):
-            await host.handler.get_plan(GetPlanRequest(plan_id=PLAN.plan_id), call_of())
-
-    assert refused.value.metadata == {
-        "field": "model_binding.head",
-        "found": str(head),
-        "expected": "direction",
-    }
-
-
-async def test_a_book_has_one_open_plan_per_symbol(opened: PolicyHost) -> None:
-    other = structs.replace(plan_of("other", (OTHER_SYMBOL, "AUDUSD")), book=PLAN.book)
-
-    with pytest.raises(PlanConflict) as refused:
-        await open_plan(opened, other, PROXY_BINDING)
-    assert refused.value.metadata["found"] == "plan"
-    await close_plan(opened)
-
-    await open_plan(opened, other, PROXY_BINDING)
-
-
-async def test_a_restart_takes_up_every_open_plan_where_it_was(
-    tmp_path: Path, binding: ModelBinding
-) -> None:
-    ledger_file = tmp_path / "ledger.sqlite"
-    async with PolicyHost(ledger_file, binding) as host:
-        await open_plan(host, PLAN, binding)
-        await open_plan(host, plan_of("closed"), binding)
-        await close_plan(host, plan_of("closed"))
-        before = await decide(host)
-    async with PolicyHost(ledger_file, binding) as host:
-        assert await decide(host) == before
-        await decide(host, bar=1)
-        with pytest.raises(PlanClosed):
-            await ask(host, plan=plan_of("closed"))
-        other = structs.replace(plan_of("other"), book=PLAN.book)
-        with pytest.raises(PlanConflict):
-            await open_plan(host, other, PROXY_BINDING)
-        verified = await host.ledger.verify("plan")
-
-    assert (verified.record_count, verified.breaks) == (2, ())
-
-
-async def test_a_new_plan_of_a_book_sees_the_closes_before_its_bar_and_no_later_ones(
-    host: PolicyHost,
-) -> None:
-    """The proxy is warm from the start, and replanning on an older bar shows it no future."""
-    first = plan_of("first")
-    await open_plan(host, first, host.binding)
-    rows = [row_of(close=str(100 + bar * bar % 23)) for bar in range(90)]
-    beliefs = [await belief(host, rows[bar], bar=bar, plan=first) for bar in range(90)]
-    await close_plan(host, first)
-    second = structs.replace(plan_of("second"), book=first.book)
-    await open_plan(host, second, host.binding)
-
-    again = [await belief(host, rows[bar], bar=bar, plan=second) for bar in range(70, 90)]
-
-    assert beliefs[70] != 5_000
-    assert again == beliefs[70:]
-
-
-async def belief(host: PolicyHost, row: DecisionRow, *, bar: int, plan: Plan) -> int:
-    decision = await decide(host, row, bar=bar, plan=plan)
-    (record,) = ledger_rows(
-        host.ledger_file,
-        "SELECT proxy_p_hat_bps FROM bar_decisions WHERE record_hash = ?",
-        decision.record_hash,
-    )
-    return int(record["proxy_p_hat_bps"])
 
 
 # What a client did by itself

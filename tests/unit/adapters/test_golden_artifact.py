@@ -69,7 +69,7 @@ def test_stored_artifact_predicts_what_was_locked() -> None:
     """Literals, so that rewriting `golden.json` with new answers is not enough."""
     serving = verify_artifact(STORED)
     rows = [row.values for row in serving.artifact.golden.rows]
-    answers = serving.directions(rows)
+    answers = serving.answers(rows)
 
     assert tuple(answer.p_hat_bps for answer in answers) == P_HAT_BPS  # type: ignore[union-attr]
 

@@ -13,11 +13,12 @@ from detent.contracts.signals import (
     BracketsSignal,
     DirectionSignal,
     FillSignal,
+    HeadSignal,
     Regime,
     RegimeSignal,
     ToxicitySignal,
 )
-from detent.servers.inference.tensors import Signal, outputs_of, write_outputs
+from detent.servers.inference.tensors import outputs_of, write_outputs
 
 BRACKETS = ("low", "mid", "high")
 
@@ -34,7 +35,7 @@ def brackets(*shares: int, coupled: bool) -> BracketsSignal:
     )
 
 
-SIGNALS: dict[Head, tuple[Signal, dict[str, list[int]]]] = {
+SIGNALS: dict[Head, tuple[HeadSignal, dict[str, list[int]]]] = {
     Head.DIRECTION: (
         DirectionSignal(p_hat_raw_bps=5_100, p_hat_bps=5_200),
         {"p_hat_raw_bps": [5_100], "p_hat_bps": [5_200]},

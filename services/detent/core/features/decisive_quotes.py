@@ -126,7 +126,8 @@ def _usual(columns: QuoteColumns) -> Bools:
         for prices in (columns.bid_price, columns.ask_price):
             usual &= (prices >= NUMBER_MIN) & (prices < NUMBER_MAX)
         for sizes in (columns.bid_qty, columns.ask_qty):
-            usual &= (sizes == 0.0) | ((sizes >= NUMBER_MIN) & (sizes < NUMBER_MAX))
+            empty = (sizes >= 0.0) & (sizes <= 0.0)
+            usual &= empty | ((sizes >= NUMBER_MIN) & (sizes < NUMBER_MAX))
     usual &= (columns.ts_ms > 0) & (columns.ts_ms < TS_MAX)
     times = np.where(usual, columns.ts_ms, 0)
     usual &= columns.ts_ms >= np.maximum.accumulate(times) if len(times) else usual
