@@ -37,6 +37,7 @@ from detent.contracts.reasons import Reason
 from detent.rpc.call import Call
 from detent.servers.inference.handler import Answered, InferenceHandler
 from detent.servers.inference.open_inference import OpenInferenceHandler
+from detent.servers.inference.run_queue import Floats, Ran
 
 BINDING_HASH = artifact().pinned.binding_hash
 MANIFEST = artifact().manifest
@@ -226,11 +227,15 @@ class ScriptedSignals:
         del binding_hash
         return self.serving
 
-    async def answered(self, serving: Serving, rows: list[bytes], call: Call) -> Answered:
+    async def run(self, inputs: Floats, call: Call) -> Ran:
         del call
+        # No distribution: each row is looked at by itself.
+        return Ran(outputs=(np.full((len(inputs), 2), np.nan, np.float32),), latency_us=5)
+
+    async def answers_of(self, serving: Serving, ran: Ran, *, count: int) -> Answered:
         good = [row.direction for row in serving.artifact.golden.rows[:1]]
-        answers = [*good, *self._refusals, *good][: len(rows)]
-        return Answered(answers=answers, latency_us=5)
+        answers = [*good, *self._refusals, *good][:count]
+        return Answered(answers=answers, latency_us=ran.latency_us)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from detent.adapters.onnx_session import Floats, GraphContract, OnnxSession, ope
 from detent.contracts.certificate import DeterminismCertificate
 from detent.contracts.reasons import Reason
 from detent.contracts.signals import HeadSignal
+from detent.core.signals.columns import Integers, columns_of
 from detent.core.signals.heads import HeadMap, head_map
 
 
@@ -48,6 +49,10 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
         """
         inputs = np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), self.width)
         return self.answers_of(self.session.outputs(inputs))
+
+    def columns_of(self, outputs: Sequence[Floats]) -> Mapping[str, Integers] | None:
+        """Give the answers of all rows as columns, where that can be done; see `columns`."""
+        return columns_of(self.head, outputs)
 
     def answers_of(self, outputs: Sequence[Floats]) -> list[HeadSignal | Reason]:
         """Give the signal of each row that the graph was run over, or why it has none."""

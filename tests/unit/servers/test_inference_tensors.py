@@ -18,7 +18,7 @@ from detent.contracts.signals import (
     RegimeSignal,
     ToxicitySignal,
 )
-from detent.servers.inference.tensors import outputs_of, write_outputs
+from detent.servers.inference.tensors import columns_of, outputs_of, write_outputs
 
 BRACKETS = ("low", "mid", "high")
 
@@ -92,7 +92,7 @@ def test_answer_of_each_head_is_integers(head: Head, raw: bool) -> None:
     signal, expected = SIGNALS[head]
     outputs = outputs_of(head, len(BRACKETS))
     response = pb.ModelInferResponse()
-    write_outputs(response, outputs, [signal, signal], raw=raw)
+    write_outputs(response, outputs, columns_of(outputs, [signal, signal]), raw=raw)
 
     assert [output.name for output in outputs] == list(expected)
     for index, output in enumerate(response.outputs):
@@ -107,7 +107,8 @@ def test_answer_of_each_head_is_integers(head: Head, raw: bool) -> None:
 def test_share_that_is_absent_is_no_probability() -> None:
     outputs = outputs_of(Head.BRACKETS, len(BRACKETS))
     response = pb.ModelInferResponse()
-    write_outputs(response, outputs, [brackets(1_000, 2_000, 9_000, coupled=False)], raw=False)
+    signals = [brackets(1_000, 2_000, 9_000, coupled=False)]
+    write_outputs(response, outputs, columns_of(outputs, signals), raw=False)
 
     assert list(response.outputs[1].contents.int_contents) == [-1, -1, -1]
     assert outputs[1].unit == "basis points, 0 to 10000; -1 where there is none"

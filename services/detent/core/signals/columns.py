@@ -5,19 +5,45 @@ row in the last bit of a float, and so in an integer where a value lies next to 
 two; there, and only there, the map of one row decides.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detent.contracts.units import BPS_ONE
 from detent.core.signals.calibration import PROBABILITY_MAX, PROBABILITY_MIN, Calibrator
+from detent.core.signals.heads import DirectionHead, HeadMap
+from detent.core.signals.quantise import SUM_TOLERANCE
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int32]
 # Basis points around the middle between two integers in which an array does not decide. Two
 # implementations of exp and log differ by some 1e-16 of a probability, a hundred thousandth of it.
 UNDECIDED_BPS = 1e-6
+# So near to the tolerance an array does not decide whether a row is a distribution.
+UNDECIDED_SUM = 1e-9
+
+
+def columns_of(head: HeadMap, outputs: Sequence[Floats]) -> Mapping[str, Integers] | None:
+    """Give the integers of every row by the name of their field.
+
+    Args:
+        head: The map of one row.
+        outputs: Per output of the graph, shape (n, columns).
+
+    Returns:
+        Per field of the signal, shape (n,). None where the head is mapped row by row, or where
+        a row may have no answer: which, and why, only the map of one row says.
+    """
+    if not isinstance(head, DirectionHead):
+        return None
+    shares = outputs[0].astype(np.float64)
+    inside = (shares >= 0.0) & (shares <= 1.0)
+    away = np.abs(shares.sum(axis=1) - 1.0)
+    if not inside.all() or not (away <= SUM_TOLERANCE - UNDECIDED_SUM).all():
+        return None
+    up = outputs[0][:, -1]
+    return {"p_hat_raw_bps": raw_bps(up), "p_hat_bps": calibrated_bps(head.calibrator, up)}
 
 
 def raw_bps(p_hat_raw: Floats) -> Integers:

@@ -38,7 +38,7 @@ from detent.core.features.model_input import features_hash
 from detent.core.signals.batch_shapes import cost_s
 from detent.core.signals.regime_fallback import LastRegimes, ends_the_call, fallback_signal
 from detent.rpc.call import Call
-from detent.servers.inference.run_queue import QueueLimits, RunQueue
+from detent.servers.inference.run_queue import Floats, QueueLimits, Ran, RunQueue
 
 LOGGED_HASHES_MAX = 16
 # As many as are calibrated before other calls get their turn: some milliseconds.
@@ -242,22 +242,39 @@ class InferenceHandler:
         Raises:
             DeadlineExceeded: Too little of the caller's deadline is left.
         """
-        budget_s = min(call.budget_s(), self._latency_s_max)
         if not rows:
+            call.budget_s()
             return Answered(answers=[])
-        assert self._queue is not None, "what serves has a queue"
         inputs = np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), serving.width)
+        return await self.answers_of(serving, await self.run(inputs, call), count=len(rows))
+
+    async def run(self, inputs: Floats, call: Call) -> Ran:
+        """Run the graph over some rows, within the call's deadline and our own limit.
+
+        Args:
+            inputs: Shape (n, width), float32, finite, n at least 1.
+            call: Whose deadline counts.
+
+        Raises:
+            DeadlineExceeded: Too little of the caller's deadline is left.
+        """
+        budget_s = min(call.budget_s(), self._latency_s_max)
+        assert self._queue is not None, "what serves has a queue"
         ran = await self._queue.run(inputs, expires_s=self._clock() + budget_s)
-        if isinstance(ran.outputs, Reason):
-            return Answered(answers=[ran.outputs] * len(rows), error=ran.error)
         if ran.latency_us > self._latency_s_max * 1e6:
-            late: Answers = [Reason.INFERENCE_DEADLINE] * len(rows)
-            return Answered(answers=late, latency_us=ran.latency_us)
+            return structs.replace(ran, outputs=Reason.INFERENCE_DEADLINE)
+        return ran
+
+    async def answers_of(self, serving: Serving, ran: Ran, *, count: int) -> Answered:
+        """Map what a run gave to the signals of so many rows, and let others have their turn."""
+        if isinstance(ran.outputs, Reason):
+            refused: Answers = [ran.outputs] * count
+            return Answered(answers=refused, latency_us=ran.latency_us, error=ran.error)
         answers: Answers = []
-        for start in range(0, len(rows), ROWS_PER_TURN):
+        for start in range(0, count, ROWS_PER_TURN):
             part = [output[start : start + ROWS_PER_TURN] for output in ran.outputs]
             answers.extend(serving.answers_of(part))
-            if start + ROWS_PER_TURN < len(rows):
+            if start + ROWS_PER_TURN < count:
                 await asyncio.sleep(0)
         return Answered(answers=answers, latency_us=ran.latency_us)
 

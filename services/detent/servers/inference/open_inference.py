@@ -30,7 +30,9 @@ from detent.contracts.signals import HeadSignal
 from detent.rpc.call import Call
 from detent.rpc.serve import Service
 from detent.servers.inference.handler import Answered
+from detent.servers.inference.run_queue import Floats, Ran
 from detent.servers.inference.tensors import (
+    columns_of,
     describe_tensors,
     read_rows,
     wanted_outputs,
@@ -63,8 +65,11 @@ class Signals(Protocol):
     def bound(self, binding_hash: str) -> Serving:
         """Give the artifact that a binding names, or refuse."""
 
-    async def answered(self, serving: Serving, rows: list[bytes], call: Call) -> Answered:
-        """Answer rows that are whole and finite, each with a signal or a reason."""
+    async def run(self, inputs: Floats, call: Call) -> Ran:
+        """Run the graph over rows that are whole and finite."""
+
+    async def answers_of(self, serving: Serving, ran: Ran, *, count: int) -> Answered:
+        """Map what a run gave to signals and reasons."""
 
 
 class OpenInferenceHandler:
@@ -146,17 +151,23 @@ class OpenInferenceHandler:
         rows = read_rows(query, manifest)
         # There is no symbol and no instant here, so no features hash: the log says for which
         # bytes the answer was, before it is known whether there is one.
-        inputs_sha256 = sha256(b"".join(rows)).hexdigest()
-        run = await self._signals.answered(serving, rows, call)
-        signals = [answer for answer in run.answers if not isinstance(answer, Reason)]
-        _log_run(serving, query.id, inputs_sha256, run)
-        if len(signals) != len(rows):
-            raise _refused(run.answers)
+        inputs_sha256 = sha256(rows.tobytes()).hexdigest()
+        ran = await self._signals.run(rows, call)
+        columns = None if isinstance(ran.outputs, Reason) else serving.columns_of(ran.outputs)
+        answers: Sequence[HeadSignal | Reason] = ()
+        if columns is None:
+            answers = (await self._signals.answers_of(serving, ran, count=len(rows))).answers
+            columns = {}
+        _log_run(serving, query.id, inputs_sha256, ran, answers, row_count=len(rows))
+        signals = [answer for answer in answers if not isinstance(answer, Reason)]
+        if len(signals) != len(answers):
+            raise _refused(answers)
         response = pb.ModelInferResponse(
             model_name=manifest.model_name, model_version=manifest.model_version, id=query.id
         )
         _write_pins(response, serving)
-        write_outputs(response, outputs, signals, raw=bool(query.raw_input_contents))
+        given = columns or columns_of(outputs, signals)
+        write_outputs(response, outputs, given, raw=bool(query.raw_input_contents))
         return response
 
 
@@ -220,22 +231,30 @@ def _refused(answers: Sequence[HeadSignal | Reason]) -> DetentError:
     return kind(message, row=row, reason=reason, refused_count=len(reasons))
 
 
-def _log_run(serving: Serving, request_id: str, inputs_sha256: str, run: Answered) -> None:
+def _log_run(
+    serving: Serving,
+    request_id: str,
+    inputs_sha256: str,
+    ran: Ran,
+    answers: Sequence[HeadSignal | Reason],
+    *,
+    row_count: int,
+) -> None:
     manifest = serving.artifact.manifest
-    refusals = [answer for answer in run.answers if isinstance(answer, Reason)]
+    refusals = [answer for answer in answers if isinstance(answer, Reason)]
     log.log(
         logging.ERROR if refusals else logging.INFO,
         events.ML_INFER_ERROR if refusals else events.ML_INFER_OK,
-        exc_info=run.error,
+        exc_info=ran.error,
         extra={
             "binding_hash": serving.artifact.pinned.binding_hash,
             "model_id": manifest.model_id,
             "model_hash": manifest.model_hash,
-            "row_count": len(run.answers),
+            "row_count": row_count,
             "refused_count": len(refusals),
             "refusals": sorted(set(refusals)),
             "inputs_sha256": inputs_sha256,
             "request_id": request_id,
-            "latency_us": run.latency_us,
+            "latency_us": ran.latency_us,
         },
     )

@@ -6,7 +6,7 @@ and the answer has the form of the question.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, get_type_hints
 
@@ -81,11 +81,11 @@ def row_shape_of(manifest: Manifest) -> tuple[int, ...]:
     return manifest.input_shape or (len(manifest.input_features),)
 
 
-def read_rows(request: Any, manifest: Manifest) -> list[bytes]:
+def read_rows(request: Any, manifest: Manifest) -> NDArray[np.float32]:
     """Read the rows of a request, whole and finite.
 
     Returns:
-        1 to 5000 rows, each of little-endian float32, as wide as the model's input.
+        Shape (n, width) of little-endian float32, n from 1 to 5000.
 
     Raises:
         InvalidField: The input is not the model's, its sizes contradict one another, or a
@@ -107,8 +107,7 @@ def read_rows(request: Any, manifest: Manifest) -> list[bytes]:
         row = int(np.argmin(finite))
         found = next(value for value in rows[row].tolist() if not np.isfinite(value))
         raise InvalidField(f"inputs[0] row {row}", found, "finite numbers")
-    content = values.tobytes()
-    return [content[start : start + 4 * width] for start in range(0, len(content), 4 * width)]
+    return rows
 
 
 def wanted_outputs(request: Any, manifest: Manifest) -> tuple[OutputTensor, ...]:
@@ -130,18 +129,29 @@ def wanted_outputs(request: Any, manifest: Manifest) -> tuple[OutputTensor, ...]
     return tuple((wanted or known).values())
 
 
+def columns_of(
+    outputs: Sequence[OutputTensor], signals: Sequence[HeadSignal]
+) -> dict[str, NDArray[np.int32]]:
+    """Give the elements of each output, row by row."""
+    return {output.name: np.array(output.elements(signals), dtype="<i4") for output in outputs}
+
+
 def write_outputs(
-    response: Any, outputs: Sequence[OutputTensor], signals: Sequence[HeadSignal], *, raw: bool
+    response: Any,
+    outputs: Sequence[OutputTensor],
+    columns: Mapping[str, NDArray[np.int32]],
+    *,
+    raw: bool,
 ) -> None:
     """Add the outputs to a response, as bytes if the question came so."""
     for output in outputs:
-        elements = output.elements(signals)
-        shape = (len(signals), output.width)
+        elements = columns[output.name]
+        shape = (len(elements) // output.width, output.width)
         tensor = response.outputs.add(name=output.name, datatype=INT32, shape=shape)
         if raw:
-            response.raw_output_contents.append(np.array(elements, dtype="<i4").tobytes())
+            response.raw_output_contents.append(elements.astype("<i4", copy=False).tobytes())
         else:
-            tensor.contents.int_contents.extend(elements)
+            tensor.contents.int_contents.extend(elements.tolist())
 
 
 def describe_tensors(response: Any, manifest: Manifest) -> None:
