@@ -1,7 +1,6 @@
 """Read out of the span files where the time of a decision went."""
 
 import collections
-import datetime as dt
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +48,7 @@ def read_hops(state_dir: Path, *, plan_id: str, from_ts_ms: int) -> Hops:
         name = span["name"]
         if span["kind"] == "SpanKind.SERVER":
             name = f"SERVER {name}"
-        trace_id = span["context"]["trace_id"]
+        trace_id = span["trace_id"]
         traces[trace_id][name] = _duration_us(span)
         facts = span.get("attributes") or {}
         if facts.get("plan_id") == plan_id and facts.get("ts_ms", 0) >= from_ts_ms:
@@ -77,6 +76,5 @@ def _spans(state_dir: Path) -> Iterator[dict[str, Any]]:
 
 
 def _duration_us(span: dict[str, Any]) -> float:
-    started = dt.datetime.fromisoformat(span["start_time"])
-    ended = dt.datetime.fromisoformat(span["end_time"])
-    return (ended - started) / dt.timedelta(microseconds=1)
+    nanos: int = span["end_unix_nano"] - span["start_unix_nano"]
+    return nanos / 1_000

@@ -1,11 +1,12 @@
 """Read the spans that the demo's processes wrote."""
 
-import datetime as dt
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
+
+NANOS_PER_MS = 1e6
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,17 +41,13 @@ def _span(process: str, line: str) -> Span:
     return Span(
         process=process,
         name=fields["name"],
-        trace_id=fields["context"]["trace_id"],
-        span_id=fields["context"]["span_id"],
+        trace_id=fields["trace_id"],
+        span_id=fields["span_id"],
         parent_id=fields["parent_id"],
-        start_ms=_ms(fields["start_time"]),
-        end_ms=_ms(fields["end_time"]),
+        start_ms=fields["start_unix_nano"] / NANOS_PER_MS,
+        end_ms=fields["end_unix_nano"] / NANOS_PER_MS,
         attributes=fields["attributes"],
     )
-
-
-def _ms(text: str) -> float:
-    return dt.datetime.fromisoformat(text).timestamp() * 1000
 
 
 def tree(spans: Iterable[Span]) -> list[tuple[int, Span]]:

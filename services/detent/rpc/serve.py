@@ -9,11 +9,12 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import grpc
 import msgspec
+import uvloop
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
@@ -239,6 +240,12 @@ def _ids(message: Any) -> dict[str, str | int]:
     return {
         name: value for name in TRACED_FIELDS if (value := getattr(message, name, None)) is not None
     }
+
+
+def run_process(served: Coroutine[Any, Any, None]) -> None:
+    """Run a server's coroutine to its end, on the event loop that costs a call least."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(served)
 
 
 async def serve_until_stopped(server: Server, serving: Mapping[str, bool]) -> None:

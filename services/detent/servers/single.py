@@ -4,12 +4,11 @@ The same handlers, without a wire between them: policy's ports are the feature a
 handlers themselves. One address serves every service.
 """
 
-import asyncio
 import time
 
 from detent.adapters.telemetry import Telemetry, set_up_logging
 from detent.adapters.unpickling import forbid_unpickling
-from detent.rpc.serve import Server, ServerOptions, Service
+from detent.rpc.serve import Server, ServerOptions, Service, run_process
 from detent.servers.feature.main import NAME, build, serve
 from detent.servers.feature.settings import FeatureSettings
 from detent.servers.inference.handler import InferenceHandler
@@ -62,7 +61,7 @@ def main() -> None:
     policy = PolicySettings()
     set_up_logging(policy.log_level)
     forbid_unpickling()
-    asyncio.run(run(FeatureSettings(), InferenceSettings(), policy))
+    run_process(run(FeatureSettings(), InferenceSettings(), policy))
 
 
 if __name__ == "__main__":

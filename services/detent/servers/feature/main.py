@@ -10,7 +10,7 @@ from detent.adapters.telemetry import Telemetry, set_up_logging
 from detent.contracts import events
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.market_state import MarketState
-from detent.rpc.serve import Server, ServerOptions, Service, serve_until_stopped
+from detent.rpc.serve import Server, ServerOptions, Service, run_process, serve_until_stopped
 from detent.servers.feature.handler import FeatureHandler
 from detent.servers.feature.settings import FeatureSettings
 from detent.servers.feature.shared_state import SharedState, lengths_of
@@ -101,7 +101,7 @@ def main() -> None:
     """Read the environment and serve."""
     settings = FeatureSettings()
     set_up_logging(settings.log_level)
-    asyncio.run(run(settings))
+    run_process(run(settings))
 
 
 if __name__ == "__main__":

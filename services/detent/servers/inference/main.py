@@ -18,7 +18,7 @@ from detent.adapters.unpickling import forbid_unpickling
 from detent.contracts import events
 from detent.contracts.errors import ArtifactInvalid
 from detent.contracts.json_codec import to_json
-from detent.rpc.serve import Server, ServerOptions, Service, serve_until_stopped
+from detent.rpc.serve import Server, ServerOptions, Service, run_process, serve_until_stopped
 from detent.servers.inference import open_inference
 from detent.servers.inference.handler import InferenceHandler
 from detent.servers.inference.run_queue import QueueLimits
@@ -139,7 +139,7 @@ def main() -> None:
     settings = InferenceSettings()
     set_up_logging(settings.log_level)
     forbid_unpickling()
-    asyncio.run(run(settings))
+    run_process(run(settings))
 
 
 if __name__ == "__main__":

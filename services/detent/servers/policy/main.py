@@ -1,6 +1,5 @@
 """Start the policy process: settings, adapters, handlers, server."""
 
-import asyncio
 import logging
 import os
 import time
@@ -15,7 +14,7 @@ from detent.adapters.sqlite_ledger import SqliteLedger
 from detent.adapters.telemetry import Telemetry, set_up_logging
 from detent.contracts import events
 from detent.rpc.channel import open_channel
-from detent.rpc.serve import Server, ServerOptions, Service, serve_until_stopped
+from detent.rpc.serve import Server, ServerOptions, Service, run_process, serve_until_stopped
 from detent.servers.policy.handler import PolicyHandler
 from detent.servers.policy.held import HeldBinding
 from detent.servers.policy.ledger_handler import LedgerHandler
@@ -132,7 +131,7 @@ def main() -> None:
     """Read the environment and serve."""
     settings = PolicySettings()
     set_up_logging(settings.log_level)
-    asyncio.run(run(settings))
+    run_process(run(settings))
 
 
 if __name__ == "__main__":
