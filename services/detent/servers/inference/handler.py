@@ -157,7 +157,7 @@ class InferenceHandler:
         _end_if_bound(serving.artifact.pinned.binding, rows)
         return InferSignalsResponse(
             binding_hash=query.binding_hash,
-            model_version_hash=manifest.model_version_hash,
+            model_version_hash=serving.artifact.pinned.binding.model_version_hash,
             calibration_version=manifest.calibration_version,
             rows=rows,
         )

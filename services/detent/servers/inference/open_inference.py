@@ -194,8 +194,8 @@ def _check_parameters(query: pb.ModelInferRequest) -> None:
 
 
 def _names(manifest: Manifest, name: str, version: str) -> bool:
-    versions = ("", manifest.model_version, manifest.model_version_hash)
-    return name == manifest.model_name and version in versions
+    known = version in ("", manifest.model_version) or version == manifest.model_version_hash
+    return known and name == manifest.model_name
 
 
 def _check_name(
@@ -214,7 +214,7 @@ def _write_pins(response: Any, serving: Serving) -> None:
     manifest = serving.artifact.manifest
     pins = {
         BINDING: serving.artifact.pinned.binding_hash,
-        "model_version_hash": manifest.model_version_hash,
+        "model_version_hash": serving.artifact.pinned.binding.model_version_hash,
         "calibration_version": manifest.calibration_version,
         "feature_version": manifest.feature_version,
     }
