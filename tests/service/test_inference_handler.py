@@ -379,7 +379,7 @@ async def _answered(handler: InferenceHandler, query: InferSignalsRequest) -> In
 
 async def test_answer_that_took_too_long_by_the_clock_is_dropped(serving: Serving) -> None:
     """The clock that counts is the one that was handed in."""
-    now = iter([0.0, 0.001, *[0.012] * 100])
+    now = iter([0.0, 0.001, 0.001, *[0.012] * 100])
     handler = InferenceHandler(serving, max_inference_latency_ms=10, clock=lambda: next(now))
     response = await handler.infer_signals(asked(*rows_of(model_inputs()[0])), call())
     handler.close()

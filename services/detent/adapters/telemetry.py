@@ -45,6 +45,9 @@ class JsonLines(logging.Formatter):
 
 def set_up_logging(level: str, stream: TextIO = sys.stderr) -> None:
     """Send every record of this process to one stream as JSON lines."""
+    # What no line of ours says need not be found out for each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    vars(logging)["_srcfile"] = None
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -52,7 +52,7 @@ def values_of(ran: Ran) -> list[float]:
 
 async def test_calls_that_arrive_together_share_one_run() -> None:
     graph = Graph()
-    queue = queue_of(graph, row_s=1e-9)
+    queue = queue_of(graph, row_s=1e-9, window_s=1e-4)
 
     rans = await asyncio.gather(*(queue.run(rows(n, n + 0.5), expires_s=soon()) for n in range(8)))
 
@@ -99,9 +99,29 @@ async def test_a_bad_row_does_not_touch_its_neighbours(row_s: float) -> None:
     queue.close()
 
 
+async def test_calls_are_joined_while_the_workers_are_busy() -> None:
+    graph = Graph()
+    queue = queue_of(graph, row_s=1e-6, inline_s_max=0.0)
+    graph.gate.clear()
+    running = asyncio.create_task(queue.run(rows(0), expires_s=soon()))
+    await asyncio.sleep(0.01)
+    waiting = [asyncio.create_task(queue.run(rows(n), expires_s=soon())) for n in (1, 2, 3)]
+    await asyncio.sleep(0.01)
+    graph.gate.set()
+
+    assert [values_of(ran) for ran in await asyncio.gather(running, *waiting)] == [
+        [0.0],
+        [2.0],
+        [4.0],
+        [6.0],
+    ]
+    assert graph.runs == [1, 3]
+    queue.close()
+
+
 async def test_a_run_takes_no_more_rows_than_it_may() -> None:
     graph = Graph()
-    queue = queue_of(graph, row_s=1e-9, rows_per_run=5)
+    queue = queue_of(graph, row_s=1e-9, rows_per_run=5, window_s=1e-4)
 
     await asyncio.gather(*(queue.run(rows(1, 2), expires_s=soon()) for _ in range(5)))
 

@@ -42,8 +42,8 @@ class QueueLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds what a queue holds and joins.
 
     Attributes:
-        window_s: How long the first of several calls waits for others, seconds; 0 joins only
-            what arrived together.
+        window_s: How long the first of several calls waits for others, seconds; at 0 a short
+            run waits for nobody, and longer ones are joined while the workers are busy.
         rows_per_run: Rows beyond which no further call joins a run.
         rows_waiting_max: Rows that may wait; more are refused.
         inline_s_max: Runs that are thought to be shorter happen on the event loop's thread.
@@ -133,6 +133,8 @@ class RunQueue:
         now_s = self._clock()
         if now_s >= expires_s:
             return Ran(outputs=Reason.INFERENCE_DEADLINE)
+        if self._is_at_once(count):
+            return self._timed([inputs])[0]
         if self._is_full(now_s, expires_s - now_s, rows=count):
             return Ran(outputs=Reason.INFERENCE_OVERLOADED)
         loop = asyncio.get_running_loop()
@@ -147,6 +149,11 @@ class RunQueue:
             expiry.cancel()
             if waiting in self._waiting:
                 self._take(waiting)
+
+    def _is_at_once(self, rows: int) -> bool:
+        """Say whether a run is over before a queue for it could be kept."""
+        is_free = self._limits.window_s <= 0.0 and not self._waiting
+        return is_free and self._expected_s(rows) <= self._limits.inline_s_max
 
     def _is_full(self, now_s: float, budget_s: float, *, rows: int) -> bool:
         """Say whether those before a call leave it no time."""
@@ -180,12 +187,13 @@ class RunQueue:
         loop = asyncio.get_running_loop()
         count = sum(len(one.inputs) for one in batch)
         if self._expected_s(count) <= self._limits.inline_s_max:
-            self._finish(batch, self._timed(batch))
+            self._finish(batch, self._timed([one.inputs for one in batch]))
         else:
             self._run_count += 1
             number = self._run_count
             self._begun_s[number] = self._clock()
-            done = loop.run_in_executor(self._executor, self._timed, batch)
+            inputs = [one.inputs for one in batch]
+            done = loop.run_in_executor(self._executor, self._timed, inputs)
             done.add_done_callback(lambda future: self._finished(number, batch, future))
         if self._waiting:
             self._plan(loop)
@@ -209,10 +217,10 @@ class RunQueue:
             rows += len(one.inputs)
         return batch
 
-    def _timed(self, batch: Sequence[_Waiting]) -> list[Ran]:
+    def _timed(self, batch: Sequence[Floats]) -> list[Ran]:
         """Run the calls of a batch together; alone, one by one, where that fails."""
         started_s = self._clock()
-        joined = batch[0].inputs if len(batch) == 1 else np.concatenate([b.inputs for b in batch])
+        joined = batch[0] if len(batch) == 1 else np.concatenate(batch)
         try:
             outputs = self._run(joined)
         except InternalError as error:
@@ -227,7 +235,7 @@ class RunQueue:
             return [Ran(outputs=outputs, latency_us=latency_us)]
         rans, start = [], 0
         for one in batch:
-            end = start + len(one.inputs)
+            end = start + len(one)
             part = tuple(output[start:end] for output in outputs)
             rans.append(Ran(outputs=part, latency_us=latency_us))
             start = end

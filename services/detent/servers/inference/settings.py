@@ -20,8 +20,8 @@ class InferenceSettings(SignatureSettings):
             the directory's own manifest is believed, and bindings still refuse another.
         execution_provider: What runs the graph; there is no quiet step down.
         max_inference_latency_ms: Longer answers are dropped, milliseconds.
-        batch_window_us: How long a call waits for others to join its run, microseconds; 0
-            joins what arrived together.
+        batch_window_us: How long a call waits for others to join its run, microseconds; at 0
+            a short run waits for nobody, and longer ones are joined while the workers are busy.
         batch_rows_max: Rows beyond which no further call joins a run.
         queue_rows_max: Rows that may wait; more are answered `INFERENCE_OVERLOADED`.
         threads: Threads of one run; more than one is served only if it gives the same bits.
