@@ -68,6 +68,10 @@ test-long: $(STAMP) ## Run the counts that do not fit in minutes
 test-containers: $(STAMP) ## Build and run the images (DETENT_CONTAINERS names the tool)
 	@DETENT_CONTAINERS="$${DETENT_CONTAINERS:-docker}" $(BIN)/pytest -m containers tests/containers
 
+.PHONY: test-gpu
+test-gpu: $(STAMP) ## Run what needs a CUDA device (install requirements/inference-gpu.txt first)
+	@$(BIN)/pytest -m gpu tests/gpu
+
 .PHONY: bench
 bench: $(STAMP) ## Measure one decision beside a bare gRPC echo
 	@$(BIN)/python -m benchmarks.decide

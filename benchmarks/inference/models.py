@@ -53,7 +53,7 @@ END_TS_MS = 1_700_000_000_000
 
 def build_bench_artifact(folder: Path, kind: str) -> Path:
     """Train one of `KINDS`, export it, and write it as an artifact."""
-    model = _export(_fitted(kind))
+    model = exported_model(kind)
     calibration = CalibrationSpec(
         method=CalibrationMethod.PLATT, a=Decimal("-1.05"), b=Decimal("0.02")
     )
@@ -99,6 +99,11 @@ def build_bench_artifact(folder: Path, kind: str) -> Path:
         files=list_files(contents),
     )
     return write_artifact(folder, manifest, contents)
+
+
+def exported_model(kind: str) -> bytes:
+    """Train one of `KINDS` and give its graph."""
+    return _export(_fitted(kind))
 
 
 def _fitted(kind: str) -> Any:

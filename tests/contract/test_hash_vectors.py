@@ -176,6 +176,7 @@ def test_what_was_hashed_before_a_type_grew_keeps_its_hash(name: str, sha256: st
     ],
     ids=lambda change: next(iter(change)),
 )
+@pytest.mark.proves("R165")
 def test_a_binding_that_differs_in_one_field_has_another_hash(change: dict[str, Any]) -> None:
     assert model_binding(**change).binding_hash != model_binding().binding_hash
 

@@ -83,3 +83,15 @@ async def test_one_decision_is_one_trace_over_every_hop(spans: list[Span]) -> No
     for process, name in (("feature", features), ("inference", infer)):
         hop = next(s for s in spans if (s.process, s.name) == (process, name))
         assert hop.attributes["binding_hash"] == served.attributes["binding_hash"]
+
+
+@pytest.mark.proves("R35")
+def test_the_span_of_an_inference_names_the_model(spans: list[Span], artifacts: Artifacts) -> None:
+    found = [span for span in spans if span.name == "InferenceService/InferSignals"]
+    served = next(span for span in found if span.process == "inference")
+    binding = artifacts.stable_binding
+
+    assert served.attributes["binding_hash"] == binding.binding_hash
+    assert served.attributes["model_id"] == binding.model_id
+    assert str(served.attributes["model_version"]) == binding.model_id.rpartition("_")[2]
+    assert len(str(served.attributes["model_hash"])) == 16

@@ -31,13 +31,14 @@ from detent.contracts.errors import (
     ModelNotReady,
     SignalFailed,
 )
-from detent.contracts.manifest import manifest_bytes
+from detent.contracts.manifest import Manifest, manifest_bytes
 from detent.contracts.reasons import Reason
 from detent.contracts.signals import HeadSignal, MlSignalSnapshot, by_head
 from detent.core.features.model_input import features_hash
 from detent.core.signals.batch_shapes import cost_s
 from detent.core.signals.regime_fallback import LastRegimes, ends_the_call, fallback_signal
 from detent.rpc.call import Call
+from detent.rpc.tracing import annotate
 from detent.servers.inference.run_queue import Floats, QueueLimits, Ran, RunQueue
 
 LOGGED_HASHES_MAX = 16
@@ -135,6 +136,7 @@ class InferenceHandler:
         """
         serving = self.bound(query.binding_hash)
         manifest = serving.artifact.manifest
+        annotate(call.trace, provenance(manifest))
         # The hash comes first: whatever happens next, it can be said for which input.
         hashes = [_hash_of(row, manifest.feature_version) for row in query.rows]
         refusals = _refusals(query.rows, hashes, width=len(manifest.input_features))
@@ -277,6 +279,15 @@ class InferenceHandler:
             if start + ROWS_PER_TURN < count:
                 await asyncio.sleep(0)
         return Answered(answers=answers, latency_us=ran.latency_us)
+
+
+def provenance(manifest: Manifest) -> dict[str, str]:
+    """Name the model that answers, for a span."""
+    return {
+        "model_id": manifest.model_id,
+        "model_version": manifest.model_version,
+        "model_hash": manifest.model_hash,
+    }
 
 
 def _hash_of(row: InferenceRow, feature_version: str) -> str:

@@ -29,7 +29,8 @@ from detent.contracts.reasons import Reason
 from detent.contracts.signals import HeadSignal
 from detent.rpc.call import Call
 from detent.rpc.serve import Service
-from detent.servers.inference.handler import Answered
+from detent.rpc.tracing import annotate
+from detent.servers.inference.handler import Answered, provenance
 from detent.servers.inference.run_queue import Floats, Ran
 from detent.servers.inference.tensors import (
     columns_of,
@@ -147,6 +148,7 @@ class OpenInferenceHandler:
         manifest = serving.artifact.manifest
         _check_name(manifest, "model_name", query.model_name, "model_version", query.model_version)
         _check_parameters(query)
+        annotate(call.trace, provenance(manifest))
         outputs = wanted_outputs(query, manifest)
         rows = read_rows(query, manifest)
         # There is no symbol and no instant here, so no features hash: the log says for which

@@ -23,6 +23,7 @@ from detent.contracts.errors import ArtifactInvalid
 from detent.contracts.reasons import Reason
 from detent.contracts.signals import (
     BracketsSignal,
+    DirectionSignal,
     FillSignal,
     Regime,
     RegimeSignal,
@@ -107,7 +108,7 @@ def test_a_tie_goes_to_the_first_class(
     assert shares is None or found == shares
 
 
-@pytest.mark.proves("R24", "R148")
+@pytest.mark.proves("R24", "R33", "R148")
 @pytest.mark.parametrize(
     ("multiplier", "expected"),
     [
@@ -122,6 +123,10 @@ def test_a_tie_goes_to_the_first_class(
         (math.nan, Reason.OUTPUT_INVALID),
         (math.inf, Reason.OUTPUT_INVALID),
         (None, 1_000),
+        # Exactly between two integers: to the even one.
+        (0.5625, 562),
+        (0.6875, 688),
+        (1.0625, 1_062),
     ],
 )
 def test_spacing_is_refused_out_of_range_and_never_clamped(
@@ -269,3 +274,35 @@ def test_a_temperature_of_one_leaves_a_distribution_as_it_is() -> None:
     assert list(by_head(answer)) == ["regime"]
     found = (answer.regime_low_prob_bps, answer.regime_mid_prob_bps, answer.regime_high_prob_bps)
     assert found == (2_000, 5_000, 3_000)
+
+
+@pytest.mark.proves("R33")
+@pytest.mark.parametrize(
+    ("p_up", "expected_bps"),
+    [
+        # A float whose ten-thousandfold is exactly a half goes to the even neighbour.
+        (2.0**-5, 312),
+        (3 * 2.0**-5, 938),
+        (5 * 2.0**-5, 1_562),
+        (0.5, 5_000),
+        (0.0, 0),
+        (1.0, 10_000),
+    ],
+)
+def test_exact_halves_are_rounded_to_even(p_up: float, expected_bps: int) -> None:
+    assert (p_up * 10_000) % 1 in {0.0, 0.5}
+
+    answer = map_of(Head.DIRECTION).answer([[1.0 - p_up, p_up]])
+
+    assert isinstance(answer, DirectionSignal)
+    assert answer.p_hat_raw_bps == expected_bps
+
+
+@pytest.mark.proves("R33")
+def test_a_share_that_is_exactly_a_half_is_rounded_by_its_remainder() -> None:
+    answer = regime([2.0**-5, 2.0**-5, 1.0 - 2.0**-4])
+
+    assert isinstance(answer, RegimeSignal)
+    shares = (answer.regime_low_prob_bps, answer.regime_mid_prob_bps, answer.regime_high_prob_bps)
+    assert sum(shares) == 10_000
+    assert shares[0] - shares[1] in {0, 1}
