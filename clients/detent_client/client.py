@@ -340,9 +340,13 @@ class DetentClient:
         binding: ModelBinding,
         rows: Sequence[InferenceRow],
         *,
+        attributions: bool = False,
         deadline_s: float | None = None,
     ) -> tuple[SignalAnswer, ...]:
         """Ask for the signals of a head that advises the strategist, in the order of the rows.
+
+        With `attributions` each answer of the model names its three heaviest features; for
+        at most 256 rows in a call, and not in the time of a decision.
 
         Always answers for the regime and toxicity heads, within the deadline: when no service
         does, with the fallback that the binding names. The other heads then have no answer
@@ -361,7 +365,9 @@ class DetentClient:
         if binding.signal_source is not SignalSource.MODEL:
             raise InvalidField("signal_source", binding.signal_source, "model")
         last = self._regimes_of(binding.binding_hash)
-        request = InferSignalsRequest(binding_hash=binding.binding_hash, rows=tuple(rows))
+        request = InferSignalsRequest(
+            binding_hash=binding.binding_hash, rows=tuple(rows), attributions=attributions
+        )
 
         async def attempt(timeout_s: float, trace: Context) -> InferSignalsResponse:
             return await inference.call(

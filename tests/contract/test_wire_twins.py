@@ -45,11 +45,12 @@ TWINS = {
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 }
-TEXT, BYTES, MESSAGE, ENUM, INT32, INT64 = (
+TEXT, BYTES, MESSAGE, ENUM, BOOL, INT32, INT64 = (
     FieldDescriptor.TYPE_STRING,
     FieldDescriptor.TYPE_BYTES,
     FieldDescriptor.TYPE_MESSAGE,
     FieldDescriptor.TYPE_ENUM,
+    FieldDescriptor.TYPE_BOOL,
     FieldDescriptor.TYPE_INT32,
     FieldDescriptor.TYPE_INT64,
 )
@@ -72,7 +73,8 @@ def wire_types(hint: Any) -> set[int]:
         return {MESSAGE}
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return {ENUM}
-    return {int: {INT32, INT64}, str: {TEXT}, Decimal: {TEXT}, bytes: {BYTES}}[hint]
+    plain = {bool: {BOOL}, int: {INT32, INT64}, str: {TEXT}, Decimal: {TEXT}, bytes: {BYTES}}
+    return plain[hint]
 
 
 def test_every_message_has_a_domain_type_and_every_domain_type_a_message() -> None:
@@ -91,7 +93,7 @@ def test_a_domain_type_has_the_fields_of_its_message(name: str) -> None:
         field = fields[field_name]
         assert field.type in wire_types(bare), field_name
         assert field.is_repeated == (typing.get_origin(bare) in (tuple, dict)), field_name
-        if field.has_presence and bare in (int, str, Decimal):
+        if field.has_presence and bare in (bool, int, str, Decimal):
             assert optional, f"{field_name} may lack on the wire"
 
 

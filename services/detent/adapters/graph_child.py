@@ -17,9 +17,12 @@ from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from onnx import TensorProto, helper
 
 from detent.adapters.graph_audit import audit_graph
+from detent.adapters.graph_explain import read_graph
+from detent.adapters.graph_form import form_bytes
 from detent.adapters.graph_limits import graph_refused
 from detent.adapters.graph_questions import (
     READY,
@@ -43,7 +46,7 @@ STATM = "/proc/self/statm"
 
 
 def main() -> None:
-    """Answer one question on standard input with one line on standard output."""
+    """Answer one question on standard input with a line, and a form, on standard output."""
     runtime = import_runtime()
     out = sys.stdout.buffer
     if isinstance(runtime, ArtifactInvalid):
@@ -57,7 +60,10 @@ def main() -> None:
     question, model, rows = _read_question(sys.stdin.buffer)
     _limit_memory(mapped, MEMORY_BYTES + MEMORY_PER_MODEL_BYTE * len(model))
     report = examine(model, question, rows, open_graph=opener(runtime))
-    _write(out, msgspec.structs.replace(report, limits_missing=missing))
+    form = form_of(model, question, report)
+    _write(out, replace(report, limits_missing=missing, form_bytes=len(form)))
+    out.write(form)
+    out.flush()
 
 
 def import_runtime() -> ModuleType | ArtifactInvalid:
@@ -117,6 +123,20 @@ def examine(
     )
 
 
+def form_of(model: bytes, question: GraphQuestion, report: GraphReport) -> bytes:
+    """Give the form of a graph that was examined; nothing where it has none that we know."""
+    if report.stage is not Stage.DONE or not question.output_name or len(question.row_shape) != 1:
+        return b""
+    return form_bytes(
+        read_graph(
+            model,
+            input_name=question.input_name,
+            output_name=question.output_name,
+            width=question.row_shape[0],
+        )
+    )
+
+
 def _run(session: Any, question: GraphQuestion, rows: bytes) -> tuple[TensorFacts, ...]:
     values = np.frombuffer(rows, dtype="<f4").reshape(question.row_count, *question.row_shape)
     found = session.run(None, {question.input_name: values})
@@ -148,9 +168,10 @@ def _warm_up(runtime: ModuleType) -> None:
     open_graph = opener(runtime)
     # Likewise for what is refused: by the audit, and by the runtime.
     refused = [examine(b"no graph", question, bytes(4), open_graph=open_graph)]
-    other = msgspec.structs.replace(question, input_name="z")
+    other = replace(question, input_name="z")
     refused.append(examine(model, other, bytes(4), open_graph=open_graph))
     report = examine(model, question, bytes(4), open_graph=open_graph)
+    form_of(model, replace(question, output_name="y"), report)
     if report.refusal is not None or any(one.refusal is None for one in refused):
         message = f"the runtime does not run: {report}"
         raise SystemExit(message)

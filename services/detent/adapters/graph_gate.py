@@ -22,6 +22,7 @@ from typing import IO
 
 import msgspec
 
+from detent.adapters.graph_form import FORM_BYTES_MAX
 from detent.adapters.graph_limits import (
     MODEL_BYTES_MAX,
     GraphFacts,
@@ -44,13 +45,38 @@ COMMAND = (sys.executable, "-I", "-m", "detent.adapters.graph_child")
 # Until it is ready it has seen nothing hostile: slow disks and busy machines may take their time.
 READY_S_MAX = 30.0
 EXAMINE_S_MAX = 5.0
+CHUNK_BYTES = 2**20
 
 log = logging.getLogger(__name__)
+
+
+class Examined(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds what an examiner says of a model that may be loaded.
+
+    Attributes:
+        facts: What the graph is.
+        form: What it computes, for `read_form`; empty where that has no form that we know.
+    """
+
+    facts: GraphFacts
+    form: bytes
 
 
 def check_graph(
     model: bytes, *, input_name: str, row_shape: tuple[int, ...], rows: Sequence[bytes]
 ) -> GraphFacts:
+    """Examine a model as `examined` does, and give what the graph is."""
+    return examined(model, input_name=input_name, row_shape=row_shape, rows=rows).facts
+
+
+def examined(
+    model: bytes,
+    *,
+    input_name: str,
+    row_shape: tuple[int, ...],
+    rows: Sequence[bytes],
+    output_name: str = "",
+) -> Examined:
     """Examine a model in another process: audit, load, and run its golden rows.
 
     Args:
@@ -58,6 +84,7 @@ def check_graph(
         input_name: Name of the graph's input.
         row_shape: Shape of one row, without the first dimension.
         rows: The golden rows, little-endian float32.
+        output_name: Name of the output whose form is wanted; empty for none.
 
     Raises:
         ArtifactInvalid: The model is refused, broke its limits, or brought the examiner
@@ -70,8 +97,9 @@ def check_graph(
         row_shape=row_shape,
         row_count=len(rows),
         row_bytes=len(rows[0]),
+        output_name=output_name,
     )
-    report = _examined([msgspec.json.encode(question) + b"\n", model, b"".join(rows)])
+    report, form = _examined([msgspec.json.encode(question) + b"\n", model, b"".join(rows)])
     facts = report.facts
     if report.refusal is not None or facts is None or report.stage is not Stage.DONE:
         raise _refused(report)
@@ -85,10 +113,10 @@ def check_graph(
             "limits_missing": report.limits_missing,
         },
     )
-    return facts
+    return Examined(facts=facts, form=form)
 
 
-def _examined(parts: Sequence[bytes]) -> GraphReport:
+def _examined(parts: Sequence[bytes]) -> tuple[GraphReport, bytes]:
     with tempfile.TemporaryDirectory(prefix="detent-graph-") as folder:
         try:
             process = subprocess.Popen(  # noqa: S603  Our own module.
@@ -109,22 +137,23 @@ def _examined(parts: Sequence[bytes]) -> GraphReport:
                 process.kill()
 
 
-def _ask(process: subprocess.Popen[bytes], parts: Sequence[bytes]) -> GraphReport:
+def _ask(process: subprocess.Popen[bytes], parts: Sequence[bytes]) -> tuple[GraphReport, bytes]:
     source, sink = process.stdout, process.stdin
     assert source is not None
     assert sink is not None
-    said = _read_line(source, READY_S_MAX, size_max=REPORT_BYTES_MAX)
-    if said != READY:
+    said, rest = _read_line(source, READY_S_MAX, size_max=REPORT_BYTES_MAX)
+    if said != READY or rest:
         # It may still say why: a runtime that is not there is no fault of the model.
         report = None if said is None else _parse(said)
         if report is not None and report.stage is Stage.START:
-            return report
+            return report, b""
         raise _unavailable(f"an examiner that does not start ({_end_of(process)})")
     sender = threading.Thread(target=_send, args=(sink, parts), daemon=True)
     sender.start()
-    said = _read_line(source, EXAMINE_S_MAX, size_max=REPORT_BYTES_MAX)
+    said, rest = _read_line(source, EXAMINE_S_MAX, size_max=REPORT_BYTES_MAX)
     report = None if said is None else _parse(said)
-    if report is None:
+    form = None if report is None else _read_form(source, rest, size=report.form_bytes)
+    if report is None or form is None:
         how = _end_of(process)
         # The reader is gone with the process, and the sender ends with it.
         process.kill()
@@ -132,7 +161,7 @@ def _ask(process: subprocess.Popen[bytes], parts: Sequence[bytes]) -> GraphRepor
         raise graph_refused("examined", f"an examiner that gave no answer: {how}", "an answer")
     process.kill()
     sender.join()
-    return report
+    return report, form
 
 
 def _send(sink: IO[bytes], parts: Sequence[bytes]) -> None:
@@ -144,21 +173,44 @@ def _send(sink: IO[bytes], parts: Sequence[bytes]) -> None:
                 rest = rest[sink.write(rest) :]
 
 
-def _read_line(source: IO[bytes], limit_s: float, *, size_max: int) -> bytes | None:
-    """Read up to the end of a line; None if it does not come, in time or at all."""
+def _read_line(source: IO[bytes], limit_s: float, *, size_max: int) -> tuple[bytes | None, bytes]:
+    """Read up to the end of a line, and give what came behind it.
+
+    The line is None if it does not come, in time or at all.
+    """
     ends_s = time.monotonic() + limit_s
     line = b""
     with selectors.DefaultSelector() as selector:
         selector.register(source, selectors.EVENT_READ)
-        while not line.endswith(b"\n"):
+        while b"\n" not in line:
             left_s = ends_s - time.monotonic()
             if len(line) >= size_max or left_s <= 0 or not selector.select(left_s):
-                return None
+                return None, b""
             chunk = os.read(source.fileno(), size_max - len(line))
             if not chunk:
-                return None
+                return None, b""
             line += chunk
-    return line
+    said, end, rest = line.partition(b"\n")
+    return said + end, rest
+
+
+def _read_form(source: IO[bytes], begun: bytes, *, size: int) -> bytes | None:
+    """Read as many bytes as were announced; None if more came, or fewer in time."""
+    if not len(begun) <= size <= FORM_BYTES_MAX:
+        return None
+    ends_s = time.monotonic() + EXAMINE_S_MAX
+    form = bytearray(begun)
+    with selectors.DefaultSelector() as selector:
+        selector.register(source, selectors.EVENT_READ)
+        while len(form) < size:
+            left_s = ends_s - time.monotonic()
+            if left_s <= 0 or not selector.select(left_s):
+                return None
+            chunk = os.read(source.fileno(), min(size - len(form), CHUNK_BYTES))
+            if not chunk:
+                return None
+            form += chunk
+    return bytes(form)
 
 
 def _parse(line: bytes) -> GraphReport | None:

@@ -34,6 +34,7 @@ class GraphQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         row_shape: Shape of one row.
         row_count: Number of rows.
         row_bytes: Size of one row.
+        output_name: Name of the output whose form is wanted; empty for none.
     """
 
     model_bytes: int
@@ -41,6 +42,7 @@ class GraphQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     row_shape: tuple[int, ...]
     row_count: int
     row_bytes: int
+    output_name: str = ""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +73,8 @@ class GraphReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         outputs: What it gave for the golden rows.
         elapsed_ms: Time that audit, load and runs took.
         limits_missing: Limits that the platform does not have, by their names.
+        form_bytes: Size of the form (`graph_form`) that follows the report's line; 0 for
+            none.
     """
 
     stage: Stage
@@ -79,3 +83,4 @@ class GraphReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     outputs: tuple[TensorFacts, ...] = ()
     elapsed_ms: int = 0
     limits_missing: tuple[str, ...] = ()
+    form_bytes: int = 0

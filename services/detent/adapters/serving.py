@@ -7,7 +7,8 @@ import numpy as np
 
 from detent.adapters.artifact_store import Artifact
 from detent.adapters.certifying import certify
-from detent.adapters.graph_gate import check_graph
+from detent.adapters.explaining import Explainer, explainer_of
+from detent.adapters.graph_gate import examined
 from detent.adapters.onnx_session import Floats, GraphContract, OnnxSession, open_session
 from detent.contracts.certificate import DeterminismCertificate
 from detent.contracts.reasons import Reason
@@ -25,6 +26,7 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
         head: Its calibration and output contract.
         certificate: What the session proved.
         run_s: What a run of each size took when nothing else was asked, seconds.
+        explainer: What weighs the features of an answer; None where there are too few.
     """
 
     artifact: Artifact
@@ -32,6 +34,7 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     head: HeadMap
     certificate: DeterminismCertificate
     run_s: Mapping[int, float]
+    explainer: Explainer | None = None
 
     @property
     def width(self) -> int:
@@ -77,9 +80,10 @@ def open_serving(
     head = head_map(artifact.manifest, artifact.calibration)
     graph = GraphContract.of(artifact.manifest)
     # Another process looks first: this one shows the runtime nothing that could hurt it.
-    check_graph(
+    found = examined(
         artifact.model,
         input_name=graph.input_name,
+        output_name=graph.output_name,
         row_shape=graph.row_shape,
         rows=[row.values for row in artifact.golden.rows],
     )
@@ -93,5 +97,10 @@ def open_serving(
         artifact, head, opened, execution_provider=execution_provider, threads=threads
     )
     return Serving(
-        artifact=artifact, session=session, head=head, certificate=certificate, run_s=run_s
+        artifact=artifact,
+        session=session,
+        head=head,
+        certificate=certificate,
+        run_s=run_s,
+        explainer=explainer_of(artifact, session, found.form),
     )

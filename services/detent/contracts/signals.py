@@ -195,8 +195,9 @@ class MlSignalSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         symbol: Instrument.
         model_version: Semantic version, `v1.0.0`.
         model_hash: First 16 hex of SHA-256(model.onnx).
-        top_features: The three heaviest features; empty unless asked for.
-        top_feature_weights_x1000: Their weights, not ascending; empty unless asked for.
+        top_features: The three heaviest features; empty unless asked for, in a fallback,
+            and where the model gives no number without some feature.
+        top_feature_weights_x1000: Their shares of all weight, not ascending.
         inference_latency_us: Time inside inference; outside every digest.
         features_hash: First 16 hex of the features hash.
         direction: The answer of the direction head; likewise the four others.

@@ -249,3 +249,26 @@ async def test_memory_of_bindings_is_bounded(tmp_path: Path) -> None:
             await client.infer_signals(binding, (row(),))
 
         assert len(client._last_regimes) == 16
+
+
+@pytest.mark.proves("R27")
+async def test_client_gets_the_heaviest_features_when_it_asks(tmp_path: Path) -> None:
+    serving = open_serving(head_artifact(Head.REGIME))
+    binding = serving.artifact.pinned.binding
+    handler = InferenceHandler(serving, max_inference_latency_ms=5_000, clock=time.monotonic)
+    async with (
+        HandlerHost("InferenceService", handler) as host,
+        client_of(tmp_path, target=host.target) as client,
+    ):
+        asked, plain = [
+            (await client.infer_signals(binding, (row(),), attributions=wish, deadline_s=10.0))[0]
+            for wish in (True, False)
+        ]
+    handler.close()
+
+    assert asked.snapshot is not None
+    assert plain.snapshot is not None
+    assert len(set(asked.snapshot.top_features)) == 3
+    assert set(asked.snapshot.top_features) <= set(serving.artifact.manifest.input_features)
+    assert plain.snapshot.top_features == ()
+    assert asked.answer == plain.answer

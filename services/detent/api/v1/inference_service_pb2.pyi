@@ -30,8 +30,13 @@ class InferSignalsRequest(_message.Message):
 
     BINDING_HASH_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
+    ATTRIBUTIONS_FIELD_NUMBER: _builtins.int
     binding_hash: _builtins.str
     """Holds the binding, 64 lowercase hex."""
+    attributions: _builtins.bool
+    """Says whether each answer of the model shall name its three heaviest features. At most 256
+    rows then; refused where the model has fewer than three features.
+    """
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___InferenceRow]:
         """Lists the rows, 1 to 5000."""
@@ -41,10 +46,11 @@ class InferSignalsRequest(_message.Message):
         *,
         binding_hash: _builtins.str = ...,
         rows: _abc.Iterable[Global___InferenceRow] | None = ...,
+        attributions: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributions", b"attributions", "binding_hash", b"binding_hash", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -123,6 +129,7 @@ class DescribeArtifactResponse(_message.Message):
     MANIFEST_JSON_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     SIGNER_FIELD_NUMBER: _builtins.int
+    ATTRIBUTIONS_FIELD_NUMBER: _builtins.int
     binding_hash: _builtins.str
     """Echoes the binding."""
     model_hash: _builtins.str
@@ -147,6 +154,10 @@ class DescribeArtifactResponse(_message.Message):
     def certificate(self) -> Global___DeterminismCertificate:
         """Holds what the session proved of itself at load."""
 
+    @_builtins.property
+    def attributions(self) -> Global___AttributionFacts:
+        """States how the features of an answer are weighed. Absent where there are fewer than three."""
+
     def __init__(
         self,
         *,
@@ -159,16 +170,49 @@ class DescribeArtifactResponse(_message.Message):
         manifest_json: _builtins.str = ...,
         certificate: Global___DeterminismCertificate | None = ...,
         signer: _builtins.str | None = ...,
+        attributions: Global___AttributionFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_signer", b"_signer", "certificate", b"certificate", "model_binding", b"model_binding", "signer", b"signer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_signer", b"_signer", "attributions", b"attributions", "certificate", b"certificate", "model_binding", b"model_binding", "signer", b"signer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_signer", b"_signer", "binding_hash", b"binding_hash", "calibration_method", b"calibration_method", "certificate", b"certificate", "execution_provider", b"execution_provider", "golden_row_count", b"golden_row_count", "manifest_json", b"manifest_json", "model_binding", b"model_binding", "model_hash", b"model_hash", "signer", b"signer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_signer", b"_signer", "attributions", b"attributions", "binding_hash", b"binding_hash", "calibration_method", b"calibration_method", "certificate", b"certificate", "execution_provider", b"execution_provider", "golden_row_count", b"golden_row_count", "manifest_json", b"manifest_json", "model_binding", b"model_binding", "model_hash", b"model_hash", "signer", b"signer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__signer: _TypeAlias = _typing.Literal["signer"]  # noqa: Y015
     _WhichOneofArgType__signer: _TypeAlias = _typing.Literal["_signer", b"_signer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__signer) -> _WhichOneofReturnType__signer | None: ...
 
 Global___DescribeArtifactResponse: _TypeAlias = DescribeArtifactResponse  # noqa: Y015
+
+@_typing.final
+class AttributionFacts(_message.Message):
+    """States how the features of an answer are weighed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    BASELINE_HASH_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Names the method: `shapley_linear`, `shapley_trees` or `occlusion`."""
+    exact: _builtins.bool
+    """Says whether the weights are the exact Shapley values of the model's score."""
+    baseline_hash: _builtins.str
+    """Holds the SHA-256 of the row that answers are measured from, as little-endian float32,
+    64 lowercase hex.
+    """
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        exact: _builtins.bool = ...,
+        baseline_hash: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_hash", b"baseline_hash", "exact", b"exact", "method", b"method"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttributionFacts: _TypeAlias = AttributionFacts  # noqa: Y015
 
 @_typing.final
 class DeterminismCertificate(_message.Message):

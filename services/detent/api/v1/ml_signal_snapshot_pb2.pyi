@@ -85,11 +85,13 @@ class MlSignalSnapshot(_message.Message):
     """Holds the first 16 hex of the features hash."""
     @_builtins.property
     def top_features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Lists the three features that weighed most, heaviest first. Empty unless asked for."""
+        """Lists the three features that weighed most, heaviest first. Empty unless asked for, in a
+        fallback, and where the model gives no number without some feature.
+        """
 
     @_builtins.property
     def top_feature_weights_x1000(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Lists their weights times 1000, in the same order. Empty unless asked for."""
+        """Lists their shares of the weight of all features, times 1000, in the same order."""
 
     @_builtins.property
     def direction(self) -> Global___DirectionSignal:

@@ -5,11 +5,20 @@ import msgspec
 from detent.contracts.binding import ModelBinding
 from detent.contracts.calls.feature import ModelInput
 from detent.contracts.certificate import DeterminismCertificate
-from detent.contracts.checks import check_count, check_exactly_one, check_symbol
+from detent.contracts.checks import (
+    check_count,
+    check_exactly_one,
+    check_hash64,
+    check_name,
+    check_symbol,
+)
 from detent.contracts.errors import InvalidField
 from detent.contracts.reasons import Reason
 from detent.contracts.signals import MlSignalSnapshot
 from detent.contracts.units import ROWS_MAX
+
+# Weighing features costs many times what an answer costs.
+ATTRIBUTION_ROWS_MAX = 256
 
 
 class InferenceRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,14 +33,22 @@ class InferenceRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InferSignalsRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks for signals."""
+    """Asks for signals.
+
+    Attributes:
+        binding_hash: The binding, 64 hex.
+        rows: The rows, fewer of them with attributions.
+        attributions: Whether each answer of the model shall name its heaviest features.
+    """
 
     binding_hash: str
     rows: tuple[InferenceRow, ...]
+    attributions: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a batch that is empty or too large."""
-        check_count("rows", self.rows, 1, ROWS_MAX)
+        limit = ATTRIBUTION_ROWS_MAX if self.attributions else ROWS_MAX
+        check_count("rows", self.rows, 1, limit)
 
 
 class SignalRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +90,25 @@ class DescribeArtifactRequest(msgspec.Struct, frozen=True, kw_only=True):
     binding_hash: str
 
 
+class AttributionFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """States how the features of an answer are weighed.
+
+    Attributes:
+        method: `shapley_linear`, `shapley_trees` or `occlusion`.
+        exact: Whether the weights are the Shapley values of the model's score.
+        baseline_hash: SHA-256 of the row that answers are measured from, float32, 64 hex.
+    """
+
+    method: str
+    exact: bool
+    baseline_hash: str
+
+    def __post_init__(self) -> None:
+        """Refuse what names no method or no row."""
+        check_name("method", self.method)
+        check_hash64("baseline_hash", self.baseline_hash)
+
+
 class DescribeArtifactResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Describes the artifact that is loaded."""
 
@@ -85,3 +121,4 @@ class DescribeArtifactResponse(msgspec.Struct, frozen=True, kw_only=True):
     manifest_json: str
     certificate: DeterminismCertificate
     signer: str | None = None
+    attributions: AttributionFacts | None = None

@@ -39,6 +39,7 @@ from detent.core.signals.batch_shapes import cost_s
 from detent.core.signals.regime_fallback import LastRegimes, ends_the_call, fallback_signal
 from detent.rpc.call import Call
 from detent.rpc.tracing import annotate
+from detent.servers.inference.attributing import Attributing, check_explains
 from detent.servers.inference.run_queue import Floats, QueueLimits, Ran, RunQueue
 
 LOGGED_HASHES_MAX = 16
@@ -66,11 +67,13 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
         answers: One per row: its signal, or why it has none.
         latency_us: Time inside inference, microseconds.
         error: What failed, if it did.
+        outputs: The graph's first output, a row per row; None where there was no run.
     """
 
     answers: Answers
     latency_us: int = 0
     error: InternalError | None = None
+    outputs: Floats | None = None
 
 
 class InferenceHandler:
@@ -97,6 +100,7 @@ class InferenceHandler:
         self._limits = limits or QueueLimits()
         self._clock = clock
         self._last = LastRegimes()
+        self._attributing = Attributing(clock)
         self._serving = serving
         self._queue = self._queue_of(serving)
 
@@ -108,6 +112,7 @@ class InferenceHandler:
 
     def close(self) -> None:
         """Let go of the session; nothing can be asked afterwards."""
+        self._attributing.close()
         if self._queue is not None:
             self._queue.close()
 
@@ -133,8 +138,12 @@ class InferenceHandler:
             ModelNotReady: No artifact is served.
             DeadlineExceeded: Too little of the caller's deadline is left.
             SignalFailed: A row has no answer, and the binding says that this ends the call.
+            InvalidField: Attributions are asked for, of a model with too few features.
+            Overloaded: Too many calls wait for their attributions.
         """
         serving = self.bound(query.binding_hash)
+        if query.attributions:
+            check_explains(serving)
         manifest = serving.artifact.manifest
         annotate(call.trace, provenance(manifest))
         # The hash comes first: whatever happens next, it can be said for which input.
@@ -157,6 +166,10 @@ class InferenceHandler:
         # What failed is in the log before anyone is told, whatever the binding says (D12).
         _log_run(serving, query, rows, run)
         _end_if_bound(serving.artifact.pinned.binding, rows)
+        if query.attributions and run.outputs is not None:
+            # After the answers, of which it changes nothing.
+            asked = dict(zip(good, zip(values, run.outputs, strict=True), strict=True))
+            rows = await self._attributing.explained(serving, rows, asked, call)
         return InferSignalsResponse(
             binding_hash=query.binding_hash,
             model_version_hash=serving.artifact.pinned.binding.model_version_hash,
@@ -186,6 +199,7 @@ class InferenceHandler:
             manifest_json=manifest_bytes(artifact.manifest).decode("ascii"),
             certificate=serving.certificate,
             signer=artifact.pinned.signer,
+            attributions=None if serving.explainer is None else serving.explainer.facts,
         )
 
     @property
@@ -278,7 +292,7 @@ class InferenceHandler:
             answers.extend(serving.answers_of(part))
             if start + ROWS_PER_TURN < count:
                 await asyncio.sleep(0)
-        return Answered(answers=answers, latency_us=ran.latency_us)
+        return Answered(answers=answers, latency_us=ran.latency_us, outputs=ran.outputs[0])
 
 
 def provenance(manifest: Manifest) -> dict[str, str]:
