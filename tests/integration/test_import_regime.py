@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,7 @@ from detent_cli.main import app
 
 FORMS = ("1", "v1", "v1.1")
 Fields = dict[str, Any]
+DOCUMENT = Path(__file__).parents[2] / "docs" / "importing.md"
 
 
 def run(*words: object) -> Any:
@@ -130,6 +134,26 @@ def test_regime_model_of_each_form_is_imported_verified_and_served(
         assert answer.spacing_multiplier_x1000 == 1000
         spread.add(answer.predicted_regime)
     assert len(spread) == 3
+
+
+def test_document_works_as_it_is_written(tmp_path: Path) -> None:
+    """Runs the script of docs/importing.md, and imports with its facts as they stand there."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (facts,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    legacy = grinder_folder(tmp_path, "v1.1")
+    (tmp_path / "model.onnx").write_bytes(forest().graph)
+    np.save(tmp_path / "rows.npy", forest().unseen)
+    np.save(tmp_path / "regimes.npy", forest().regimes)
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    done = brought_in(tmp_path, legacy, json.loads(facts))
+
+    assert done.exit_code == 0, done.output
+    found = read_artifact(tmp_path / "new" / "regime_classifier_v1.0.0").calibration
+    assert isinstance(found, TemperatureSpec)
+    # It was fitted: not the bound of a search, and not nothing.
+    assert 0.1 < float(found.temperature) < 10
+    assert found.temperature != 1
 
 
 def _swapped(names: list[str]) -> list[str]:

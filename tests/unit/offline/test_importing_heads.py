@@ -162,6 +162,8 @@ WRONG: list[tuple[Head, Fields, str]] = [
     ),
     (Head.REGIME, {"calibration": "feature_set.json"}, "calibration.schema"),
     (Head.REGIME, {"calibration": "none.json"}, "calibration"),
+    (Head.REGIME, {"calibration": ""}, "calibration"),
+    (Head.REGIME, {"calibration": "a\0b"}, "calibration"),
     (Head.REGIME, {"calibration": 3}, "calibration"),
     (Head.REGIME, {"calibration": None}, "calibration"),
     (Head.BRACKETS, {"output_classes": None}, "output_classes"),

@@ -63,7 +63,7 @@ def gather_facts(
     missing = [name for name in FACTS if known.get(name) is None]
     if missing:
         others = f"; missing too: {', '.join(missing[1:])}" if missing[1:] else ""
-        expected = f"in the file of facts, as a manifest of form {form} does not say it{others}"
+        expected = f"it in the file of facts: a manifest of form {form} does not say it{others}"
         raise InvalidField(missing[0], "(missing)", expected)
     for name in PLAIN_FACTS:
         kind = int if name in WHOLE_FACTS else str
@@ -96,10 +96,7 @@ def feature_set_of(known: Mapping[str, JsonValue], base: Path) -> FeatureSet:
     beside = base / name
     where = str(beside) if beside.is_file() else name
     found = find_feature_set(where, bar_interval_ms=interval_ms)
-    order = names_of("input_features", known["input_features"])
-    if order != found.input_names:
-        # A model fed in another order answers, and answers wrongly; nothing else would notice.
-        raise InvalidField("input_features", order, f"the order of {name}: {found.input_names}")
+    _check_order(names_of("input_features", known["input_features"]), found.input_names, name)
     return found
 
 
@@ -181,12 +178,25 @@ def names_of(field: str, found: JsonValue) -> tuple[str, ...]:
     return tuple(str(item) for item in found)
 
 
+def _check_order(order: tuple[str, ...], expected: tuple[str, ...], name: str) -> None:
+    """Refuse another order: a model fed in it answers wrongly, and nothing else would notice."""
+    for place, (found, wanted) in enumerate(zip(order, expected, strict=False), start=1):
+        if found != wanted:
+            by = f"{wanted}, by the order of {name}"
+            raise InvalidField("input_features", f"{found} in place {place}", by)
+    if len(order) != len(expected):
+        by = f"the {len(expected)} of {name}"
+        raise InvalidField("input_features", f"{len(order)} names", by)
+
+
 def _read(field: str, path: Path, limit: int) -> bytes:
     try:
         with path.open("rb") as file:
             text = file.read(limit + 1)
-    except OSError as error:
-        raise InvalidField(field, error.strerror, f"the file {path.name}") from error
+    except (OSError, ValueError) as error:
+        # A name with a zero byte is refused before the system is asked.
+        found = getattr(error, "strerror", None) or str(error)
+        raise InvalidField(field, found, f"the file {path.name!r}") from error
     if len(text) > limit:
         raise InvalidField(field, f"more than {limit} bytes", "at most that")
     return text
