@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
+from detent.contracts.binding import FallbackMode, Head
 from detent.contracts.canonical import JsonValue
 from detent.contracts.checks import is_hash64
 from detent.contracts.errors import ArtifactInvalid
@@ -65,7 +67,7 @@ def build(
             progress=progress,
             after=after,
         )
-    show(path, as_json=as_json)
+    _show(path, as_json=as_json, done="built")
 
 
 @app.command()
@@ -131,20 +133,7 @@ def verify(
 @app.command()
 def show(folder: Folder, *, as_json: JsonFlag = False) -> None:
     """Show what an artifact says of itself and the binding that it gives."""
-    from detent.adapters.artifact_store import read_pinned_manifest  # noqa: PLC0415
-
-    with reported(as_json=as_json):
-        pinned = read_pinned_manifest(folder)
-    manifest, binding = pinned.manifest, pinned.binding
-    if as_json:
-        manifest_facts = to_json(manifest) | {"model_version_hash": manifest.model_version_hash}
-        binding_facts = to_json(binding) | {"binding_hash": pinned.binding_hash}
-        print_json({"manifest": manifest_facts, "binding": binding_facts})
-        return
-    console.print(good(manifest.model_id))
-    print_sheet(_manifest_facts(manifest, pinned.binding_hash))
-    metrics = manifest.training_metadata.metrics
-    print_rows("On rows held out", ("metric", "value"), [(one.name, one.value) for one in metrics])
+    _show(folder, as_json=as_json)
 
 
 @app.command()
@@ -205,7 +194,7 @@ def import_(
 
     with reported(as_json=as_json):
         path = import_artifact(folder, facts=facts, out_dir=out)
-    show(path, as_json=as_json)
+    _show(path, as_json=as_json, done="imported")
 
 
 @app.command()
@@ -254,6 +243,29 @@ def to_json_difference(difference: Any) -> dict[str, JsonValue]:
     }
 
 
+def _show(folder: Path, *, as_json: bool, done: str = "") -> None:
+    """Show an artifact; if it was just made, also where it is."""
+    from detent.adapters.artifact_store import read_pinned_manifest  # noqa: PLC0415
+
+    with reported(as_json=as_json):
+        pinned = read_pinned_manifest(folder)
+    manifest, binding = pinned.manifest, pinned.binding
+    if as_json:
+        manifest_facts = to_json(manifest) | {"model_version_hash": manifest.model_version_hash}
+        binding_facts = to_json(binding) | {"binding_hash": pinned.binding_hash}
+        print_json({"manifest": manifest_facts, "binding": binding_facts})
+        return
+    if done:
+        # A path that is broken over two lines cannot be copied.
+        console.print(good(done), Text(str(folder)), soft_wrap=True)
+    else:
+        console.print(good(manifest.model_id))
+    print_sheet(_manifest_facts(manifest, pinned.binding_hash))
+    metrics = [(one.name, one.value) for one in manifest.training_metadata.metrics]
+    if metrics:
+        print_rows("On rows held out", ("metric", "value"), metrics)
+
+
 def _is_judgement(error: Exception) -> bool:
     return isinstance(error, ArtifactInvalid) and error.gate_reason not in UNJUDGED
 
@@ -293,6 +305,7 @@ def _manifest_facts(manifest: Manifest, binding_hash: str) -> list[tuple[str, ob
         ("calibration", manifest.calibration_version),
         ("model", manifest.model_hash),
         ("head", f"{manifest.head}: {', '.join(manifest.output_classes)}"),
+        *_particular_facts(manifest),
         ("made by", f"{manifest.architecture_id}, {manifest.framework}"),
         ("calibrated", manifest.calibration_method),
         ("label", manifest.label_definition),
@@ -301,6 +314,34 @@ def _manifest_facts(manifest: Manifest, binding_hash: str) -> list[tuple[str, ob
         ("data cutoff", _utc(manifest.data_cutoff_ts_ms)),
         ("created at", manifest.created_at),
         ("rows", f"{samples}{rows.test_samples} test"),
+        *_origin_facts(manifest),
         ("files", ", ".join(entry.path for entry in manifest.files)),
         ("inputs", features),
     ]
+
+
+def _particular_facts(manifest: Manifest) -> list[tuple[str, object]]:
+    """Say what only some heads or graphs have."""
+    facts: list[tuple[str, object]] = [
+        ("beside it", f"{output.name}: {', '.join(output.classes)}")
+        for output in manifest.further_outputs
+    ]
+    if manifest.head is Head.REGIME:
+        fallback = manifest.fallback
+        mode = FallbackMode.NEUTRAL if fallback is None else fallback.mode
+        age_ms = None if fallback is None else fallback.max_age_ms
+        limit = "" if age_ms is None else f", at most {age_ms} ms old"
+        facts.append(("fallback", f"{mode}{limit}"))
+    if manifest.input_shape:
+        facts.append(("input shape", " x ".join(map(str, manifest.input_shape))))
+    return facts
+
+
+def _origin_facts(manifest: Manifest) -> list[tuple[str, object]]:
+    """Say where it comes from, as far as anybody said."""
+    said = (
+        ("commit", manifest.git_sha),
+        ("data set", manifest.dataset_id),
+        ("notes", manifest.notes),
+    )
+    return [(name, value) for name, value in said if value is not None]

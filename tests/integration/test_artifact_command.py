@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 from tests.data.golden_artifact import FOLDER, MODEL_ID, write_bars
+from tests.grinder_folder import GIT_SHA, grinder_facts, grinder_folder
 from tests.unit.artifacts import artifact_in, other_artifact_in
+from tests.unit.head_artifacts import write_head_artifact
 from tests.unit.offline.test_importing import facts_for, facts_in, legacy_in
 from typer.testing import CliRunner
 
+from detent.contracts.binding import Head
 from detent_cli.main import app
 
 RUNNER = CliRunner()
@@ -90,6 +93,37 @@ def test_import_ends_with_the_artifact_or_with_what_is_missing(tmp_path: Path) -
 
     assert imported["manifest"]["model_name"] == "momentum_direction"
     assert no_facts["error"]["metadata"]["field"] == "facts"
+
+
+def test_import_shows_where_the_artifact_is_and_what_its_head_has(tmp_path: Path) -> None:
+    facts = grinder_facts("v1.1") | {"fallback": {"mode": "previous", "max_age_ms": 60_000}}
+    path = tmp_path / "facts.json"
+    path.write_text(json.dumps(facts))
+    legacy = grinder_folder(tmp_path, "v1.1")
+    shown = run("import", legacy, "--out", tmp_path / "new", "--facts", path)
+    again = run("import", legacy, "--out", tmp_path / "new", "--facts", path)
+
+    assert shown.exit_code == 0, shown.output
+    lines = [line.rstrip() for line in shown.stdout.splitlines()]
+    assert lines[0] == f"imported {tmp_path / 'new' / 'regime_classifier_v1.0.0'}"
+    said = {line[:13].rstrip(): line[13:] for line in lines[1:]}
+    assert said["head"] == "regime: LOW, MID, HIGH"
+    assert said["fallback"] == "previous, at most 60000 ms old"
+    assert (said["commit"], said["data set"]) == (GIT_SHA, "production_data")
+    assert said["notes"] == "Initial production model"
+    # Nothing was measured: no empty table.
+    assert "metric" not in shown.stdout
+    assert max(map(len, lines[1:])) <= 80
+    assert again.exit_code == 2
+
+
+def test_show_says_what_a_graph_answers_beside_its_classes(tmp_path: Path) -> None:
+    folder = write_head_artifact(tmp_path, Head.REGIME)
+    lines = run("show", folder).stdout.splitlines()
+
+    assert lines[0] == "tiny_regime_v1.0.0"
+    assert "beside it    spacing_multiplier: spacing_multiplier" in map(str.rstrip, lines)
+    assert "fallback     neutral" in map(str.rstrip, lines)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")

@@ -3,13 +3,14 @@
 One class per form of parameters; `calibration.json` says which by its `method`.
 """
 
+from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
 from typing import ClassVar
 
 import msgspec
 
-from detent.contracts.canonical import canonical_bytes, parse_json, sha256_hex
+from detent.contracts.canonical import JsonValue, canonical_bytes, parse_json, sha256_hex
 from detent.contracts.checks import check_count, check_name, check_unique
 from detent.contracts.decimals import DECIMAL_CHARS_MAX, format_decimal
 from detent.contracts.errors import InvalidField
@@ -173,6 +174,15 @@ def parse_calibration(text: bytes) -> Calibration:
     fields = parse_json("calibration", text)
     if fields.get("schema") != _Hashed.SCHEMA:
         raise InvalidField("schema", fields.get("schema"), _Hashed.SCHEMA)
+    return calibration_from(fields)
+
+
+def calibration_from(fields: Mapping[str, JsonValue]) -> Calibration:
+    """Read a calibration of the form that its method has.
+
+    Raises:
+        InvalidField: A field is missing, unknown, or out of range.
+    """
     method = fields.get("method")
     form = _FORMS.get(method) if isinstance(method, str) else None
     if form is None:

@@ -8,7 +8,8 @@ Source: seed 003, section 12.4; seed 000, sections 4 and 5; decision D14.
 
 import math
 import re
-from typing import ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -91,6 +92,8 @@ _MODEL_ID = re.compile(rf"({_MODEL_NAME.pattern})_({_MODEL_VERSION.pattern})")
 _CREATED_AT = re.compile(
     r"20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z"
 )
+# Where it comes from, as far as anybody said (R329).
+PROVENANCE = ("git_sha", "dataset_id", "notes")
 _GIT_SHA = re.compile(r"[0-9a-f]{40}")
 MODEL_NAME_CHARS_MAX = 64
 MODEL_ID_FORM = "<model_name>_v<major>.<minor>.<patch>, the name in a-z 0-9 _"
@@ -272,7 +275,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         check_hash64("feature_version", self.feature_version)
         self._check_graph()
         self._check_outputs()
-        self._check_provenance()
+        check_provenance({name: getattr(self, name) for name in PROVENANCE})
         check_fallback("fallback", self.fallback, self.head)
         check_hash64("calibration_version", self.calibration_version)
         check_ts_ms("data_cutoff_ts_ms", self.data_cutoff_ts_ms)
@@ -317,14 +320,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidField("further_outputs", further, f"outputs with the columns {allowed}")
         names = [self.output_name, *(output.name for output in self.further_outputs)]
         check_unique("further_outputs", names)
-
-    def _check_provenance(self) -> None:
-        if self.git_sha is not None and not _GIT_SHA.fullmatch(self.git_sha):
-            raise InvalidField("git_sha", self.git_sha, "40 lowercase hex characters")
-        if self.dataset_id is not None:
-            check_name("dataset_id", self.dataset_id)
-        if self.notes is not None:
-            check_text("notes", self.notes)
 
     def file(self, path: str) -> ManifestFile:
         """Give the entry of a file that every artifact has."""
@@ -405,6 +400,21 @@ class GoldenSet(msgspec.Struct, frozen=True, kw_only=True):
         for index, row in enumerate(self.rows):
             if row.head is not self.rows[0].head:
                 raise InvalidField(f"rows[{index}]", row.head, str(self.rows[0].head))
+
+
+def check_provenance(fields: Mapping[str, Any]) -> None:
+    """Refuse a commit, data set or note that is none; what is absent is unknown.
+
+    Raises:
+        InvalidField: Names the first of `PROVENANCE` that is malformed.
+    """
+    git_sha, dataset_id, notes = (fields.get(name) for name in PROVENANCE)
+    if git_sha is not None and not (isinstance(git_sha, str) and _GIT_SHA.fullmatch(git_sha)):
+        raise InvalidField("git_sha", git_sha, "40 lowercase hex characters")
+    if dataset_id is not None:
+        check_name("dataset_id", dataset_id)
+    if notes is not None:
+        check_text("notes", notes)
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:

@@ -100,7 +100,8 @@ def _sign(
             )
         config.sign(folder, out)
     except (ValueError, TypeError, OSError) as error:
-        raise _refused(str(error), "a private EC key, and a certificate of that key") from error
+        found = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise _refused(found, "a private EC key, and a certificate of that key") from error
 
 
 def _trust_of(

@@ -19,11 +19,18 @@ from detent.contracts.errors import ArtifactInvalid, DetentError, InvalidField
 from detent.contracts.json_codec import to_json
 from detent.contracts.reasons import Reason
 from detent.offline.commands import verify_artifact
-from detent.offline.importing.importing import FACTS, import_artifact
+from detent.offline.importing.facts import FACTS
+from detent.offline.importing.importing import import_artifact
 from detent.offline.importing.legacy_manifest import parse_legacy_manifest
 
 FORMS = ("1", "v1", "v1.1")
 Fields = dict[str, Any]
+TRAINING = {
+    "train_samples": 500,
+    "val_samples": 100,
+    "test_accuracy_bps": 7_250,
+    "data_hash": "d4e5f67890123456",
+}
 
 
 def legacy_fields(form: str, model: bytes, config: bytes) -> Fields:
@@ -58,12 +65,7 @@ def legacy_fields(form: str, model: bytes, config: bytes) -> Fields:
         "model_hash": digests["model.onnx"][:16],
         "input_features": list(manifest.input_features),
         "output_classes": list(manifest.output_classes),
-        "training_metadata": {
-            "train_samples": 500,
-            "val_samples": 100,
-            "test_accuracy_bps": 7_250,
-            "data_hash": "d4e5f67890123456",
-        },
+        "training_metadata": TRAINING,
     }
 
 
@@ -134,8 +136,14 @@ def test_artifact_of_each_form_is_imported_whole(tmp_path: Path, form: str) -> N
     report = json.loads(found.train_report)
     assert report["form"] == form
     assert set(report["files"]) == {"model.onnx", "config.json"}
-    if form == "v1.1":
-        assert report["provenance"]["git_sha"] == "ab" * 20
+    manifest = found.manifest
+    origin = (manifest.git_sha, manifest.dataset_id, manifest.notes)
+    said = {
+        "1": ((None, None, None), {"val_samples": 100}),
+        "v1": ((None, None, "first try"), {}),
+        "v1.1": (("ab" * 20, "synthetic_1", "first try"), {"created_at_utc": manifest.created_at}),
+    }
+    assert (origin, report["provenance"]) == said[form]
     verify_artifact(path, model_version_hash=found.manifest.model_version_hash)
 
 
@@ -276,6 +284,12 @@ WRONG: list[tuple[str, Fields, str]] = [
     ("v1", {"model_file": "other.onnx"}, "model_file"),
     ("v1", {"git_sha": "ab" * 20}, "git_sha"),
     ("v1.1", {"git_sha": "abc"}, "git_sha"),
+    ("v1.1", {"git_sha": "AB" * 20}, "git_sha"),
+    ("v1.1", {"git_sha": "ab" * 20 + "\n"}, "git_sha"),
+    ("v1.1", {"git_sha": 3}, "git_sha"),
+    ("v1.1", {"dataset_id": "two words"}, "dataset_id"),
+    ("v1.1", {"notes": "two\nlines"}, "notes"),
+    ("v1.1", {"created_at_utc": 3}, "created_at_utc"),
     ("v1.1", {"dataset_id": 3}, "dataset_id"),
     ("v1.1", {"surprise": 1}, "surprise"),
     ("1", {"files": {}}, "files"),
@@ -286,6 +300,11 @@ WRONG: list[tuple[str, Fields, str]] = [
     ("1", {"export_format": "pickle"}, "export_format"),
     ("1", {"training_metadata": {"train_samples": 1}}, "training_metadata.val_samples"),
     ("1", {"training_metadata": 3}, "training_metadata"),
+    (
+        "1",
+        {"training_metadata": TRAINING | {"val_samples": "many"}},
+        "training_metadata.val_samples",
+    ),
 ]
 
 
@@ -445,7 +464,7 @@ def _two_outputs() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("model", "message"), [(b"no graph at all", "ONNX graph"), (_two_outputs(), "one output")]
+    ("model", "message"), [(b"no graph at all", "a graph in ONNX"), (_two_outputs(), "one output")]
 )
 def test_model_that_cannot_be_served_is_not_imported(
     tmp_path: Path, model: bytes, message: str

@@ -2,24 +2,27 @@
 
 What both say must agree; what neither says is an error that names it. Nothing is guessed.
 
-Source: decision D14; REQUIREMENTS R60, R64, R66, R251, R329.
+Source: decision D14; REQUIREMENTS R60, R64, R66, R148, R251, R329.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from msgspec import structs
+from onnx import TensorProto
 
 from detent.adapters.artifact_store import list_files, read_artifact, write_artifact
 from detent.adapters.graph_audit import audit_graph
+from detent.adapters.graph_gate import check_graph
 from detent.adapters.onnx_session import GraphContract, open_session
 from detent.adapters.serving import open_serving
 from detent.contracts.binding import Head, TrainingWindow
-from detent.contracts.calibration import CalibrationSpec, calibration_bytes
-from detent.contracts.canonical import JsonValue, canonical_bytes, parse_json, sha256_hex
+from detent.contracts.calibration import Calibration, calibration_bytes
+from detent.contracts.canonical import JsonValue, canonical_bytes, sha256_hex
 from detent.contracts.errors import ArtifactInvalid, InvalidField
 from detent.contracts.json_codec import from_json
 from detent.contracts.manifest import (
@@ -28,54 +31,56 @@ from detent.contracts.manifest import (
     GOLDEN_FILE,
     GOLDEN_ROWS_MAX,
     MODEL_FILE,
+    PROVENANCE,
     SCHEMA_VERSION,
     TRAIN_REPORT_FILE,
     GoldenRow,
     GoldenSet,
+    GraphOutput,
     Manifest,
     TrainingMetadata,
     golden_bytes,
 )
 from detent.contracts.reasons import Reason
+from detent.contracts.signals import by_head
 from detent.core.features.feature_set import FeatureSet
-from detent.core.signals.calibration import Calibrator
-from detent.offline.feature_sets import find_feature_set
+from detent.core.signals.heads import head_map
+from detent.offline.importing.facts import (
+    PLAIN_FACTS,
+    TRAINING_FACTS,
+    calibration_of,
+    fallback_of,
+    feature_set_of,
+    further_outputs_of,
+    gather_facts,
+    names_of,
+    read_facts,
+    struct_of,
+)
 from detent.offline.importing.legacy_folder import LegacyArtifact, read_legacy_artifact
 
 REPORT_SCHEMA = "detent.import_report.v1"
-FACTS_BYTES_MAX = 16 * 2**20
-PLAIN_FACTS = (
-    "model_name",
-    "model_version",
-    "created_at",
-    "framework",
-    "architecture_id",
-    "bar_interval_ms",
-    "horizon_id",
-    "horizon_bars",
-    "label_definition",
-    "data_cutoff_ts_ms",
-)
-WHOLE_FACTS = frozenset({"bar_interval_ms", "horizon_bars", "data_cutoff_ts_ms"})
-TRAINING_FACTS = (
-    "train_samples",
-    "calibration_samples",
-    "test_samples",
-    "test_accuracy_bps",
-    "data_hash",
-    "metrics",
-)
-LIST_FACTS = ("input_features", "output_classes")
-OTHER_FACTS = ("head", "feature_set", "calibration", "training_window", "golden_inputs")
-FACTS = (*PLAIN_FACTS, *TRAINING_FACTS, *LIST_FACTS, *OTHER_FACTS)
+# Rows, time steps, features: the input of a graph that takes a window.
+WINDOW_RANK = 3
+# Stands for the golden rows until the manifest says how they are to be made.
+NOT_YET = b"{}"
+
+
+class _Ports(msgspec.Struct, frozen=True, kw_only=True):
+    """Names the graph's input and its output of classes, and the input's shape."""
+
+    input_name: str
+    input_shape: tuple[int, ...]
+    output_name: str
 
 
 def import_artifact(folder: Path, *, facts: Path, out_dir: Path) -> Path:
-    """Import an artifact of an earlier form.
+    """Import an artifact of an earlier form, of any head.
 
     Args:
         folder: The earlier artifact's directory.
-        facts: A JSON file with what the earlier form does not say; the names are `FACTS`.
+        facts: A JSON file with what the earlier form does not say: `FACTS`, and
+            `OPTIONAL_FACTS` where they apply.
         out_dir: Folder of artifacts.
 
     Returns:
@@ -83,115 +88,80 @@ def import_artifact(folder: Path, *, facts: Path, out_dir: Path) -> Path:
 
     Raises:
         ArtifactInvalid: The earlier artifact is not what it says, the graph is not one that
-            can be served, or the directory of ours exists.
+            can be served, the calibration is not one of its head, or the directory of ours
+            exists.
         InvalidField: A fact is missing, unknown, malformed, or contradicts the manifest.
     """
     legacy = read_legacy_artifact(folder)
-    known = gather_facts(legacy.manifest.said, _read_facts(facts), form=legacy.manifest.form)
-    feature_set = _feature_set(known, facts.parent)
-    calibration = _struct(CalibrationSpec, "calibration", known)
-    model = legacy.contents[legacy.manifest.model_file]
-    contract = _contract(model, feature_set, _names("output_classes", known["output_classes"]))
+    known = gather_facts(legacy.manifest.said, read_facts(facts), form=legacy.manifest.form)
+    feature_set = feature_set_of(known, facts.parent)
+    calibration = calibration_of(known, facts.parent)
     contents = {
-        MODEL_FILE: model,
+        MODEL_FILE: legacy.contents[legacy.manifest.model_file],
         CALIBRATION_FILE: calibration_bytes(calibration),
         FEATURE_SET_FILE: feature_set.canonical_json,
-        GOLDEN_FILE: golden_bytes(_golden(model, contract, calibration, known["golden_inputs"])),
+        GOLDEN_FILE: NOT_YET,
         TRAIN_REPORT_FILE: canonical_bytes(REPORT_SCHEMA, _report(legacy)),
     }
-    manifest = _manifest(known, contract, feature_set, calibration, contents)
+    draft = _manifest(known, feature_set, calibration, contents)
+    golden = _golden(contents[MODEL_FILE], draft, calibration, known["golden_inputs"])
+    contents[GOLDEN_FILE] = golden_bytes(golden)
+    manifest = structs.replace(draft, files=list_files(contents))
     path = write_artifact(out_dir, manifest, contents)
     open_serving(read_artifact(path, model_version_hash=manifest.model_version_hash))
     return path
 
 
-def gather_facts(
-    said: Mapping[str, JsonValue], given: Mapping[str, JsonValue], *, form: str
-) -> dict[str, JsonValue]:
-    """Join what the manifest says with what was given.
+def _ports(model: bytes, further: tuple[GraphOutput, ...]) -> _Ports:
+    """Read off the graph what it says itself.
 
-    Raises:
-        InvalidField: A given fact is unknown or contradicts the manifest, or one is missing.
+    Every output of floats must be accounted for: a spacing that nobody names would be
+    answered as 1.0. A label of whole numbers, as converters add it, is never asked for.
     """
-    for name in sorted(given):
-        if name not in FACTS:
-            raise InvalidField(name, "(unknown field)", ", ".join(FACTS))
-        if name in said and said[name] != given[name]:
-            raise InvalidField(name, given[name], f"what the manifest says: {said[name]}")
-    known = {**given, **said}
-    missing = [name for name in FACTS if known.get(name) is None]
-    if missing:
-        others = f"; missing too: {', '.join(missing[1:])}" if missing[1:] else ""
-        expected = f"in the file of facts, as a manifest of form {form} does not say it{others}"
-        raise InvalidField(missing[0], "(missing)", expected)
-    for name in PLAIN_FACTS:
-        kind = int if name in WHOLE_FACTS else str
-        if type(known[name]) is not kind:
-            raise InvalidField(name, known[name], f"a JSON {kind.__name__}")
-    return known
-
-
-def _read_facts(path: Path) -> dict[str, JsonValue]:
-    try:
-        with path.open("rb") as file:
-            text = file.read(FACTS_BYTES_MAX + 1)
-    except OSError as error:
-        raise InvalidField("facts", error.strerror, f"the file {path.name}") from error
-    if len(text) > FACTS_BYTES_MAX:
-        raise InvalidField("facts", f"more than {FACTS_BYTES_MAX} bytes", "at most that")
-    return parse_json("facts", text)
-
-
-def _feature_set(known: Mapping[str, JsonValue], base: Path) -> FeatureSet:
-    name, interval_ms = known["feature_set"], known["bar_interval_ms"]
-    if not isinstance(name, str):
-        raise InvalidField("feature_set", name, "the name of a feature set, or a file")
-    assert isinstance(interval_ms, int)
-    beside = base / name
-    where = str(beside) if beside.is_file() else name
-    found = find_feature_set(where, bar_interval_ms=interval_ms)
-    order = _names("input_features", known["input_features"])
-    if order != found.input_names:
-        # A model fed in another order answers, and answers wrongly; nothing else would notice.
-        raise InvalidField("input_features", order, f"the order of {name}: {found.input_names}")
-    return found
-
-
-def _contract(model: bytes, feature_set: FeatureSet, classes: Sequence[str]) -> GraphContract:
-    try:
-        graph = onnx.load_model_from_string(model).graph
-    except DecodeError as error:
-        raise _unfit(str(error), "an ONNX graph") from error
+    audit_graph(model)
+    graph = onnx.load_model_from_string(model).graph
     stored = {tensor.name for tensor in graph.initializer}
-    inputs = [tensor.name for tensor in graph.input if tensor.name not in stored]
-    outputs = [tensor.name for tensor in graph.output]
-    if len(inputs) != 1 or len(outputs) != 1:
-        found = f"inputs {inputs} and outputs {outputs}"
-        raise _unfit(found, "one input, and one output of probabilities: export it without more")
-    return GraphContract(
-        input_name=inputs[0],
-        width=len(feature_set.input_names),
-        output_name=outputs[0],
-        classes=len(classes),
+    (given,) = (tensor for tensor in graph.input if tensor.name not in stored)
+    floats = [
+        tensor.name
+        for tensor in graph.output
+        if tensor.type.tensor_type.elem_type == TensorProto.FLOAT
+    ]
+    named = [output.name for output in further]
+    rest = [name for name in floats if name not in named]
+    if len(rest) != 1 or not set(named) <= set(floats):
+        found = f"outputs of floats {floats}, further_outputs {named}"
+        raise _unfit(found, "one output of classes, and each other one in further_outputs")
+    dimensions = given.type.tensor_type.shape.dim
+    is_window = len(dimensions) == WINDOW_RANK
+    return _Ports(
+        input_name=given.name,
+        input_shape=tuple(size.dim_value for size in dimensions[1:]) if is_window else (),
+        output_name=rest[0],
     )
 
 
 def _golden(
-    model: bytes, contract: GraphContract, calibration: CalibrationSpec, given: JsonValue
+    model: bytes, manifest: Manifest, calibration: Calibration, given: JsonValue
 ) -> GoldenSet:
     """Run the rows that were given, and hold what they give from now on."""
     if not isinstance(given, list) or not 1 <= len(given) <= GOLDEN_ROWS_MAX:
         raise InvalidField("golden_inputs", type(given).__name__, f"1 to {GOLDEN_ROWS_MAX} rows")
-    inputs = [_row(index, row, contract.width) for index, row in enumerate(given)]
-    audit_graph(model)
-    session = open_session(model, contract, execution_provider="cpu")
-    calibrator = Calibrator.of(calibration)
+    head = head_map(manifest, calibration)
+    graph = GraphContract.of(manifest)
+    inputs = [_row(index, row, graph.width) for index, row in enumerate(given)]
+    # The process that has nothing sees the model before this one runs it.
+    check_graph(model, input_name=graph.input_name, row_shape=graph.row_shape, rows=inputs)
+    session = open_session(model, graph, execution_provider="cpu")
+    outputs = session.outputs(np.frombuffer(b"".join(inputs), "<f4").reshape(len(inputs), -1))
+    columns = [output.tolist() for output in outputs]
     rows = []
-    for values, raw in zip(inputs, session.probabilities(inputs)[:, -1].tolist(), strict=True):
-        direction = calibrator.direction(raw)
-        if isinstance(direction, Reason):
-            raise _unfit(f"{raw} for a golden row", "a probability")
-        rows.append(GoldenRow(values=values, direction=direction))
+    for index, raw in enumerate(zip(*columns, strict=True)):
+        answer = head.answer(raw)
+        if isinstance(answer, Reason):
+            expected = f"an answer of the head {manifest.head}"
+            raise _unfit(f"{answer} for golden_inputs[{index}]: {list(raw)}", expected)
+        rows.append(GoldenRow(values=inputs[index], **by_head(answer)))
     return GoldenSet(rows=tuple(rows))
 
 
@@ -210,28 +180,33 @@ def _row(index: int, row: JsonValue, width: int) -> bytes:
 
 def _manifest(
     known: Mapping[str, Any],
-    contract: GraphContract,
     feature_set: FeatureSet,
-    calibration: CalibrationSpec,
+    calibration: Calibration,
     contents: Mapping[str, bytes],
 ) -> Manifest:
     head = known["head"]
     if head not in list(Head):
         raise InvalidField("head", head, f"one of {', '.join(Head)}")
+    stated: dict[str, Any] = {name: known.get(name) for name in PLAIN_FACTS + PROVENANCE}
     training = from_json(TrainingMetadata, {name: known[name] for name in TRAINING_FACTS})
+    further = further_outputs_of(known)
+    ports = _ports(contents[MODEL_FILE], further)
     return Manifest(
         schema_version=SCHEMA_VERSION,
-        **{name: known[name] for name in PLAIN_FACTS},
+        **stated,
         head=Head(head),
         export_format="onnx",
         feature_version=feature_set.feature_version,
-        input_name=contract.input_name,
+        input_name=ports.input_name,
+        input_shape=ports.input_shape,
         input_features=feature_set.input_names,
-        output_name=contract.output_name,
-        output_classes=_names("output_classes", known["output_classes"]),
+        output_name=ports.output_name,
+        output_classes=names_of("output_classes", known["output_classes"]),
+        further_outputs=further,
+        fallback=fallback_of(known),
         calibration_method=calibration.method,
         calibration_version=calibration.calibration_version,
-        training_window=_struct(TrainingWindow, "training_window", known),
+        training_window=struct_of(TrainingWindow, "training_window", known["training_window"]),
         model_hash=sha256_hex(contents[MODEL_FILE])[:16],
         training_metadata=training,
         files=list_files(contents),
@@ -239,29 +214,13 @@ def _manifest(
 
 
 def _report(legacy: LegacyArtifact) -> dict[str, JsonValue]:
-    """Say where the artifact comes from, to the last byte."""
+    """Say where the artifact comes from, to the last byte, and what has no other place."""
     return {
         "form": legacy.manifest.form,
         "manifest_sha256": legacy.manifest_sha256,
         "files": dict(legacy.manifest.sha256),
         "provenance": dict(legacy.manifest.provenance),
     }
-
-
-def _struct(kind: Any, field: str, known: Mapping[str, JsonValue]) -> Any:
-    found = known[field]
-    if not isinstance(found, dict):
-        raise InvalidField(field, found, f"an object: {', '.join(kind.__struct_fields__)}")
-    try:
-        return from_json(kind, found)
-    except InvalidField as error:
-        raise error.under(field) from error
-
-
-def _names(field: str, found: JsonValue) -> tuple[str, ...]:
-    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-        raise InvalidField(field, found, "a list of names")
-    return tuple(str(item) for item in found)
 
 
 def _unfit(found: str, expected: str) -> ArtifactInvalid:

@@ -1,12 +1,11 @@
 """Read the three earlier forms of a manifest; anything else is refused by name.
 
 `1`, the number: files with hash and size, features, classes. `v1`: a model file and hashes.
-`v1.1`: the same with a commit, a data set and the order of the features.
+`v1.1`: the same with a commit, a data set, another time and the order of the features.
 
 Source: seed 003, sections 12.4.2 and M8-02a; FORMULAS 1.7; REQUIREMENTS R53, R60, R61, R329.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
@@ -15,7 +14,8 @@ import msgspec
 from detent.contracts.canonical import JsonValue, parse_json
 from detent.contracts.checks import check_hash16, check_hash64, check_int, check_text
 from detent.contracts.errors import InvalidField
-from detent.contracts.manifest import FILE_BYTES_MAX, MODEL_FILE
+from detent.contracts.manifest import FILE_BYTES_MAX, MODEL_FILE, check_provenance
+from detent.contracts.units import INT64_MAX
 
 FILES_MAX = 64
 PATH_CHARS_MAX = 255
@@ -37,7 +37,13 @@ _TRAINING = ["train_samples", "val_samples", "test_accuracy_bps", "data_hash"]
 _V1 = ["schema_version", "model_file", "sha256", "created_at"]
 _V1_OPTIONAL = ["notes"]
 _V11_OPTIONAL = [*_V1_OPTIONAL, "created_at_utc", "git_sha", "dataset_id", "feature_order"]
-_GIT_SHA = re.compile(r"[0-9a-f]{40}")
+# What the later form says that our manifest has a field for, by both names.
+_OURS = {
+    "feature_order": "input_features",
+    "git_sha": "git_sha",
+    "dataset_id": "dataset_id",
+    "notes": "notes",
+}
 
 
 class LegacyManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,13 +131,15 @@ def _numbered(fields: Mapping[str, JsonValue]) -> LegacyManifest:
     ]
     said = {name: fields[name] for name in names}
     said |= {name: training[name] for name in ("train_samples", "test_accuracy_bps", "data_hash")}
+    val_samples = training["val_samples"]
+    check_int("training_metadata.val_samples", val_samples, 0, INT64_MAX)  # type: ignore[arg-type]
     return LegacyManifest(
         form="1",
         model_file=MODEL_FILE,
         sha256=hashes,
         size_bytes=sizes,
         said=said,
-        provenance={"val_samples": training["val_samples"]},
+        provenance={"val_samples": val_samples},
     )
 
 
@@ -142,14 +150,11 @@ def _named(fields: Mapping[str, JsonValue], *, form: str, optional: list[str]) -
     model_file = check_legacy_path("model_file", fields["model_file"])
     if model_file not in hashes:
         raise InvalidField("model_file", model_file, f"one of sha256: {', '.join(hashes)}")
+    known = {name: fields[name] for name in optional if fields.get(name) is not None}
     said = {"created_at": fields["created_at"]}
-    if fields.get("feature_order") is not None:
-        said["input_features"] = fields["feature_order"]
-    git_sha = fields.get("git_sha")
-    if git_sha is not None and not (isinstance(git_sha, str) and _GIT_SHA.fullmatch(git_sha)):
-        raise InvalidField("git_sha", git_sha, "40 lowercase hex characters")
-    provenance = {name: fields[name] for name in optional if fields.get(name) is not None}
-    provenance.pop("feature_order", None)
+    said |= {ours: known[theirs] for theirs, ours in _OURS.items() if theirs in known}
+    check_provenance(said)
+    provenance = {name: value for name, value in known.items() if name not in _OURS}
     for name, value in provenance.items():
         check_text(name, value)  # type: ignore[arg-type]
     return LegacyManifest(
