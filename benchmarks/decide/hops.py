@@ -46,7 +46,7 @@ def read_hops(state_dir: Path, *, plan_id: str, from_ts_ms: int) -> Hops:
     wanted: set[str] = set()
     for span in _spans(state_dir):
         name = span["name"]
-        if span["kind"] == "SpanKind.SERVER":
+        if span["kind"] == "SERVER":
             name = f"SERVER {name}"
         trace_id = span["trace_id"]
         traces[trace_id][name] = _duration_us(span)

@@ -12,7 +12,7 @@ from detent.adapters.graph_gate import examined
 from detent.adapters.onnx_session import Floats, GraphContract, OnnxSession, open_session
 from detent.contracts.certificate import DeterminismCertificate
 from detent.contracts.reasons import Reason
-from detent.contracts.signals import HeadSignal
+from detent.contracts.signals import DirectionSignal, HeadSignal
 from detent.core.signals.columns import Integers, columns_of
 from detent.core.signals.heads import HeadMap, head_map
 
@@ -59,8 +59,15 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
 
     def answers_of(self, outputs: Sequence[Floats]) -> list[HeadSignal | Reason]:
         """Give the signal of each row that the graph was run over, or why it has none."""
-        columns = [output.tolist() for output in outputs]
-        return [self.head.answer(row) for row in zip(*columns, strict=True)]
+        columns = columns_of(self.head, outputs)
+        if columns is not None:
+            pairs = zip(*(column.tolist() for column in columns.values()), strict=True)
+            return [
+                DirectionSignal(p_hat_raw_bps=p_hat_raw_bps, p_hat_bps=p_hat_bps)
+                for p_hat_raw_bps, p_hat_bps in pairs
+            ]
+        rows = zip(*(output.tolist() for output in outputs), strict=True)
+        return [self.head.answer(row) for row in rows]
 
 
 def open_serving(

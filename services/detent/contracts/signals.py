@@ -179,9 +179,14 @@ _HEADS: dict[type, str] = {
 }
 
 
+def head_name(signal: HeadSignal) -> str:
+    """Name the head that gave an answer."""
+    return _HEADS[type(signal)]
+
+
 def by_head(signal: HeadSignal) -> dict[str, Any]:
     """Give an answer under the name of its head, as the messages that hold one take it."""
-    return {_HEADS[type(signal)]: signal}
+    return {head_name(signal): signal}
 
 
 class MlSignalSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,9 +253,8 @@ class MlSignalSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def answer(self) -> HeadSignal:
         """Give the answer, whichever head gave it."""
-        found: HeadSignal = next(
-            answer for name in self.JSON_FLAT if (answer := getattr(self, name)) is not None
-        )
+        found = self.direction or self.regime or self.toxicity or self.fill or self.brackets
+        assert found is not None, "a signal is valid by construction"
         return found
 
     def _check_attributions(self) -> None:

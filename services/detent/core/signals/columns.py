@@ -38,8 +38,9 @@ def columns_of(head: HeadMap, outputs: Sequence[Floats]) -> Mapping[str, Integer
     if not isinstance(head, DirectionHead):
         return None
     shares = outputs[0].astype(np.float64)
-    inside = (shares >= 0.0) & (shares <= 1.0)
-    away = np.abs(shares.sum(axis=1) - 1.0)
+    with np.errstate(invalid="ignore"):
+        inside = (shares >= 0.0) & (shares <= 1.0)
+        away = np.abs(shares.sum(axis=1) - 1.0)
     if not inside.all() or not (away <= SUM_TOLERANCE - UNDECIDED_SUM).all():
         return None
     up = outputs[0][:, -1]

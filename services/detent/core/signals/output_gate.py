@@ -3,7 +3,7 @@
 from detent.contracts.binding import Head
 from detent.contracts.calls.inference import InferSignalsResponse, SignalRow
 from detent.contracts.reasons import Reason
-from detent.contracts.signals import DirectionSignal, HeadSignal, by_head
+from detent.contracts.signals import DirectionSignal, HeadSignal, head_name
 from detent.core.signals.choice import ModelOutcome, refused
 
 
@@ -51,9 +51,10 @@ def gate_signal(
         and row.features_hash == features_hash
         and signal.features_hash == features_hash[:16]
     )
-    if not mine or signal is None or head not in by_head(signal.answer):
+    if not mine or signal is None:
         return Reason.OUTPUT_INVALID
-    return signal.answer
+    answer = signal.answer
+    return answer if head_name(answer) == head else Reason.OUTPUT_INVALID
 
 
 def gate_row(row: SignalRow, *, symbol: str, ts_ms: int, features_hash: str) -> ModelOutcome:

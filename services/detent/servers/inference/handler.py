@@ -14,7 +14,7 @@ from msgspec import structs
 
 from detent.adapters.serving import Serving
 from detent.contracts import events
-from detent.contracts.binding import ModelBinding
+from detent.contracts.binding import Head, ModelBinding
 from detent.contracts.calls.inference import (
     DescribeArtifactRequest,
     DescribeArtifactResponse,
@@ -229,7 +229,7 @@ class InferenceHandler:
     ) -> tuple[SignalRow, ...]:
         """Put the head's fallback, where it has one, in the place of what the model refused."""
         binding = serving.artifact.pinned.binding
-        for row in rows:
+        for row in rows if binding.head is Head.REGIME else ():
             if row.signal is not None:
                 self._last.remember(row.symbol, row.signal.ts, row.signal.answer)
         return tuple(
