@@ -1,5 +1,6 @@
 """Hold what an artifact answers: one message, five heads, no side and no timing."""
 
+import functools
 import re
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -189,6 +190,14 @@ def by_head(signal: HeadSignal) -> dict[str, Any]:
     return {head_name(signal): signal}
 
 
+@functools.lru_cache(maxsize=256)
+def _check_model(model_version: str, model_hash: str) -> None:
+    """Refuse odd names of a model, once for all rows that it answers."""
+    if not _VERSION.fullmatch(model_version):
+        raise InvalidField("model_version", model_version, "v<major>.<minor>.<patch>")
+    check_hash16("model_hash", model_hash)
+
+
 class MlSignalSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Carries what a pinned artifact answered for one symbol at one instant.
 
@@ -235,20 +244,13 @@ class MlSignalSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse an answer of no head or of several, and odd provenance."""
         check_ts_ms("ts", self.ts)
         check_symbol("symbol", self.symbol)
-        if not _VERSION.fullmatch(self.model_version):
-            raise InvalidField("model_version", self.model_version, "v<major>.<minor>.<patch>")
-        check_hash16("model_hash", self.model_hash)
+        _check_model(self.model_version, self.model_hash)
         check_hash16("features_hash", self.features_hash)
         check_int("inference_latency_us", self.inference_latency_us, 0, INT64_MAX)
         self._check_attributions()
-        check_exactly_one(
-            "answer",
-            direction=self.direction,
-            regime=self.regime,
-            toxicity=self.toxicity,
-            fill=self.fill,
-            brackets=self.brackets,
-        )
+        answers = (self.direction, self.regime, self.toxicity, self.fill, self.brackets)
+        if sum(answer is not None for answer in answers) != 1:
+            check_exactly_one("answer", **dict(zip(self.JSON_FLAT, answers, strict=True)))
 
     @property
     def answer(self) -> HeadSignal:

@@ -70,7 +70,8 @@ class SignalRow(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse a row that says nothing or both."""
-        check_exactly_one("outcome", signal=self.signal, refusal=self.refusal)
+        if (self.signal is None) is (self.refusal is None):
+            check_exactly_one("outcome", signal=self.signal, refusal=self.refusal)
         if self.signal is None and self.fallback_reason is not None:
             raise InvalidField("fallback_reason", self.fallback_reason, "absent: no signal")
 

@@ -105,7 +105,8 @@ class DecisionResult(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse a result that says nothing or both."""
-        check_exactly_one("outcome", decision=self.decision, refusal=self.refusal)
+        if (self.decision is None) is (self.refusal is None):
+            check_exactly_one("outcome", decision=self.decision, refusal=self.refusal)
 
 
 class DecideTargetWeightsResponse(msgspec.Struct, frozen=True, kw_only=True):
