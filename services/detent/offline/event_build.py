@@ -6,13 +6,11 @@ What the service would refuse is left out and counted, as it would be there.
 
 import collections
 import hashlib
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version as library_version
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from detent.contracts.calls.feature import ModelInput
 from detent.contracts.canonical import canonical_hash
@@ -22,7 +20,7 @@ from detent.contracts.reasons import Reason
 from detent.core.features.engine import BarSource
 from detent.core.features.event_rows import Item, OnRefusal, by_availability, iter_event_rows
 from detent.core.features.feature_set import FeatureSet
-from detent.core.features.rolling import RowBlock
+from detent.core.features.rolling import row_blocks
 from detent.offline.bars import BarTable
 from detent.offline.event_files import EventFiles
 from detent.offline.feature_files import feature_writer
@@ -30,7 +28,6 @@ from detent.offline.feature_sets import check_bars_fit
 from detent.offline.samples import Progress
 
 SCHEMA = "detent.data_files.v1"
-BLOCK_ROWS = 4_096
 READ_BYTES = 2**20
 STAGE = "features"
 NO_BARS: Mapping[str, tuple[Bar, ...]] = {}
@@ -182,31 +179,6 @@ def check_files_fit(files: EventFiles, table: BarTable | None, feature_set: Feat
         raise _unfit("no file of books", "one: a feature of the set reads the book")
     if files.books is not None and not feature_set.reads_book:
         raise _unfit(f"books, {files.books.name}", "none: no feature of the set reads them")
-
-
-def row_blocks(rows: Iterable[Row], *, width: int) -> Iterator[RowBlock]:
-    """Collect rows into blocks.
-
-    Args:
-        rows: Closes with their rows, in order.
-        width: Number of model inputs.
-    """
-    waiting = iter(rows)
-    while part := list(itertools.islice(waiting, BLOCK_ROWS)):
-        served = [row if isinstance(row, ModelInput) else None for _, row in part]
-        values = np.full((len(part), width), np.nan, dtype="<f4")
-        for index, row in enumerate(served):
-            if row is not None:
-                values[index] = np.frombuffer(row.values, dtype="<f4")
-        yield RowBlock(
-            ts_ms=tuple(ts_ms for ts_ms, _ in part),
-            values=values,
-            features_hashes=tuple(None if row is None else row.features_hash for row in served),
-            snapshot_hashes=tuple(
-                None if row is None else row.snapshot_hashes[0] for row in served
-            ),
-            refusals=tuple(row if isinstance(row, Reason) else None for _, row in part),
-        )
 
 
 def _data_hash(files: EventFiles, table: BarTable | None) -> str:

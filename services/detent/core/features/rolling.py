@@ -8,7 +8,7 @@ sets whose bars are built from quotes are left to `offline_rows`.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -172,22 +172,35 @@ def _symbol(feature_set: FeatureSet, bars: Sequence[Bar]) -> _Symbol | None:
 
 def _plain_blocks(feature_set: FeatureSet, bars: Sequence[Bar]) -> Iterator[RowBlock]:
     """Yield the rows as live serving computes them, one after the other."""
-    width = len(feature_set.input_names)
-    inputs = zip(bars, iter_model_inputs(feature_set, bars), strict=True)
-    while rows := list(itertools.islice(inputs, BLOCK_ROWS)):
-        values = np.full((len(rows), width), np.nan, dtype="<f4")
-        for index, (_, row) in enumerate(rows):
-            if isinstance(row, ModelInput):
+    closes = (bar.ts_ms for bar in bars)
+    rows = zip(closes, iter_model_inputs(feature_set, bars), strict=True)
+    return row_blocks(rows, width=len(feature_set.input_names))
+
+
+def row_blocks(
+    rows: Iterable[tuple[int, ModelInput | Reason]], *, width: int
+) -> Iterator[RowBlock]:
+    """Collect rows that were computed one by one into blocks.
+
+    Args:
+        rows: Closes with their rows, in order.
+        width: Number of model inputs.
+    """
+    waiting = iter(rows)
+    while part := list(itertools.islice(waiting, BLOCK_ROWS)):
+        served = [row if isinstance(row, ModelInput) else None for _, row in part]
+        values = np.full((len(part), width), np.nan, dtype="<f4")
+        for index, row in enumerate(served):
+            if row is not None:
                 values[index] = np.frombuffer(row.values, dtype="<f4")
-        served = [row if isinstance(row, ModelInput) else None for _, row in rows]
         yield RowBlock(
-            ts_ms=tuple(bar.ts_ms for bar, _ in rows),
+            ts_ms=tuple(ts_ms for ts_ms, _ in part),
             values=values,
             features_hashes=tuple(None if row is None else row.features_hash for row in served),
             snapshot_hashes=tuple(
                 None if row is None else row.snapshot_hashes[0] for row in served
             ),
-            refusals=tuple(row if isinstance(row, Reason) else None for _, row in rows),
+            refusals=tuple(row if isinstance(row, Reason) else None for _, row in part),
         )
 
 
