@@ -4,9 +4,7 @@ Books are large and bars are closed often enough, so a book is only described wh
 or somebody asks, and only the newest books are held: what a closed bar needs is kept with it.
 """
 
-import collections
 from collections import deque
-from enum import StrEnum
 
 from detent.contracts.errors import DataConflict, DataLate, InvalidField
 from detent.contracts.market import Book, repeats
@@ -19,27 +17,8 @@ from detent.core.features.engine import BookConfig
 LEVELS_HELD_MAX = 4_096
 
 
-class BookRefusal(StrEnum):
-    """Says why a valid book was not taken."""
-
-    LATE = "late"
-    CONFLICTING = "conflicting"
-    OTHER_VENUE = "other_venue"
-
-
-_ERRORS: dict[BookRefusal, type[InvalidField]] = {
-    BookRefusal.LATE: DataLate,
-    BookRefusal.CONFLICTING: DataConflict,
-    BookRefusal.OTHER_VENUE: InvalidField,
-}
-
-
 class BookHistory:
-    """Holds the newest books of one symbol on one venue, in order of time.
-
-    Attributes:
-        refused_counts: Books that were refused, by reason.
-    """
+    """Holds the newest books of one symbol on one venue, in order of time."""
 
     def __init__(self, config: BookConfig) -> None:
         """Start without books.
@@ -47,7 +26,6 @@ class BookHistory:
         Args:
             config: How a book is described.
         """
-        self.refused_counts: collections.Counter[BookRefusal] = collections.Counter()
         self._config = config
         self._books: deque[Book] = deque()
         self._levels_held = 0
@@ -80,13 +58,13 @@ class BookHistory:
         if book.ts_ms < self.newest_ts_ms or is_behind:
             known_ts_ms = max(known_ts_ms, self.newest_ts_ms)
             expected = f"at least {known_ts_ms}: the book is late"
-            raise self._refusal(BookRefusal.LATE, "ts_ms", book.ts_ms, expected)
+            raise DataLate("ts_ms", book.ts_ms, expected)
         if newest is not None and book.venue != newest.venue:
             expected = f"{newest.venue}, the venue of the books held"
-            raise self._refusal(BookRefusal.OTHER_VENUE, "venue", book.venue, expected)
+            raise InvalidField("venue", book.venue, expected)
         if newest is not None and book.ts_ms == newest.ts_ms:
             expected = "one book per instant: another is held"
-            raise self._refusal(BookRefusal.CONFLICTING, "ts_ms", book.ts_ms, expected)
+            raise DataConflict("ts_ms", book.ts_ms, expected)
         self._books.append(book)
         self._levels_held += 2 * book.depth
         # An empty book has no levels and takes room all the same.
@@ -116,9 +94,3 @@ class BookHistory:
         except InvalidField:
             # Prices or quantities so far apart that a figure leaves its range.
             return None
-
-    def _refusal(
-        self, reason: BookRefusal, field: str, found: object, expected: str
-    ) -> InvalidField:
-        self.refused_counts[reason] += 1
-        return _ERRORS[reason](field, found, expected)

@@ -22,10 +22,10 @@ from tests.unit.core.features.market import (
 )
 
 from detent.contracts.calls.feature import MarketEvent, ModelInput, SnapshotView
-from detent.contracts.errors import DataLate, InvalidField
+from detent.contracts.errors import DataConflict, DataLate, InvalidField
 from detent.contracts.reasons import Reason
 from detent.core.features.book import build_l2_snapshot
-from detent.core.features.book_history import LEVELS_HELD_MAX, BookHistory, BookRefusal
+from detent.core.features.book_history import LEVELS_HELD_MAX, BookHistory
 from detent.core.features.engine import BookConfig
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.feature_spec import FeatureTransform, feature
@@ -81,30 +81,25 @@ def test_repeated_book_is_known() -> None:
     history = history_of(book(START_MS))
 
     assert not history.add_book(book(START_MS, [("99.0", "3.00"), ("98", "2")]))
-    assert history.books is not None
-    assert not history.books.refused_counts
 
 
 @pytest.mark.parametrize(
-    ("wrong", "reason", "field"),
+    ("wrong", "kind", "field"),
     [
-        (book(START_MS + 9), BookRefusal.LATE, "ts_ms"),
-        (book(START_MS + 10, [("99", "1")], [("100", "1")]), BookRefusal.CONFLICTING, "ts_ms"),
-        (book(START_MS + 11, venue="COINBASE"), BookRefusal.OTHER_VENUE, "venue"),
+        (book(START_MS + 9), DataLate, "ts_ms"),
+        (book(START_MS + 10, [("99", "1")], [("100", "1")]), DataConflict, "ts_ms"),
+        (book(START_MS + 11, venue="COINBASE"), InvalidField, "venue"),
     ],
 )
-def test_book_out_of_place_is_refused_and_counted(
-    wrong: object, reason: BookRefusal, field: str
-) -> None:
+def test_book_out_of_place_is_refused(wrong: object, kind: type[InvalidField], field: str) -> None:
     history = history_of(book(START_MS + 10))
     seen = history.window(START_MS + 60, bars_wanted=1)
 
     with pytest.raises(InvalidField) as caught:
         history.add_book(wrong)  # type: ignore[arg-type]
 
+    assert type(caught.value) is kind
     assert caught.value.field == field
-    assert history.books is not None
-    assert history.books.refused_counts == {reason: 1}
     assert history.window(START_MS + 60, bars_wanted=1) == seen
 
 
