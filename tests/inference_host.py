@@ -33,7 +33,7 @@ class InferenceHost:
 
     async def __aenter__(self) -> Self:
         self.target = await self._server.start()
-        await self._server.set_serving(self._health)
+        self._server.set_serving(self._health)
         self.channel = grpc.aio.insecure_channel(self.target)
         return self
 

@@ -1,4 +1,4 @@
-"""Serve handlers over grpc.aio: decode, ask, encode; health, reflection, drain.
+"""Serve handlers over gRPC: decode, ask, encode; health, reflection, drain.
 
 A handler is any object with one coroutine per method of its service, under the method's
 name in snake case, from a domain request and a `Call` to a domain response.
@@ -7,26 +7,28 @@ name in snake case, from a domain request and a `Call` to a domain response.
 import asyncio
 import gc
 import logging
+import math
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
-import grpc
 import msgspec
 import uvloop
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from opentelemetry.trace import SpanKind, Tracer
 
 from detent.contracts import events
 from detent.contracts.errors import DetentError, InvalidField, ServiceUnavailable
 from detent.contracts.wire import from_wire, to_bytes
-from detent.rpc import registry
+from detent.rpc import health, reflection, registry
 from detent.rpc.call import Call
+from detent.rpc.health import Health
+from detent.rpc.http2.listener import Listener
+from detent.rpc.http2.shared import Limits
+from detent.rpc.http2.stream import Ended, Route, Stream
 from detent.rpc.status import code_of, details_of, outcome_of
 from detent.rpc.tracing import annotate, extract, span, trace_id_of
 
@@ -78,28 +80,24 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Server:
-    """Owns one grpc.aio server from its start to its drain."""
+    """Owns what one process serves, from its start to its drain."""
 
     def __init__(self, options: ServerOptions, services: list[Service], tracer: Tracer) -> None:
         """Bind the services; nothing listens yet."""
         self._options = options
-        self._tracer = tracer
-        self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-                ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-                ("grpc.so_reuseport", 0),
-            ],
-            maximum_concurrent_rpcs=CONCURRENT_CALLS_MAX,
-        )
-        self._names = [service.descriptor.full_name for service in services]
+        self._health = Health()
+        routes = self._health.routes()
         for service in services:
-            self._server.add_generic_rpc_handlers((self._bound(service),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+            routes |= _routes_of(service, tracer)
         if options.reflection:
-            names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
+            names = [service.descriptor.full_name for service in services]
+            routes |= reflection.routes([*names, health.NAME, reflection.NAME])
+        limits = Limits(
+            message_bytes_max=MESSAGE_BYTES_MAX,
+            calls_max=CONCURRENT_CALLS_MAX,
+            unary_wait_s=DEADLINE_S_DEFAULT,
+        )
+        self._listener = Listener(routes, limits, time.monotonic)
 
     async def start(self) -> str:
         """Listen and give the address.
@@ -107,77 +105,79 @@ class Server:
         Raises:
             ServiceUnavailable: The address is taken or cannot be bound.
         """
-        host = self._options.listen.rpartition(":")[0]
+        host, _, port = self._options.listen.rpartition(":")
         try:
-            port = self._server.add_insecure_port(self._options.listen)
-        except RuntimeError as error:
+            bound = await self._listener.start(host, int(port))
+        except OSError as error:
             raise ServiceUnavailable(
                 f"cannot listen on {self._options.listen}: is another process there?",
                 listen=self._options.listen,
             ) from error
-        await self._server.start()
-        return f"{host}:{port}"
+        return f"{host}:{bound}"
 
-    async def set_serving(self, serving: Mapping[str, bool]) -> None:
+    def set_serving(self, serving: Mapping[str, bool]) -> None:
         """Say per health name whether it serves; names are full service names or artifacts."""
-        for name, is_serving in serving.items():
-            status = health_pb2.HealthCheckResponse
-            await self._health.set(name, status.SERVING if is_serving else status.NOT_SERVING)
+        self._health.set(serving)
 
     async def drain(self) -> None:
         """Refuse new calls, let those in flight finish within the grace, stop."""
         log.info(events.SERVER_DRAINING, extra={"grace_s": self._options.drain_grace_s})
-        await self._health.enter_graceful_shutdown()
-        await self._server.stop(self._options.drain_grace_s)
+        self._health.end()
+        await self._listener.drain(self._options.drain_grace_s)
         log.info(events.SERVER_STOPPED)
 
-    def _bound(self, service: Service) -> grpc.GenericRpcHandler:
-        descriptor = service.descriptor
-        methods: dict[str, Any] = {}
-        for method in descriptor.methods:
-            serve = _Method(method, service, self._tracer)
-            make = (
-                grpc.stream_unary_rpc_method_handler
-                if method.client_streaming
-                else grpc.unary_unary_rpc_method_handler
-            )
-            methods[method.name] = make(
-                serve.streamed if method.client_streaming else serve.unary,
-                request_deserializer=_reader_of(GetMessageClass(method.input_type)),
-            )
-        return grpc.method_handlers_generic_handler(descriptor.full_name, methods)
+
+def _routes_of(service: Service, tracer: Tracer) -> dict[str, Route]:
+    routes: dict[str, Route] = {}
+    for method in service.descriptor.methods:
+        serve = _Method(method, service, tracer)
+        is_stream = method.client_streaming
+        routes[registry.path_of(method)] = Route(
+            serve=serve.streamed if is_stream else serve.unary, takes_stream=is_stream
+        )
+    return routes
 
 
 class _Method:
-    """Serves one method: the only place where a call crosses from grpcio to us."""
+    """Serves one method: the only place where a call crosses from the transport to us."""
 
     def __init__(self, method: MethodDescriptor, service: Service, tracer: Tracer) -> None:
         self._name = f"{service.name}/{method.name}"
         self._request_name = method.input_type.name
         self._request_type = None if service.foreign else registry.request_type(method)
+        self._message_class = GetMessageClass(method.input_type)
         self._answer = getattr(service.handler, registry.handler_name(method))
         self._on_refusal = service.on_refusal
         self._tracer = tracer
 
-    async def unary(self, message: Any, context: Any) -> Any:
-        async def answer(call: Call) -> Any:
+    async def unary(self, stream: Stream) -> Ended:
+        message = self._parsed(stream.message)
+
+        async def answer(call: Call) -> bytes:
             annotate(call.trace, _ids(message))
             answered = await self._answer(self._read(message), call)
             # A foreign service answers with a message of its own.
             is_ours = self._request_type is not None
-            return to_bytes(answered) if is_ours else answered.SerializeToString()
+            return to_bytes(answered) if is_ours else bytes(answered.SerializeToString())
 
-        return await self._served(answer, message, context)
+        return await self._served(answer, message, stream)
 
-    async def streamed(self, messages: AsyncIterator[Any], context: Any) -> Any:
+    async def streamed(self, stream: Stream) -> Ended:
         async def decoded() -> AsyncIterator[Any]:
-            async for message in messages:
-                yield self._read(message)
+            async for content in stream.messages():
+                yield self._read(self._parsed(content))
 
-        async def answer(call: Call) -> Any:
+        async def answer(call: Call) -> bytes:
             return to_bytes(await self._answer(decoded(), call))
 
-        return await self._served(answer, None, context)
+        return await self._served(answer, None, stream)
+
+    def _parsed(self, content: bytes) -> Message | bytes:
+        """Read a request; bytes that are none are handed on, to be refused in our words."""
+        try:
+            return self._message_class.FromString(content)
+        except DecodeError:
+            return content
 
     def _read(self, message: Any) -> Any:
         if isinstance(message, bytes):
@@ -186,17 +186,27 @@ class _Method:
         return message if self._request_type is None else from_wire(self._request_type, message)
 
     async def _served(
-        self, answer: Callable[[Call], Awaitable[Any]], message: Any, context: Any
-    ) -> Any:
+        self, answer: Callable[[Call], Awaitable[bytes]], message: Any, stream: Stream
+    ) -> Ended:
+        try:
+            return Ended(answer=await self._answered(answer, message, stream))
+        except DetentError as error:
+            return Ended(
+                code=code_of(error).value[0], message=error.message, metadata=details_of(error)
+            )
+
+    async def _answered(
+        self, answer: Callable[[Call], Awaitable[bytes]], message: Any, stream: Stream
+    ) -> bytes:
         started_s = time.monotonic()
-        remaining_s = context.time_remaining()
-        parent = extract(context.invocation_metadata() or ())
+        has_deadline = math.isfinite(stream.deadline_s)
+        parent = extract(stream.headers.items())
         code = "OK"
         with span(self._tracer, self._name, parent, kind=SpanKind.SERVER) as trace:
             call = Call(
-                deadline_s=started_s + (DEADLINE_S_DEFAULT if remaining_s is None else remaining_s),
+                deadline_s=stream.deadline_s if has_deadline else started_s + DEADLINE_S_DEFAULT,
                 clock=time.monotonic,
-                identity=context.peer(),
+                identity=stream.peer,
                 trace=trace,
             )
             try:
@@ -206,7 +216,7 @@ class _Method:
                 code = outcome.reason.value
                 annotate(trace, {"error.reason": code})
                 await self._tell(message, outcome)
-                await context.abort(code_of(outcome), outcome.message, details_of(outcome))
+                raise outcome
             finally:
                 elapsed_ms = round((time.monotonic() - started_s) * 1000, 3)
                 facts = {"method": self._name, "code": code, "elapsed_ms": elapsed_ms}
@@ -221,18 +231,6 @@ class _Method:
         except DetentError:
             # The refusal stands whether or not it could be noted.
             log.exception(events.CALL_FAILED)
-
-
-def _reader_of(kind: type[Message]) -> Callable[[bytes], Message | bytes]:
-    """Give what reads a request; bytes that are none are handed on, to be refused in our words."""
-
-    def read(content: bytes) -> Message | bytes:
-        try:
-            return kind.FromString(content)
-        except DecodeError:
-            return content
-
-    return read
 
 
 def _ids(message: Any) -> dict[str, str | int]:
@@ -256,7 +254,7 @@ async def serve_until_stopped(server: Server, serving: Mapping[str, bool]) -> No
     gc.freeze()
     gc.set_threshold(GC_YOUNG_OBJECTS)
     # Before anybody can ask: a probe that finds a server finds all that it says of itself.
-    await server.set_serving(serving)
+    server.set_serving(serving)
     address = await server.start()
     log.info(events.SERVER_READY, extra={"address": address, "serving": dict(serving)})
     await wait_for_stop()

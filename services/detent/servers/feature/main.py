@@ -77,7 +77,7 @@ async def serve(server: Server, serving: Mapping[str, bool], shared: SharedState
 async def _tell(server: Server, shared: SharedState) -> None:
     """Keep the health of the service what the state allows; liveness is none of its business."""
     while True:
-        await server.set_serving({NAME: shared.is_current})
+        server.set_serving({NAME: shared.is_current})
         await asyncio.sleep(HEALTH_S)
 
 

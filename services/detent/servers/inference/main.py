@@ -106,7 +106,7 @@ async def reload_on_hangup(
         serving = await asyncio.to_thread(load, settings)
         if not isinstance(serving, ArtifactInvalid):
             handler.swap(serving)
-            await server.set_serving(health_of(serving))
+            server.set_serving(health_of(serving))
 
 
 async def run(settings: InferenceSettings) -> None:
