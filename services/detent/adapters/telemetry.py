@@ -9,7 +9,7 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
@@ -17,16 +17,24 @@ from typing import TextIO
 import msgspec
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.environment_variables import OTEL_TRACES_SAMPLER
+from opentelemetry.sdk.environment_variables import OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Decision, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_ON,
+    Decision,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
 from opentelemetry.trace import Link, SpanKind, StatusCode, Tracer, TraceState, get_current_span
 from opentelemetry.util.types import Attributes
 
 from detent.adapters.late_lines import LateLines
 from detent.contracts import events
+from detent.rpc.call_lines import CallRecord
 from detent.rpc.tracing import no_tracer
 
 # What JSON has no form for is written as its text.
@@ -51,6 +59,16 @@ class JsonLines(logging.Formatter):
 
     def line(self, record: logging.LogRecord) -> bytes:
         """Give the line as UTF-8, without its end."""
+        if isinstance(record, CallRecord):
+            return _ENCODER.encode(
+                {
+                    "event": record.msg,
+                    "level": record.levelname,
+                    "logger": record.name,
+                    "at_ms": round(record.created * 1000),
+                    **record.facts,
+                }
+            )
         line: dict[str, object] = {
             "event": record.getMessage(),
             "level": record.levelname,
@@ -201,12 +219,17 @@ def _line_of(span: ReadableSpan) -> bytes:
 
 
 class FollowCaller(Sampler):
-    """Decides as opentelemetry's default does, without building the same answer for every span.
+    """Decides as opentelemetry's parent-based samplers do, without a new answer for every span.
 
-    Whose caller samples, or who has none, is recorded; whose caller does not, is not.
+    Whose caller samples is recorded; whose caller does not, is not; who has none asks the root.
     """
 
     _RECORDED = SamplingResult(Decision.RECORD_AND_SAMPLE)
+    _DROPPED = SamplingResult(Decision.DROP)
+
+    def __init__(self, root: Sampler = ALWAYS_ON) -> None:
+        """Ask `root` about spans that have no caller."""
+        self._whole = ParentBased(root)
 
     def should_sample(  # noqa: PLR0917  The library's own signature.
         self,
@@ -220,17 +243,33 @@ class FollowCaller(Sampler):
     ) -> SamplingResult:
         """Give the decision, and the caller's trace state with it."""
         caller = get_current_span(parent_context).get_span_context()
-        if not caller.is_valid or (caller.trace_flags.sampled and not caller.trace_state):
+        if caller.is_valid and not caller.trace_state:
+            if not caller.trace_flags.sampled:
+                return self._DROPPED
             if not attributes:
                 return self._RECORDED
-            return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes)
-        return DEFAULT_ON.should_sample(
+        return self._whole.should_sample(
             parent_context, trace_id, name, kind, attributes, links, trace_state
         )
 
     def get_description(self) -> str:
         """Name what it decides as."""
-        return "ParentBased{root:AlwaysOnSampler}"
+        return f"FollowCaller{{{self._whole!r}}}"
+
+
+def sampler_of(environment: Mapping[str, str]) -> Sampler | None:
+    """Give the sampler that opentelemetry's own variables name; None leaves it to the library."""
+    argument = environment.get(OTEL_TRACES_SAMPLER_ARG, "1.0")
+    match environment.get(OTEL_TRACES_SAMPLER, "parentbased_always_on").strip().lower():
+        case "parentbased_always_on":
+            return FollowCaller()
+        case "parentbased_traceidratio":
+            try:
+                return FollowCaller(TraceIdRatioBased(float(argument)))
+            except ValueError:
+                return None
+        case _:
+            return None
 
 
 class Telemetry:
@@ -241,8 +280,7 @@ class Telemetry:
     ) -> None:
         """Export to a collector, to a file, to both, or not at all."""
         self._provider = TracerProvider(
-            # Who names a sampler in the environment gets that one.
-            sampler=None if OTEL_TRACES_SAMPLER in os.environ else FollowCaller(),
+            sampler=sampler_of(os.environ),
             resource=Resource({SERVICE_NAME: service_name}),
             shutdown_on_exit=False,
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace.sampling import DEFAULT_ON
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, TraceState
 from opentelemetry.trace import set_span_in_context as with_span
 
@@ -231,24 +231,61 @@ def test_spans_that_could_not_be_written_are_counted_in_the_log(
     assert path.read_text() == ""
 
 
+@pytest.mark.parametrize("root", [ALWAYS_ON, ALWAYS_OFF], ids=["on", "off"])
 @pytest.mark.parametrize("attributes", [None, {"plan_id": "p"}])
 @pytest.mark.parametrize("state", [None, TraceState([("vendor", "1")])])
 @pytest.mark.parametrize("flags", [0, 1, 3])
 @pytest.mark.parametrize("remote", [True, False])
 @pytest.mark.parametrize("trace_id", [0, 7])
-def test_the_sampler_decides_as_the_librarys_default(
+def test_the_sampler_decides_as_the_librarys_own(  # noqa: PLR0917  A matrix.
     trace_id: int,
     remote: bool,
     flags: int,
     state: TraceState | None,
     attributes: dict[str, str] | None,
+    root: Sampler,
 ) -> None:
     parent = SpanContext(trace_id, 5, is_remote=remote, trace_flags=TraceFlags(flags))
     if state is not None:
         parent = SpanContext(trace_id, 5, remote, TraceFlags(flags), state)
     asked = (with_span(NonRecordingSpan(parent), Context()), 9, "x", SpanKind.SERVER, attributes)
-    ours, theirs = FollowCaller().should_sample(*asked), DEFAULT_ON.should_sample(*asked)
+    ours, theirs = FollowCaller(root).should_sample(*asked), ParentBased(root).should_sample(*asked)
 
     assert ours.decision is theirs.decision
     assert dict(ours.attributes) == dict(theirs.attributes)
     assert (ours.trace_state or None) == (theirs.trace_state or None)
+
+
+@pytest.mark.parametrize(
+    ("environment", "share"),
+    [
+        pytest.param({}, 1.0, id="nothing-said"),
+        pytest.param({"OTEL_TRACES_SAMPLER": "parentbased_always_on"}, 1.0, id="everything"),
+        pytest.param(
+            {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.25"},
+            0.25,
+            id="a-share",
+        ),
+    ],
+)
+def test_a_share_of_traces_is_taken_whole(environment: dict[str, str], share: float) -> None:
+    sampler = telemetry.sampler_of(environment)
+    assert sampler is not None
+    step = 2**64 // 1_000
+    taken = sum(
+        sampler.should_sample(Context(), number * step, "x").decision.is_sampled()
+        for number in range(1, 1_001)
+    )
+
+    assert taken == pytest.approx(share * 1_000, abs=1)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"OTEL_TRACES_SAMPLER": "always_off"},
+        {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "much"},
+    ],
+)
+def test_any_other_sampler_is_the_librarys(environment: dict[str, str]) -> None:
+    assert telemetry.sampler_of(environment) is None
