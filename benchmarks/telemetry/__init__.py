@@ -1,0 +1,1 @@
+"""Measures what spans and log lines cost a call."""
