@@ -37,7 +37,8 @@ $(STAMP): requirements/all.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-# Environments of their own, for what needs other libraries than we do: .venv-tritonclient.
+# Environments of their own, for what needs other libraries than we do: .venv-tritonclient and
+# those of the servers that we are measured against.
 .venv-%/.installed: requirements/%.txt
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-$*
 	@$(BIN)/uv pip install --quiet --python .venv-$*/bin/python \
@@ -84,8 +85,9 @@ bench-features: $(STAMP) ## Measure the offline build of features beside plain p
 bench-serving: $(STAMP) ## Measure feature snapshots and ingest beside a bare gRPC echo and Redis
 	@$(BIN)/python -m benchmarks.features.serving
 
+PEERS := kserve mlserver pytriton
 .PHONY: bench-inference
-bench-inference: $(STAMP) .venv-mlserver/.installed ## Measure inference beside other servers of the same graph
+bench-inference: $(STAMP) $(PEERS:%=.venv-%/.installed) ## Measure inference beside other servers of the same graph
 	@$(BIN)/python -m benchmarks.inference
 
 .PHONY: lint
@@ -116,4 +118,6 @@ lock: $(STAMP) ## Resolve the requirement files again
 	@$(COMPILE) --extra policy -o requirements/policy.txt
 	@$(COMPILE) -o requirements/client.txt
 	@$(COMPILE_ONLY) --group tritonclient -o requirements/tritonclient.txt
+	@$(COMPILE_ONLY) --group kserve -o requirements/kserve.txt
 	@$(COMPILE_ONLY) --group mlserver -o requirements/mlserver.txt
+	@$(COMPILE_ONLY) --group pytriton -o requirements/pytriton.txt

@@ -5,9 +5,11 @@ while the clock runs. What came back is looked at afterwards.
 """
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -28,7 +30,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         name: Name in the tables.
         address: `host:port`.
         path: Path of the method.
-        pid: The server's process.
+        pid: The server's process; those below it count as it.
         request: Gives the bytes that ask for so many rows.
         answered: Counts the rows that an answer really answers.
     """
@@ -47,7 +49,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         times_us: Time of each call, microseconds.
         wall_s: How long it lasted.
-        server_cpu_s: Processor time of the server's process in it.
+        server_cpu_s: Processor time of the server's processes in it.
         client_cpu_s: Processor time of this process in it.
         unanswered_rows: Rows that were asked and not answered.
     """
@@ -86,8 +88,8 @@ async def drive(target: Target, *, rows: int, in_flight: int, seconds: float) ->
         started_s = time.perf_counter()
         await asyncio.gather(*(ask(call, started_s + seconds) for _ in range(in_flight)))
         wall_s = time.perf_counter() - started_s
-        server_cpu_s = cpu_s(target.pid) - server_cpu_s
         client_cpu_s = time.process_time() - client_cpu_s
+        server_cpu_s = cpu_s(target.pid) - server_cpu_s
     missing = sum(rows - target.answered(reply) for reply in replies)
     return Load(
         times_us=times_us,
@@ -99,8 +101,16 @@ async def drive(target: Target, *, rows: int, in_flight: int, seconds: float) ->
 
 
 def cpu_s(pid: int) -> float:
-    """Read the processor time that a process has used so far, in seconds."""
-    with open(f"/proc/{pid}/stat", encoding="ascii") as file:  # noqa: PTH123  Not a real file.
-        fields = file.read().rpartition(")")[2].split()
-    # User and kernel time are the 14th and 15th of all fields, in clock ticks.
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Read the processor time that a process and those below it have used so far, in seconds."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (folder / "stat").read_text("ascii", "replace").rpartition(")")[2].split()
+            one = int(folder.name)
+            # The parent is the 4th of all fields; user and kernel time are the 14th and 15th.
+            parents[one], ticks[one] = int(fields[1]), int(fields[11]) + int(fields[12])
+    family = {pid}
+    while more := {one for one, parent in parents.items() if parent in family} - family:
+        family |= more
+    return sum(ticks[one] for one in family) / os.sysconf("SC_CLK_TCK")

@@ -1,13 +1,13 @@
 """Start the servers that are compared, each on the same core, and say how to ask them."""
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from benchmarks.inference import plain_server
 from benchmarks.inference.graph import INPUT_NAME, WIDTH, drawn_rows
 from benchmarks.inference.load import Target
+from benchmarks.inference.peers import PEERS, Launch, Peer
 from detent.adapters.artifact_store import Artifact, read_artifact
 from detent.api.inference import grpc_service_pb2 as oip
 from detent.api.v1 import inference_service_pb2
@@ -26,10 +27,11 @@ from detent.core.features.model_input import features_hash
 from detent_cli.stack import HOST, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-MLSERVER_PYTHON = ROOT / ".venv-mlserver" / "bin" / "python"
 OURS, FACADE = "detent InferSignals", "detent, open inference"
-PLAIN, MLSERVER = "plain grpcio, 10 threads", "MLServer"
+PLAIN = "plain grpcio, 10 threads"
+OPEN_SERVICE = "/inference.GRPCInferenceService"
 READY_S_MAX = 40.0
+READY_EVERY_S = 0.2
 STOP_S_MAX = 10.0
 SYMBOL = "BENCH"
 TS_MS = 1_700_000_000_000
@@ -54,7 +56,7 @@ def running(artifact_dir: Path, state_dir: Path, *, core: int) -> Iterator[Serve
     """Start everything that serves one artifact's graph, and end it afterwards."""
     state_dir.mkdir(parents=True)
     artifact = read_artifact(artifact_dir)
-    missing = {}
+    missing: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(_ours(artifact_dir, state_dir, core))
         plain = stack.enter_context(_plain(artifact_dir, state_dir, core))
@@ -63,13 +65,20 @@ def running(artifact_dir: Path, state_dir: Path, *, core: int) -> Iterator[Serve
             _target(FACADE, ours, "/inference.GRPCInferenceService/ModelInfer", artifact),
             _target(PLAIN, plain, f"/{plain_server.SERVICE}/{plain_server.METHOD}", artifact),
         ]
-        if MLSERVER_PYTHON.exists():
-            other = stack.enter_context(_mlserver(artifact_dir, state_dir, core))
-            path = "/inference.GRPCInferenceService/ModelInfer"
-            targets.append(_target(MLSERVER, other, path, artifact))
-        else:
-            missing[MLSERVER] = "not installed: `make .venv-mlserver/.installed`"
+        for peer in PEERS:
+            try:
+                started = stack.enter_context(_peer(peer, artifact_dir, state_dir, core))
+            except NotStartedError as error:
+                missing |= dict.fromkeys(peer.models, str(error))
+                continue
+            path = f"{OPEN_SERVICE}/ModelInfer"
+            for name, suffix in peer.models.items():
+                targets.append(_target(name, started, path, artifact, suffix=suffix))
         yield Servers(targets=tuple(targets), missing=missing)
+
+
+class NotStartedError(Exception):
+    """A server of the comparison cannot be asked; the message says why."""
 
 
 class _Started(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,13 +86,15 @@ class _Started(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
 
 
-def _target(name: str, server: _Started, path: str, artifact: Artifact) -> Target:
+def _target(
+    name: str, server: _Started, path: str, artifact: Artifact, *, suffix: str = ""
+) -> Target:
     def request(rows: int) -> bytes:
         if name == OURS:
             return _our_request(artifact, rows)
         if name == PLAIN:
             return bytes(drawn_rows(rows).tobytes())
-        return _open_request(artifact, rows, bound=name == FACADE)
+        return _open_request(artifact, rows, bound=name == FACADE, suffix=suffix)
 
     answered = {OURS: _our_rows, PLAIN: _plain_rows}.get(name, _open_rows)
     return Target(
@@ -115,8 +126,8 @@ def _our_request(artifact: Artifact, count: int) -> bytes:
     return bytes(to_wire(query).SerializeToString())
 
 
-def _open_request(artifact: Artifact, count: int, *, bound: bool) -> bytes:
-    request = oip.ModelInferRequest(model_name=artifact.manifest.model_name)
+def _open_request(artifact: Artifact, count: int, *, bound: bool, suffix: str) -> bytes:
+    request = oip.ModelInferRequest(model_name=artifact.manifest.model_name + suffix)
     request.inputs.add(name=INPUT_NAME, datatype="FP32", shape=(count, WIDTH))
     request.raw_input_contents.append(drawn_rows(count).tobytes())
     if bound:
@@ -161,34 +172,25 @@ def _plain(artifact_dir: Path, state_dir: Path, core: int) -> Iterator[_Started]
 
 
 @contextlib.contextmanager
-def _mlserver(artifact_dir: Path, state_dir: Path, core: int) -> Iterator[_Started]:
-    folder = state_dir / "mlserver"
+def _peer(peer: Peer, artifact_dir: Path, state_dir: Path, core: int) -> Iterator[_Started]:
+    if not peer.python.exists():
+        raise NotStartedError(peer.how_to_install)
+    folder = state_dir / peer.environment
     folder.mkdir()
-    port = free_port()
-    # One process, as the others are one; what it does beside inferring is switched off.
-    settings = {
-        "debug": False,
-        "host": HOST,
-        "grpc_port": port,
-        "http_port": free_port(),
-        "metrics_port": free_port(),
-        "metrics_dir": str(folder),
-        "environments_dir": str(folder),
-        "parallel_workers": 0,
-    }
-    name = read_artifact(artifact_dir).manifest.model_name
-    model = {
-        "name": name,
-        "implementation": "mlserver_runtime.OnnxModel",
-        "parameters": {"uri": str(artifact_dir / MODEL_FILE)},
-    }
-    (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-    (folder / "model-settings.json").write_text(json.dumps(model), encoding="utf-8")
-    environment = {"PYTHONPATH": str(Path(__file__).parent)}
-    start = "from mlserver.cli import main; main()"
-    command = [str(MLSERVER_PYTHON), "-c", start, "start", str(folder)]
-    with _process(command, state_dir / "mlserver.log", core, environment) as pid:
-        yield _ready(f"{HOST}:{port}", pid)
+    launch = Launch(
+        python=peer.python,
+        model_name=read_artifact(artifact_dir).manifest.model_name,
+        model_file=artifact_dir / MODEL_FILE,
+        port=free_port(),
+        folder=folder,
+    )
+    log_file = state_dir / f"{peer.environment}.log"
+    with _process(peer.command(launch), log_file, core, peer.variables) as pid:
+        address = f"{HOST}:{launch.port}"
+        for suffix in peer.models.values():
+            if not _model_ready(address, launch.model_name + suffix, pid):
+                raise NotStartedError(f"did not start: see {state_dir.name}/{log_file.name}")
+        yield _Started(address=address, pid=pid)
 
 
 @contextlib.contextmanager
@@ -223,3 +225,18 @@ def _ready(address: str, pid: int) -> _Started:
     with grpc.insecure_channel(address) as channel:
         grpc.channel_ready_future(channel).result(timeout=ends_s - time.monotonic())
     return _Started(address=address, pid=pid)
+
+
+def _model_ready(address: str, model_name: str, pid: int) -> bool:
+    """Wait until a server says that a model is ready, or has ended, or took too long."""
+    asked = oip.ModelReadyRequest(name=model_name).SerializeToString()
+    ends_s = time.monotonic() + READY_S_MAX
+    ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    with grpc.insecure_channel(address) as channel:
+        ask: Any = channel.unary_unary(f"{OPEN_SERVICE}/ModelReady")
+        while time.monotonic() < ends_s and os.waitid(os.P_PID, pid, ended) is None:
+            with contextlib.suppress(grpc.RpcError):
+                if oip.ModelReadyResponse.FromString(ask(asked, timeout=1.0)).ready:
+                    return True
+            time.sleep(READY_EVERY_S)
+    return False
