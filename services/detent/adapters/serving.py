@@ -16,6 +16,9 @@ from detent.contracts.signals import DirectionSignal, HeadSignal
 from detent.core.signals.columns import Integers, columns_of
 from detent.core.signals.heads import HeadMap, head_map
 
+# Fewer rows than these are mapped one by one in less time than it takes to begin with arrays.
+COLUMN_ROWS_MIN = 6
+
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
     """Holds a verified artifact with its session and the map of its head.
@@ -54,12 +57,12 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
         return self.answers_of(self.session.outputs(inputs))
 
     def columns_of(self, outputs: Sequence[Floats]) -> Mapping[str, Integers] | None:
-        """Give the answers of all rows as columns, where that can be done; see `columns`."""
-        return columns_of(self.head, outputs)
+        """Give the answers of all rows as columns, where that can be done and pays."""
+        return columns_of(self.head, outputs) if len(outputs[0]) >= COLUMN_ROWS_MIN else None
 
     def answers_of(self, outputs: Sequence[Floats]) -> list[HeadSignal | Reason]:
         """Give the signal of each row that the graph was run over, or why it has none."""
-        columns = columns_of(self.head, outputs)
+        columns = self.columns_of(outputs)
         if columns is not None:
             pairs = zip(*(column.tolist() for column in columns.values()), strict=True)
             return [

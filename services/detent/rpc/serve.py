@@ -25,6 +25,7 @@ from detent.contracts.errors import DetentError, InvalidField, ServiceUnavailabl
 from detent.contracts.wire import from_wire, to_bytes
 from detent.rpc import health, reflection, registry
 from detent.rpc.call import Call
+from detent.rpc.call_lines import say
 from detent.rpc.health import Health
 from detent.rpc.http2.listener import Listener
 from detent.rpc.http2.shared import Limits
@@ -154,7 +155,6 @@ class _Method:
         message = self._parsed(stream.message)
 
         async def answer(call: Call) -> bytes:
-            annotate(call.trace, _ids(message))
             answered = await self._answer(self._read(message), call)
             # A foreign service answers with a message of its own.
             is_ours = self._request_type is not None
@@ -201,8 +201,9 @@ class _Method:
         started_s = time.monotonic()
         has_deadline = math.isfinite(stream.deadline_s)
         parent = extract(stream.headers.items())
+        ids = _ids(message)
         code = "OK"
-        with span(self._tracer, self._name, parent, kind=SpanKind.SERVER) as trace:
+        with span(self._tracer, self._name, parent, kind=SpanKind.SERVER, attributes=ids) as trace:
             call = Call(
                 deadline_s=stream.deadline_s if has_deadline else started_s + DEADLINE_S_DEFAULT,
                 clock=time.monotonic,
@@ -220,8 +221,7 @@ class _Method:
             finally:
                 elapsed_ms = round((time.monotonic() - started_s) * 1000, 3)
                 facts = {"method": self._name, "code": code, "elapsed_ms": elapsed_ms}
-                facts |= {"trace_id": trace_id_of(trace), **_ids(message)}
-                log.info(events.RPC, extra=facts)
+                say(log, events.RPC, {**facts, "trace_id": trace_id_of(trace), **ids})
 
     async def _tell(self, message: Any, error: DetentError) -> None:
         if self._on_refusal is None:

@@ -28,6 +28,7 @@ from detent.contracts.manifest import Manifest
 from detent.contracts.reasons import Reason
 from detent.contracts.signals import HeadSignal
 from detent.rpc.call import Call
+from detent.rpc.call_lines import say
 from detent.rpc.serve import Service
 from detent.rpc.tracing import annotate
 from detent.servers.inference.handler import Answered, provenance
@@ -244,19 +245,18 @@ def _log_run(
 ) -> None:
     manifest = serving.artifact.manifest
     refusals = [answer for answer in answers if isinstance(answer, Reason)]
-    log.log(
-        logging.ERROR if refusals else logging.INFO,
-        events.ML_INFER_ERROR if refusals else events.ML_INFER_OK,
-        exc_info=ran.error,
-        extra={
-            "binding_hash": serving.artifact.pinned.binding_hash,
-            "model_id": manifest.model_id,
-            "model_hash": manifest.model_hash,
-            "row_count": row_count,
-            "refused_count": len(refusals),
-            "refusals": sorted(set(refusals)),
-            "inputs_sha256": inputs_sha256,
-            "request_id": request_id,
-            "latency_us": ran.latency_us,
-        },
-    )
+    facts = {
+        "binding_hash": serving.artifact.pinned.binding_hash,
+        "model_id": manifest.model_id,
+        "model_hash": manifest.model_hash,
+        "row_count": row_count,
+        "refused_count": len(refusals),
+        "refusals": sorted(set(refusals)),
+        "inputs_sha256": inputs_sha256,
+        "request_id": request_id,
+        "latency_us": ran.latency_us,
+    }
+    if refusals:
+        log.error(events.ML_INFER_ERROR, exc_info=ran.error, extra=facts)
+    else:
+        say(log, events.ML_INFER_OK, facts)
