@@ -406,6 +406,7 @@ class Connection(asyncio.Protocol):
         except asyncio.CancelledError:
             ended = Ended(code=UNAVAILABLE, message="the call was cancelled")
         except Exception:
+            # Broad on purpose: the peer is told whatever failed, and others are served on.
             log.exception(events.CALL_FAILED, extra={"path": stream.path})
             ended = Ended(code=INTERNAL, message="internal error")
         stream.task = None
