@@ -7,6 +7,7 @@ from msgspec import structs
 from tests.builders import OTHER_SYMBOL, START_MS, SYMBOL, model_binding
 from tests.fakes import model_input_of, signals_of
 
+from detent.contracts.binding import Head
 from detent.contracts.calls.inference import (
     InferenceRow,
     InferSignalsRequest,
@@ -14,9 +15,8 @@ from detent.contracts.calls.inference import (
     SignalRow,
 )
 from detent.contracts.reasons import Reason
-from detent.contracts.signals import FillSignal
-from detent.core.signals.choice import ModelOutcome
-from detent.core.signals.output_gate import gate_response, gate_row
+from detent.contracts.signals import DirectionSignal, FillSignal, HeadSignal
+from detent.core.signals.output_gate import gate_response, gate_signal
 
 BINDING = model_binding()
 INPUT = model_input_of(SYMBOL, START_MS)
@@ -38,8 +38,14 @@ def gated(response: InferSignalsResponse) -> Reason | None:
     )
 
 
-def gated_row(row: SignalRow) -> ModelOutcome:
-    return gate_row(row, symbol=SYMBOL, ts_ms=START_MS, features_hash=INPUT.features_hash)
+def gated_row(row: SignalRow) -> HeadSignal | Reason:
+    return gate_signal(
+        row,
+        symbol=SYMBOL,
+        ts_ms=START_MS,
+        features_hash=INPUT.features_hash,
+        head=Head.DIRECTION,
+    )
 
 
 @pytest.mark.proves("R73")
@@ -62,9 +68,7 @@ def test_an_answer_from_elsewhere_is_refused_for_every_row(
 
 @pytest.mark.proves("R73", "R203")
 def test_a_sound_row_is_passed_on_untouched() -> None:
-    assert gated_row(ANSWER.rows[0]) == ModelOutcome(
-        features_hash=INPUT.features_hash, p_hat_raw_bps=8_000, p_hat_bps=8_000
-    )
+    assert gated_row(ANSWER.rows[0]) == DirectionSignal(p_hat_raw_bps=8_000, p_hat_bps=8_000)
 
 
 @pytest.mark.proves("R73")
@@ -83,11 +87,7 @@ def test_a_signal_that_answers_another_question_is_refused(changes: dict[str, An
     assert row.signal is not None
     spoilt = structs.replace(row, signal=structs.replace(row.signal, **changes))
 
-    outcome = gated_row(spoilt)
-
-    assert outcome.reason is Reason.OUTPUT_INVALID
-    assert outcome.p_hat_bps is None
-    assert outcome.features_hash == INPUT.features_hash
+    assert gated_row(spoilt) is Reason.OUTPUT_INVALID
 
 
 @pytest.mark.proves("R73")
@@ -95,10 +95,10 @@ def test_a_signal_that_answers_another_question_is_refused(changes: dict[str, An
     "changes", [{"symbol": OTHER_SYMBOL}, {"features_hash": "0" * 64}], ids=str
 )
 def test_a_row_that_is_filed_under_another_question_is_refused(changes: dict[str, Any]) -> None:
-    assert gated_row(structs.replace(ANSWER.rows[0], **changes)).reason is Reason.OUTPUT_INVALID
+    assert gated_row(structs.replace(ANSWER.rows[0], **changes)) is Reason.OUTPUT_INVALID
 
 
 def test_a_refused_row_keeps_its_own_reason() -> None:
     row = SignalRow(symbol=SYMBOL, features_hash="0" * 64, refusal=Reason.INFERENCE_OVERLOADED)
 
-    assert gated_row(row).reason is Reason.INFERENCE_OVERLOADED
+    assert gated_row(row) is Reason.INFERENCE_OVERLOADED
