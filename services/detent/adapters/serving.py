@@ -16,6 +16,9 @@ from detent.contracts.signals import DirectionSignal, HeadSignal
 from detent.core.signals.columns import Integers, columns_of
 from detent.core.signals.heads import HeadMap, head_map
 
+# Fewer rows are mapped one by one: what an array costs, it costs however short it is.
+ARRAY_ROWS_MIN = 4
+
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
     """Holds a verified artifact with its session and the map of its head.
@@ -55,11 +58,11 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
 
     def columns_of(self, outputs: Sequence[Floats]) -> Mapping[str, Integers] | None:
         """Give the answers of all rows as columns, where that can be done; see `columns`."""
-        return columns_of(self.head, outputs)
+        return None if len(outputs[0]) < ARRAY_ROWS_MIN else columns_of(self.head, outputs)
 
     def answers_of(self, outputs: Sequence[Floats]) -> list[HeadSignal | Reason]:
         """Give the signal of each row that the graph was run over, or why it has none."""
-        columns = columns_of(self.head, outputs)
+        columns = self.columns_of(outputs)
         if columns is not None:
             pairs = zip(*(column.tolist() for column in columns.values()), strict=True)
             return [

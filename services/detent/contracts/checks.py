@@ -7,8 +7,8 @@ from detent.contracts.errors import InvalidField
 from detent.contracts.units import TS_MS_MAX, TS_MS_MIN
 
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._:/-]{0,31}")
-# Many symbols at once, each behind a newline, at a third of what each alone would cost.
-_SYMBOLS = re.compile(r"(?:\n[A-Z0-9][A-Z0-9._:/-]{0,31})*")
+# Many symbols at once, each in front of a newline, at a third of what each alone would cost.
+_SYMBOLS = re.compile(r"(?:[A-Z0-9][A-Z0-9._:/-]{0,31}+\n)*+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}")
 _HASH64 = re.compile(r"[0-9a-f]{64}")
 _HASH16 = re.compile(r"[0-9a-f]{16}")
@@ -37,7 +37,7 @@ def check_symbol(field: str, value: str) -> None:
 
 def check_symbols(field: str, values: Sequence[str]) -> None:
     """Refuse a list that holds something that is not an instrument name, by its place."""
-    joined = "".join([f"\n{value}" for value in values])
+    joined = "\n".join([*values, ""])
     if _SYMBOLS.fullmatch(joined) and joined.count("\n") == len(values):
         return
     for index, value in enumerate(values):

@@ -191,16 +191,20 @@ def _of_rows(
 
 def _log(serving: Serving, asked: InferenceColumns, inputs_sha256: str, found: _Found) -> None:
     """Write the one line of a call; a large batch names its first rows only."""
-    named = range(min(len(asked.symbols), LOGGED_HASHES_MAX))
+
+    def facts() -> dict[str, object]:
+        symbols = asked.symbols[:LOGGED_HASHES_MAX]
+        return {
+            "symbols": symbols,
+            "features_hash": [asked.features_hash(row) for row in range(len(symbols))],
+            "inputs_sha256": inputs_sha256,
+        }
+
     log_run(
         serving,
         [reason for reason in found.refusals or found.fallback_reasons if reason is not None],
         row_count=len(asked.symbols),
         latency_us=found.latency_us,
         error=found.error,
-        facts={
-            "symbols": asked.symbols[:LOGGED_HASHES_MAX],
-            "features_hash": [asked.features_hash(row) for row in named],
-            "inputs_sha256": inputs_sha256,
-        },
+        facts=facts,
     )

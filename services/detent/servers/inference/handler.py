@@ -6,6 +6,7 @@ Before it stands `core/features`, whose hash it checks again; after it `core/sig
 import asyncio
 import functools
 from collections.abc import Callable, Sequence
+from itertools import repeat
 
 import numpy as np
 from msgspec import structs
@@ -294,7 +295,10 @@ def _refusals(
     values = b"".join(
         row.model_input.values for row, whole in zip(rows, fits, strict=True) if whole
     )
-    finite = iter(np.isfinite(np.frombuffer(values, "<f4").reshape(-1, width)).all(axis=1).tolist())
+    numbers = np.isfinite(np.frombuffer(values, "<f4"))
+    # One question for all rows: it is nearly always the only one.
+    whole = bool(numbers.all())
+    finite = repeat(whole) if whole else iter(numbers.reshape(-1, width).all(axis=1).tolist())
     refusals: list[Reason | None] = []
     for row, whole, features_hash64 in zip(rows, fits, hashes, strict=True):
         if not whole:
@@ -339,14 +343,19 @@ def _end_if_bound(binding: ModelBinding, rows: Sequence[SignalRow]) -> None:
 def _log_run(serving: Serving, rows: Sequence[SignalRow], run: Answered) -> None:
     """Write the one line of a call; a large batch names its first rows only."""
     reasons = [row.refusal or row.fallback_reason for row in rows]
+
+    def facts() -> dict[str, object]:
+        named = rows[:LOGGED_HASHES_MAX]
+        return {
+            "symbols": [row.symbol for row in named],
+            "features_hash": [row.features_hash for row in named],
+        }
+
     log_run(
         serving,
         [reason for reason in reasons if reason is not None],
         row_count=len(rows),
         latency_us=run.latency_us,
         error=run.error,
-        facts={
-            "symbols": [row.symbol for row in rows[:LOGGED_HASHES_MAX]],
-            "features_hash": [row.features_hash for row in rows[:LOGGED_HASHES_MAX]],
-        },
+        facts=facts,
     )

@@ -1,7 +1,7 @@
 """Write the one line that a call of signals leaves in the log, whatever its form."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from detent.adapters.serving import Serving
 from detent.contracts import events
@@ -31,7 +31,7 @@ def log_run(
     row_count: int,
     latency_us: int,
     error: DetentError | None,
-    facts: Mapping[str, object],
+    facts: Callable[[], Mapping[str, object]],
 ) -> None:
     """Say which model was asked for how many rows, and why some have no answer of it.
 
@@ -41,7 +41,7 @@ def log_run(
         row_count: Rows that were asked for.
         latency_us: Time inside inference, microseconds.
         error: What failed, if it did.
-        facts: What the form of the call adds: first symbols and hashes.
+        facts: Gives what the form of the call adds: first symbols and hashes.
     """
     halts = bool(refusals) and ends_the_call(serving.artifact.pinned.binding)
     failed = halts or not FAILURES.isdisjoint(refusals)
@@ -61,6 +61,6 @@ def log_run(
             "refused_count": len(refusals),
             "refusals": sorted(set(refusals)),
             "latency_us": latency_us,
-            **facts,
+            **facts(),
         },
     )
