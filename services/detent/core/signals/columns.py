@@ -37,11 +37,12 @@ def columns_of(head: HeadMap, outputs: Sequence[Floats]) -> Mapping[str, Integer
     """
     if not isinstance(head, DirectionHead):
         return None
-    shares = outputs[0].astype(np.float64)
+    # A class per row here: a sum over few long rows costs a tenth of one over many short ones.
+    shares = outputs[0].T.astype(np.float64, order="C")
     # Written so that a NaN, which is on no side of anything, is left to the map of one row.
     if not (shares.min() >= 0.0 and shares.max() <= 1.0):
         return None
-    if not np.abs(shares.sum(axis=1) - 1.0).max() <= SUM_TOLERANCE - UNDECIDED_SUM:
+    if not np.abs(shares.sum(axis=0) - 1.0).max() <= SUM_TOLERANCE - UNDECIDED_SUM:
         return None
     up = outputs[0][:, -1]
     return {"p_hat_raw_bps": raw_bps(up), "p_hat_bps": calibrated_bps(head.calibrator, up)}
