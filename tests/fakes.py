@@ -24,9 +24,11 @@ from detent.contracts.calls.inference import (
     InferSignalsResponse,
     SignalRow,
 )
+from detent.contracts.calls.signal_columns import InferenceColumns, SignalColumn, SignalColumns
 from detent.contracts.canonical import sha256_hex
 from detent.contracts.signals import DirectionSignal, MlSignalSnapshot
 from detent.contracts.wire import message_class
+from detent.core.features.model_input import features_hash
 from detent.core.rollout.gates import ACTIVE_ACK, Enablement
 from detent.rpc import registry
 from detent.rpc.call import Call
@@ -68,7 +70,14 @@ class FakeFeatures:
             binding_hash=query.binding_hash,
             feature_version=self.binding.feature_version,
             rows=tuple(
-                FeatureRow(symbol=symbol, model_input=model_input_of(symbol, query.as_of_ts_ms))
+                FeatureRow(
+                    symbol=symbol,
+                    model_input=model_input_of(
+                        symbol,
+                        query.as_of_ts_ms,
+                        feature_version=self.binding.feature_version,
+                    ),
+                )
                 for symbol in query.symbols
             ),
         )
@@ -91,20 +100,32 @@ class FakeInference:
         return signals_of(query, self.binding, p_hat_bps=self.p_hat_bps)
 
 
-def model_input_of(symbol: str, ts_ms: int) -> ModelInput:
-    """Give a model input that nobody but a fake would believe."""
-    return ModelInput(
+def model_input_of(symbol: str, ts_ms: int, *, feature_version: str = "b" * 64) -> ModelInput:
+    """Give a model input that is sound, of whatever feature version the fakes speak."""
+    values, snapshot_hashes = b"\x00\x00\x80\x3f" * 11, ("d" * 64,)
+    hashed = features_hash(
+        feature_version,
+        symbol=symbol,
         ts_ms=ts_ms,
-        values=b"\x00\x00\x80\x3f" * 11,
-        snapshot_hashes=("d" * 64,),
-        features_hash=sha256_hex(f"{symbol} {ts_ms}".encode()),
+        snapshot_hashes=snapshot_hashes,
+        values=values,
+    )
+    return ModelInput(
+        ts_ms=ts_ms, values=values, snapshot_hashes=snapshot_hashes, features_hash=hashed
     )
 
 
 def signals_of(
     query: InferSignalsRequest, binding: ModelBinding, *, p_hat_bps: int
 ) -> InferSignalsResponse:
-    """Give the sound answer to a query."""
+    """Give the sound answer to a query, in the form of the query."""
+    if query.columns is not None:
+        return InferSignalsResponse(
+            binding_hash=query.binding_hash,
+            model_version_hash=binding.model_version_hash,
+            calibration_version=binding.calibration_version,
+            columns=columns_of(query.columns, p_hat_bps=p_hat_bps),
+        )
     return InferSignalsResponse(
         binding_hash=query.binding_hash,
         model_version_hash=binding.model_version_hash,
@@ -126,6 +147,21 @@ def signals_of(
                 ),
             )
             for row in query.rows
+        ),
+    )
+
+
+def columns_of(asked: InferenceColumns, *, p_hat_bps: int) -> SignalColumns:
+    """Give the sound answer to columns."""
+    values = p_hat_bps.to_bytes(4, "little", signed=True) * len(asked.symbols)
+    return SignalColumns(
+        features_hashes=asked.features_hashes,
+        inputs_sha256=sha256_hex(asked.values),
+        model_version="v1.0.0",
+        model_hash="e" * 16,
+        latency_us=500,
+        signals=tuple(
+            SignalColumn(name=name, values=values) for name in ("p_hat_raw_bps", "p_hat_bps")
         ),
     )
 

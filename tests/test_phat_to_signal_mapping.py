@@ -166,7 +166,8 @@ def test_the_ends_of_the_domain_are_probabilities(p_hat: float) -> None:
 
 def spoil(field: str, value: int) -> Callable[[Any], None]:
     def change(message: Any) -> None:
-        setattr(message.rows[0].signal.direction, field, value)
+        (column,) = (column for column in message.columns.signals if column.name == field)
+        column.values = value.to_bytes(4, "little", signed=True)
 
     return change
 

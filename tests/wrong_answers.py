@@ -12,9 +12,9 @@ from tests.fakes import PolicyHost, hangs, model_input_of, raises
 
 from detent.contracts import errors
 from detent.contracts.calls.feature import FeatureRow
+from detent.contracts.calls.signal_columns import SignalColumn
 from detent.contracts.errors import ModelNotReady
 from detent.contracts.reasons import Reason
-from detent.contracts.signals import Regime, RegimeSignal
 
 T = Callable[[Any, Any], Awaitable[Any]]
 
@@ -47,19 +47,42 @@ def with_row(**changes: Any) -> Callable[[PolicyHost], T]:
     return behavior_of
 
 
-def with_signal(**changes: Any) -> Callable[[PolicyHost], T]:
-    """Answer soundly but for some fields of the first signal."""
+def with_columns(**changes: Any) -> Callable[[PolicyHost], T]:
+    """Answer soundly but for some of the columns."""
 
     def behavior_of(host: PolicyHost) -> T:
         async def behavior(query: Any, call: Any) -> Any:
             answer = await host.inference.answers(query, call)
-            signal_ = structs.replace(answer.rows[0].signal, **changes)
-            rows = (structs.replace(answer.rows[0], signal=signal_),)
-            return structs.replace(answer, rows=rows)
+            count = answer.columns.count
+            spoilt = {
+                name: change(count) if callable(change) else change
+                for name, change in changes.items()
+            }
+            return structs.replace(answer, columns=structs.replace(answer.columns, **spoilt))
 
         return behavior
 
     return behavior_of
+
+
+def hashes_of(symbol: str, ts_ms: int) -> Callable[[int], bytes]:
+    """Give the features hashes of another question than the one asked."""
+    one = bytes.fromhex(model_input_of(symbol, ts_ms).features_hash)
+    return lambda count: one * count
+
+
+def columns(**integers: int) -> Callable[[int], tuple[SignalColumn, ...]]:
+    """Give columns of integers that are the same in every row."""
+    return lambda count: tuple(
+        SignalColumn(name=name, values=value.to_bytes(4, "little", signed=True) * count)
+        for name, value in integers.items()
+    )
+
+
+def elements(count: int) -> tuple[SignalColumn, ...]:
+    """Give the direction's columns with a named element, as brackets have them."""
+    given = columns(p_hat_raw_bps=9_000, p_hat_bps=9_000)(count)
+    return tuple(structs.replace(column, elements=("UP",)) for column in given)
 
 
 def failing(error: Exception) -> Callable[[PolicyHost], T]:
@@ -71,11 +94,11 @@ def hanging(_host: PolicyHost) -> T:
 
 
 OTHER_ROW = FeatureRow(symbol=OTHER_SYMBOL, model_input=model_input_of(OTHER_SYMBOL, START_MS))
-REGIME = RegimeSignal(
+REGIME = columns(
     regime_low_prob_bps=10_000,
     regime_mid_prob_bps=0,
     regime_high_prob_bps=0,
-    predicted_regime=Regime.LOW,
+    predicted_regime=1,
     regime_confidence_bps=10_000,
     spacing_multiplier_x1000=1_000,
 )
@@ -118,6 +141,22 @@ BAD_FEATURES = {
         with_row(model_input=model_input_of(SYMBOL, START_MS - HOUR_MS)),
         Reason.FEATURES_STALE,
     ),
+    "pairs a hash with other values": (
+        with_row(
+            model_input=structs.replace(
+                model_input_of(SYMBOL, START_MS), values=b"\x00\x00\x00\x40" * 11
+            )
+        ),
+        Reason.FEATURES_MISSING,
+    ),
+    "pairs a hash with another version": (
+        with_row(model_input=model_input_of(SYMBOL, START_MS, feature_version="f" * 64)),
+        Reason.FEATURES_MISSING,
+    ),
+    "pairs a hash with another symbol": (
+        with_row(model_input=model_input_of(OTHER_SYMBOL, START_MS)),
+        Reason.FEATURES_MISSING,
+    ),
     "has a missing feature": (
         with_row(model_input=None, refusal=Reason.FEATURES_MISSING),
         Reason.FEATURES_MISSING,
@@ -154,19 +193,45 @@ BAD_SIGNALS = {
         echoing(calibration_version="f" * 64),
         Reason.CALIBRATION_FAILED,
     ),
-    "answers nothing": (echoing(rows=()), Reason.OUTPUT_INVALID),
-    "answers for another symbol": (with_row(symbol=OTHER_SYMBOL), Reason.OUTPUT_INVALID),
-    "answers for another input": (with_row(features_hash="f" * 64), Reason.OUTPUT_INVALID),
-    "signs for another symbol": (with_signal(symbol=OTHER_SYMBOL), Reason.OUTPUT_INVALID),
-    "signs for another bar": (with_signal(ts=START_MS - HOUR_MS), Reason.OUTPUT_INVALID),
-    "signs for another input": (with_signal(features_hash="f" * 16), Reason.OUTPUT_INVALID),
-    "answers another question": (
-        with_signal(direction=None, regime=REGIME),
+    "answers nothing": (echoing(columns=None), Reason.OUTPUT_INVALID),
+    "answers for another symbol": (
+        with_columns(features_hashes=hashes_of("ETHEUR", START_MS)),
         Reason.OUTPUT_INVALID,
     ),
+    "answers for another bar": (
+        with_columns(features_hashes=hashes_of(SYMBOL, START_MS - HOUR_MS)),
+        Reason.OUTPUT_INVALID,
+    ),
+    "answers for another input": (
+        with_columns(features_hashes=lambda count: b"\xff" * 32 * count),
+        Reason.OUTPUT_INVALID,
+    ),
+    "answers for other bytes": (with_columns(inputs_sha256="f" * 64), Reason.OUTPUT_INVALID),
+    "answers more rows": (
+        with_columns(
+            features_hashes=lambda count: b"\xff" * 32 * (count + 1),
+            signals=lambda count: columns(p_hat_raw_bps=1, p_hat_bps=1)(count + 1),
+        ),
+        Reason.OUTPUT_INVALID,
+    ),
+    "answers half": (with_columns(signals=columns(p_hat_bps=9_000)), Reason.OUTPUT_INVALID),
+    "answers more than one": (
+        with_columns(signals=columns(p_hat_raw_bps=9_000, p_hat_bps=10_001)),
+        Reason.OUTPUT_INVALID,
+    ),
+    "answers less than nothing": (
+        with_columns(signals=columns(p_hat_raw_bps=-1, p_hat_bps=9_000)),
+        Reason.OUTPUT_INVALID,
+    ),
+    "answers another question": (with_columns(signals=REGIME), Reason.OUTPUT_INVALID),
+    "answers by elements": (with_columns(signals=elements), Reason.OUTPUT_INVALID),
     "refuses the row": (
-        with_row(signal=None, refusal=Reason.CALIBRATION_FAILED),
+        with_columns(refusals=lambda count: (Reason.CALIBRATION_FAILED,) * count),
         Reason.CALIBRATION_FAILED,
+    ),
+    "falls back": (
+        with_columns(fallback_reasons=lambda count: (Reason.OUTPUT_INVALID,) * count),
+        Reason.OUTPUT_INVALID,
     ),
     **{
         f"is not ready: {gate}": (failing(ModelNotReady("no", gate_reason=gate)), gate)

@@ -21,6 +21,7 @@ from detent.api.inference import grpc_service_pb2 as oip
 from detent.api.v1 import inference_service_pb2
 from detent.contracts.calls.feature import ModelInput
 from detent.contracts.calls.inference import InferenceRow, InferSignalsRequest
+from detent.contracts.calls.signal_columns import HASH_BYTES, TS_BYTES, InferenceColumns
 from detent.contracts.manifest import MODEL_FILE
 from detent.contracts.wire import to_wire
 from detent.core.features.model_input import features_hash
@@ -91,7 +92,9 @@ def _target(
 ) -> Target:
     def request(rows: int) -> bytes:
         if name == OURS:
-            return _our_request(artifact, rows)
+            # One row as a decision's caller sends it, many as policy sends them.
+            ask = _our_request if rows == 1 else _our_columns
+            return ask(artifact, rows)
         if name == PLAIN:
             return bytes(drawn_rows(rows).tobytes())
         return _open_request(artifact, rows, bound=name == FACADE, suffix=suffix)
@@ -126,6 +129,18 @@ def _our_request(artifact: Artifact, count: int) -> bytes:
     return bytes(to_wire(query).SerializeToString())
 
 
+def _our_columns(artifact: Artifact, count: int) -> bytes:
+    columns = InferenceColumns(
+        symbols=tuple(f"{SYMBOL}{index}" for index in range(count)),
+        ts_ms=TS_MS.to_bytes(TS_BYTES, "little", signed=True) * count,
+        values=drawn_rows(count).tobytes(),
+        # Echoed, and computed again by nobody but policy.
+        features_hashes=bytes(HASH_BYTES * count),
+    )
+    query = InferSignalsRequest(binding_hash=artifact.pinned.binding_hash, columns=columns)
+    return bytes(to_wire(query).SerializeToString())
+
+
 def _open_request(artifact: Artifact, count: int, *, bound: bool, suffix: str) -> bytes:
     request = oip.ModelInferRequest(model_name=artifact.manifest.model_name + suffix)
     request.inputs.add(name=INPUT_NAME, datatype="FP32", shape=(count, WIDTH))
@@ -137,6 +152,9 @@ def _open_request(artifact: Artifact, count: int, *, bound: bool, suffix: str) -
 
 def _our_rows(reply: bytes) -> int:
     response = inference_service_pb2.InferSignalsResponse.FromString(reply)
+    if response.HasField("columns"):
+        answered = len(response.columns.features_hashes) // HASH_BYTES
+        return answered - sum(bool(reason) for reason in response.columns.refusals)
     return sum(row.HasField("signal") for row in response.rows)
 
 

@@ -21,7 +21,7 @@ from detent.contracts import (
     signals,
     snapshots,
 )
-from detent.contracts.calls import feature, inference, ledger, policy
+from detent.contracts.calls import feature, inference, ledger, policy, signal_columns
 from detent.contracts.json_codec import is_domain_type, unwrap_optional
 from detent.contracts.wire import PROTO_MODULES, message_class, wire_fields
 
@@ -38,6 +38,7 @@ MODULES = (
     inference,
     ledger,
     policy,
+    signal_columns,
 )
 TWINS = {
     kind.__name__: kind

@@ -12,12 +12,14 @@ from tests.builders import (
     SYMBOL,
     call_of,
     emergency,
+    plan_of,
     row_of,
 )
 from tests.fakes import PolicyHost, model_input_of, raises
 from tests.service.policy_calls import PLAN, ask, decide, open_plan, refusal, waits_for
 from tests.strategist import ledger_rows, noted, recorded
 
+from detent.contracts.calls.inference import InferSignalsRequest
 from detent.contracts.calls.policy import (
     ReportLocalAnswersRequest,
 )
@@ -134,13 +136,18 @@ async def test_an_emergency_call_needs_an_intent(opened: PolicyHost) -> None:
     assert refused.metadata["field"] == "exit_intent"
 
 
+def symbols_of(query: InferSignalsRequest) -> tuple[str, ...]:
+    assert query.columns is not None
+    return query.columns.symbols
+
+
 @pytest.mark.proves("R101")
 async def test_every_symbol_of_every_bar_is_asked_about_in_one_call(opened: PolicyHost) -> None:
     for bar in range(5):
         await ask(opened, row_of(), row_of(OTHER_SYMBOL), bar=bar)
 
     assert [query.symbols for query in opened.features.asked] == [(SYMBOL, OTHER_SYMBOL)] * 5
-    assert [len(query.rows) for query in opened.inference.asked] == [2] * 5
+    assert [symbols_of(query) for query in opened.inference.asked] == [(SYMBOL, OTHER_SYMBOL)] * 5
     assert len(recorded(opened.ledger_file, "plan")) == 10
 
 
@@ -149,8 +156,7 @@ async def test_only_rows_that_are_new_are_asked_about(opened: PolicyHost) -> Non
 
     await ask(opened, row_of(), row_of(OTHER_SYMBOL))
 
-    assert opened.inference.asked[-1].rows[0].symbol == OTHER_SYMBOL
-    assert len(opened.inference.asked[-1].rows) == 1
+    assert symbols_of(opened.inference.asked[-1]) == (OTHER_SYMBOL,)
 
 
 async def test_the_same_bar_asked_by_many_at_once_is_decided_once(opened: PolicyHost) -> None:
@@ -284,6 +290,40 @@ async def test_a_failed_inference_still_records_what_the_model_would_have_seen(
     (record,) = recorded(opened.ledger_file, "plan")
     assert decision.fallback_reason is Reason.INFERENCE_ERROR
     assert record["features_hash"] == model_input_of(SYMBOL, START_MS).features_hash
+
+
+@pytest.mark.proves("R38", "R73")
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        pytest.param({"values": b"\x00" * 44}, Reason.FEATURES_MISSING, id="other values"),
+        pytest.param({"features_hash": "0" * 64}, Reason.FEATURES_MISSING, id="another hash"),
+        pytest.param({"snapshot_hashes": ("e" * 64,)}, Reason.FEATURES_MISSING, id="snapshot"),
+        pytest.param({"values": b"\x00" * 40}, Reason.FEATURE_VERSION_MISMATCH, id="narrower"),
+    ],
+)
+async def test_an_input_that_is_not_what_it_is_hashed_for_never_reaches_the_model(
+    host: PolicyHost, spoil: dict[str, Any], reason: Reason
+) -> None:
+    """Its row falls back, under the hash that was claimed; the others are asked about."""
+    plan = plan_of("three", (SYMBOL, OTHER_SYMBOL, "AUDUSD"))
+    await open_plan(host, plan, host.binding)
+
+    async def behavior(query: Any, call: Any) -> Any:
+        answer = await host.features.answers(query, call)
+        first = answer.rows[0]
+        changed = structs.replace(first.model_input, **spoil)
+        rows = (structs.replace(first, model_input=changed), *answer.rows[1:])
+        return structs.replace(answer, rows=rows)
+
+    host.features.behavior = behavior
+    await ask(host, *[row_of(symbol) for symbol in plan.symbols], plan=plan)
+
+    found = {record["symbol"]: record for record in recorded(host.ledger_file, "three")}
+    claimed = {"features_hash": model_input_of(SYMBOL, START_MS).features_hash} | spoil
+    assert symbols_of(host.inference.asked[-1]) == plan.symbols[1:]
+    assert [found[symbol]["fallback_reason"] for symbol in plan.symbols] == [reason, None, None]
+    assert found[SYMBOL]["features_hash"] == claimed["features_hash"]
 
 
 # What a client did by itself

@@ -30,6 +30,10 @@ BROAD_EXCEPTS = {
         1,
         "the boundary: what is untyped becomes an internal error without its text",
     ),
+    "services/detent/rpc/http2/connection.py": (
+        1,
+        "a peer is told whatever failed in its call, and others are served on",
+    ),
     "services/detent/adapters/telemetry.py": (
         1,
         "as in every handler of logging: a fact that cannot be written ends no call",

@@ -4,6 +4,7 @@ The runtime is optional: without it the process starts, answers its health check
 refuses to infer. It is given the bytes that were hashed, and never a path.
 """
 
+import functools
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
@@ -121,16 +122,18 @@ class OnnxSession(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InternalError: The runtime failed, or gave another shape than it declared.
         """
-        parts = list(parts_of(len(inputs), self.batch_shapes))
+        parts = _parts(len(inputs), self.batch_shapes)
         if len(parts) == 1:
             return self._part(inputs, parts[0])
         runs = [self._part(inputs[part.start : part.stop], part) for part in parts]
         return tuple(np.concatenate(columns) for columns in zip(*runs, strict=True))
 
     def _part(self, inputs: Floats, part: Part) -> tuple[Floats, ...]:
-        count, missing = part.stop - part.start, part.shape - (part.stop - part.start)
-        if missing:
-            inputs = np.concatenate([inputs, np.repeat(inputs[-1:], missing, axis=0)])
+        count = part.stop - part.start
+        if count < part.shape:
+            padded = np.empty((part.shape, inputs.shape[1]), np.float32)
+            padded[:count], padded[count:] = inputs, inputs[-1]
+            inputs = padded
         outputs = self._run(inputs.reshape(part.shape, *self.graph.row_shape))
         for found, (_, columns) in zip(outputs, self.graph.outputs, strict=True):
             shape = (part.shape, columns)
@@ -140,7 +143,7 @@ class OnnxSession(msgspec.Struct, frozen=True, kw_only=True):
                     found=f"{found.shape} {found.dtype}",
                     expected=f"{shape} float32",
                 )
-        return tuple(found[:count] for found in outputs)
+        return tuple([found[:count] for found in outputs])
 
     def _run(self, inputs: Floats) -> list[Floats]:
         graph = self.graph
@@ -158,6 +161,12 @@ class OnnxSession(msgspec.Struct, frozen=True, kw_only=True):
         except self.errors as error:
             raise InternalError("the ONNX session failed", error=error) from error
         return list(found)
+
+
+@functools.lru_cache(maxsize=1_024)
+def _parts(count: int, shapes: tuple[int, ...]) -> tuple[Part, ...]:
+    """Give the runs that a batch is cut into; callers ask for few sizes, again and again."""
+    return tuple(parts_of(count, shapes))
 
 
 def open_session(

@@ -16,8 +16,8 @@ from detent.contracts.signals import DirectionSignal, HeadSignal
 from detent.core.signals.columns import Integers, columns_of
 from detent.core.signals.heads import HeadMap, head_map
 
-# Fewer rows than these are mapped one by one in less time than it takes to begin with arrays.
-COLUMN_ROWS_MIN = 6
+# Fewer rows are mapped one by one: what an array costs, it costs however short it is.
+ARRAY_ROWS_MIN = 4
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,8 +57,8 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
         return self.answers_of(self.session.outputs(inputs))
 
     def columns_of(self, outputs: Sequence[Floats]) -> Mapping[str, Integers] | None:
-        """Give the answers of all rows as columns, where that can be done and pays."""
-        return columns_of(self.head, outputs) if len(outputs[0]) >= COLUMN_ROWS_MIN else None
+        """Give the answers of all rows as columns, where that can be done; see `columns`."""
+        return None if len(outputs[0]) < ARRAY_ROWS_MIN else columns_of(self.head, outputs)
 
     def answers_of(self, outputs: Sequence[Floats]) -> list[HeadSignal | Reason]:
         """Give the signal of each row that the graph was run over, or why it has none."""

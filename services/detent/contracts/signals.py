@@ -36,6 +36,10 @@ class Regime(StrEnum):
     HIGH = "HIGH"
 
 
+# As `detent.api.v1.Regime` numbers them on the wire, for columns.
+REGIME_NUMBERS = {regime: number for number, regime in enumerate(Regime, start=1)}
+
+
 def most_probable(low_bps: int, mid_bps: int, high_bps: int) -> Regime:
     """Name the most probable class; the first in declared order on a tie."""
     shares = {Regime.LOW: low_bps, Regime.MID: mid_bps, Regime.HIGH: high_bps}
@@ -191,7 +195,7 @@ def by_head(signal: HeadSignal) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=256)
-def _check_model(model_version: str, model_hash: str) -> None:
+def check_model(model_version: str, model_hash: str) -> None:
     """Refuse odd names of a model, once for all rows that it answers."""
     if not _VERSION.fullmatch(model_version):
         raise InvalidField("model_version", model_version, "v<major>.<minor>.<patch>")
@@ -244,7 +248,7 @@ class MlSignalSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse an answer of no head or of several, and odd provenance."""
         check_ts_ms("ts", self.ts)
         check_symbol("symbol", self.symbol)
-        _check_model(self.model_version, self.model_hash)
+        check_model(self.model_version, self.model_hash)
         check_hash16("features_hash", self.features_hash)
         check_int("inference_latency_us", self.inference_latency_us, 0, INT64_MAX)
         self._check_attributions()

@@ -141,10 +141,13 @@ def _written(hint: Any, field: Any, source: str, names: dict[str, object]) -> st
     """Give the expression that makes a value what protobuf takes."""
     if typing.get_origin(hint) is tuple:
         item = _written(_item_hint(hint)[0], field, "item", names)
+        if _is_enum(_item_hint(hint)[0]) and _may_lack(hint):
+            numbers: dict[Any, int] = _enum_numbers(_item_hint(hint)[0], field.enum_type)
+            names[f"numbers_{field.name}"] = {None: 0, **numbers}
         return source if item == "item" else f"[{item} for item in {source}]"
     if hint is Decimal:
         return f"format_decimal({source})"
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
+    if _is_enum(hint):
         names[f"numbers_{field.name}"] = _enum_numbers(hint, field.enum_type)
         return f"numbers_{field.name}[{source}]"
     if is_domain_type(hint):
@@ -185,7 +188,6 @@ def _made_of(kind: Any) -> tuple[str, dict[str, object]]:
         "parse_decimal": parse_decimal,
         "read_each": _read_each,
         "read_items": _read_items,
-        "read_list": _read_list,
     }
     lines = []
     for name, hint in field_hints(kind):
@@ -204,21 +206,22 @@ def _read(hint: Any, field: Any, *, optional: bool, names: dict[str, object]) ->
     source = f"message.{name}"
     if typing.get_origin(hint) is tuple:
         item, judged_alone = _item_hint(hint)
-        read_item = _item_reader(item, field)
+        if _is_enum(item):
+            names[f"read_{name}"] = _members_reader(name, item, field, optional=_may_lack(hint))
+            return f"read_{name}({source})"
+        read_item = _reader_of(item) if is_domain_type(item) else None
         if read_item is None:
             return f"tuple({source})"
         names[f"read_{name}"] = read_item
         if judged_alone:
             return f"read_each(read_{name}, {source})"
-        if is_domain_type(item):
-            names[f"read_all_{name}"] = _all_reader_of(item)
-            return f"read_items(read_all_{name}, read_{name}, {name!r}, {source})"
-        return f"read_list(read_{name}, {name!r}, {source})"
+        names[f"read_all_{name}"] = _all_reader_of(item)
+        return f"read_items(read_all_{name}, read_{name}, {name!r}, {source})"
     if typing.get_origin(hint) is dict:
         return f"dict({source})"
     if hint is Decimal:
         return f"parse_decimal({name!r}, {source})"
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
+    if _is_enum(hint):
         names[f"members_{name}"] = _Members(name, hint, field.enum_type, optional=optional)
         return f"members_{name}[{source}]"
     if is_domain_type(hint):
@@ -236,14 +239,28 @@ def _item_hint(hint: Any) -> tuple[Any, bool]:
     return unwrap_optional(item)[0], InvalidField in typing.get_args(item)
 
 
-def _item_reader(hint: Any, field: Any) -> Read | None:
-    """Give what reads one item of a list, of itself and its path; None for plain items."""
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        members = _Members("", hint, field.enum_type, optional=False)
-        return functools.partial(_read_member, members)
-    if is_domain_type(hint):
-        return _reader_of(hint)
-    return None
+def _may_lack(hint: Any) -> bool:
+    """Say whether the items of a list may be None, as those of an enum travel as 0."""
+    return unwrap_optional(typing.get_args(hint)[0])[1]
+
+
+def _is_enum(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, StrEnum)
+
+
+def _members_reader(name: str, hint: Any, field: Any, *, optional: bool) -> ReadAll:
+    """Give what reads a list of members of an enum."""
+    members = _Members("", hint, field.enum_type, optional=optional)
+
+    def read(numbers: Any) -> tuple[Any, ...]:
+        try:
+            return tuple([members[number] for number in numbers])
+        except InvalidField as error:
+            # The place is only worth knowing when something is wrong there.
+            index = next(index for index, number in enumerate(numbers) if number not in members)
+            raise InvalidField(f"{name}[{index}]", error.found, error.expected) from error
+
+    return read
 
 
 def _read_items(read_all: ReadAll, read: Read, name: str, values: Any) -> tuple[Any, ...]:
@@ -302,13 +319,6 @@ class _Members(dict[int, StrEnum | None]):
         """Refuse what is not a member, by the name of the field."""
         found = number or "(unspecified)"
         raise InvalidField(self._name, found, f"one of {', '.join(self._hint)}")
-
-
-def _read_member(members: _Members, number: int, path: str) -> StrEnum | None:
-    try:
-        return members[number]
-    except InvalidField as error:
-        raise InvalidField(path, error.found, error.expected) from error
 
 
 def _enum_numbers(hint: type[StrEnum], enum: Any) -> dict[StrEnum, int]:

@@ -28,29 +28,35 @@ from detent.api.v1 import model_binding_pb2 as detent_dot_api_dot_v1_dot_model__
 from detent.api.v1 import reason_pb2 as detent_dot_api_dot_v1_dot_reason__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%detent/api/v1/inference_service.proto\x12\rdetent.api.v1\x1a#detent/api/v1/feature_service.proto\x1a&detent/api/v1/ml_signal_snapshot.proto\x1a!detent/api/v1/model_binding.proto\x1a\x1a\x64\x65tent/api/v1/reason.proto\"l\n\x13InferSignalsRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12)\n\x04rows\x18\x02 \x03(\x0b\x32\x1b.detent.api.v1.InferenceRow\x12\x14\n\x0c\x61ttributions\x18\x03 \x01(\x08\"\x8d\x01\n\x14InferSignalsResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x1a\n\x12model_version_hash\x18\x02 \x01(\t\x12\x1b\n\x13\x63\x61libration_version\x18\x03 \x01(\t\x12&\n\x04rows\x18\x04 \x03(\x0b\x32\x18.detent.api.v1.SignalRow\"/\n\x17\x44\x65scribeArtifactRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\"\xf4\x02\n\x18\x44\x65scribeArtifactResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x32\n\rmodel_binding\x18\x02 \x01(\x0b\x32\x1b.detent.api.v1.ModelBinding\x12\x12\n\nmodel_hash\x18\x03 \x01(\t\x12\x1a\n\x12\x63\x61libration_method\x18\x04 \x01(\t\x12\x1a\n\x12\x65xecution_provider\x18\x05 \x01(\t\x12\x18\n\x10golden_row_count\x18\x06 \x01(\x05\x12\x15\n\rmanifest_json\x18\x07 \x01(\t\x12:\n\x0b\x63\x65rtificate\x18\x08 \x01(\x0b\x32%.detent.api.v1.DeterminismCertificate\x12\x13\n\x06signer\x18\t \x01(\tH\x00\x88\x01\x01\x12\x35\n\x0c\x61ttributions\x18\n \x01(\x0b\x32\x1f.detent.api.v1.AttributionFactsB\t\n\x07_signer\"H\n\x10\x41ttributionFacts\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\r\n\x05\x65xact\x18\x02 \x01(\x08\x12\x15\n\rbaseline_hash\x18\x03 \x01(\t\"\xa8\x02\n\x16\x44\x65terminismCertificate\x12\x1a\n\x12model_version_hash\x18\x01 \x01(\t\x12\x12\n\nmodel_hash\x18\x02 \x01(\t\x12\x1a\n\x12\x65xecution_provider\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x17\n\x0finstruction_set\x18\x05 \x01(\t\x12\x0f\n\x07runtime\x18\x06 \x01(\t\x12\x0f\n\x07threads\x18\x07 \x01(\x05\x12\x14\n\x0c\x62\x61tch_shapes\x18\x08 \x03(\x05\x12\x18\n\x10golden_row_count\x18\t \x01(\x05\x12\x17\n\x0fprobe_row_count\x18\n \x01(\x05\x12\x16\n\x0eoutputs_digest\x18\x0b \x01(\t\x12\x16\n\x0e\x61nswers_digest\x18\x0c \x01(\t\"N\n\x0cInferenceRow\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12.\n\x0bmodel_input\x18\x02 \x01(\x0b\x32\x19.detent.api.v1.ModelInput\"\xe3\x01\n\tSignalRow\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x15\n\rfeatures_hash\x18\x02 \x01(\t\x12\x31\n\x06signal\x18\x03 \x01(\x0b\x32\x1f.detent.api.v1.MlSignalSnapshotH\x00\x12(\n\x07refusal\x18\x04 \x01(\x0e\x32\x15.detent.api.v1.ReasonH\x00\x12\x33\n\x0f\x66\x61llback_reason\x18\x05 \x01(\x0e\x32\x15.detent.api.v1.ReasonH\x01\x88\x01\x01\x42\t\n\x07outcomeB\x12\n\x10_fallback_reason2\xd0\x01\n\x10InferenceService\x12W\n\x0cInferSignals\x12\".detent.api.v1.InferSignalsRequest\x1a#.detent.api.v1.InferSignalsResponse\x12\x63\n\x10\x44\x65scribeArtifact\x12&.detent.api.v1.DescribeArtifactRequest\x1a\'.detent.api.v1.DescribeArtifactResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%detent/api/v1/inference_service.proto\x12\rdetent.api.v1\x1a#detent/api/v1/feature_service.proto\x1a&detent/api/v1/ml_signal_snapshot.proto\x1a!detent/api/v1/model_binding.proto\x1a\x1a\x64\x65tent/api/v1/reason.proto\"\xaf\x01\n\x13InferSignalsRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12)\n\x04rows\x18\x02 \x03(\x0b\x32\x1b.detent.api.v1.InferenceRow\x12\x14\n\x0c\x61ttributions\x18\x03 \x01(\x08\x12\x35\n\x07\x63olumns\x18\x04 \x01(\x0b\x32\x1f.detent.api.v1.InferenceColumnsH\x00\x88\x01\x01\x42\n\n\x08_columns\"\xcd\x01\n\x14InferSignalsResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x1a\n\x12model_version_hash\x18\x02 \x01(\t\x12\x1b\n\x13\x63\x61libration_version\x18\x03 \x01(\t\x12&\n\x04rows\x18\x04 \x03(\x0b\x32\x18.detent.api.v1.SignalRow\x12\x32\n\x07\x63olumns\x18\x05 \x01(\x0b\x32\x1c.detent.api.v1.SignalColumnsH\x00\x88\x01\x01\x42\n\n\x08_columns\"/\n\x17\x44\x65scribeArtifactRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\"\xf4\x02\n\x18\x44\x65scribeArtifactResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x32\n\rmodel_binding\x18\x02 \x01(\x0b\x32\x1b.detent.api.v1.ModelBinding\x12\x12\n\nmodel_hash\x18\x03 \x01(\t\x12\x1a\n\x12\x63\x61libration_method\x18\x04 \x01(\t\x12\x1a\n\x12\x65xecution_provider\x18\x05 \x01(\t\x12\x18\n\x10golden_row_count\x18\x06 \x01(\x05\x12\x15\n\rmanifest_json\x18\x07 \x01(\t\x12:\n\x0b\x63\x65rtificate\x18\x08 \x01(\x0b\x32%.detent.api.v1.DeterminismCertificate\x12\x13\n\x06signer\x18\t \x01(\tH\x00\x88\x01\x01\x12\x35\n\x0c\x61ttributions\x18\n \x01(\x0b\x32\x1f.detent.api.v1.AttributionFactsB\t\n\x07_signer\"H\n\x10\x41ttributionFacts\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\r\n\x05\x65xact\x18\x02 \x01(\x08\x12\x15\n\rbaseline_hash\x18\x03 \x01(\t\"\xa8\x02\n\x16\x44\x65terminismCertificate\x12\x1a\n\x12model_version_hash\x18\x01 \x01(\t\x12\x12\n\nmodel_hash\x18\x02 \x01(\t\x12\x1a\n\x12\x65xecution_provider\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x17\n\x0finstruction_set\x18\x05 \x01(\t\x12\x0f\n\x07runtime\x18\x06 \x01(\t\x12\x0f\n\x07threads\x18\x07 \x01(\x05\x12\x14\n\x0c\x62\x61tch_shapes\x18\x08 \x03(\x05\x12\x18\n\x10golden_row_count\x18\t \x01(\x05\x12\x17\n\x0fprobe_row_count\x18\n \x01(\x05\x12\x16\n\x0eoutputs_digest\x18\x0b \x01(\t\x12\x16\n\x0e\x61nswers_digest\x18\x0c \x01(\t\"N\n\x0cInferenceRow\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12.\n\x0bmodel_input\x18\x02 \x01(\x0b\x32\x19.detent.api.v1.ModelInput\"\xe3\x01\n\tSignalRow\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x15\n\rfeatures_hash\x18\x02 \x01(\t\x12\x31\n\x06signal\x18\x03 \x01(\x0b\x32\x1f.detent.api.v1.MlSignalSnapshotH\x00\x12(\n\x07refusal\x18\x04 \x01(\x0e\x32\x15.detent.api.v1.ReasonH\x00\x12\x33\n\x0f\x66\x61llback_reason\x18\x05 \x01(\x0e\x32\x15.detent.api.v1.ReasonH\x01\x88\x01\x01\x42\t\n\x07outcomeB\x12\n\x10_fallback_reason\"[\n\x10InferenceColumns\x12\x0f\n\x07symbols\x18\x01 \x03(\t\x12\r\n\x05ts_ms\x18\x02 \x01(\x0c\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x12\x17\n\x0f\x66\x65\x61tures_hashes\x18\x04 \x01(\x0c\"\xb8\x02\n\rSignalColumns\x12\x17\n\x0f\x66\x65\x61tures_hashes\x18\x01 \x01(\x0c\x12\x15\n\rinputs_sha256\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x12\n\nmodel_hash\x18\x04 \x01(\t\x12\x12\n\nlatency_us\x18\x05 \x01(\x03\x12,\n\x07signals\x18\x06 \x03(\x0b\x32\x1b.detent.api.v1.SignalColumn\x12\'\n\x08refusals\x18\x07 \x03(\x0e\x32\x15.detent.api.v1.Reason\x12/\n\x10\x66\x61llback_reasons\x18\x08 \x03(\x0e\x32\x15.detent.api.v1.Reason\x12\x30\n\x11\x63oupling_refusals\x18\t \x03(\x0e\x32\x15.detent.api.v1.Reason\">\n\x0cSignalColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x01(\x0c\x12\x10\n\x08\x65lements\x18\x03 \x03(\t2\xd0\x01\n\x10InferenceService\x12W\n\x0cInferSignals\x12\".detent.api.v1.InferSignalsRequest\x1a#.detent.api.v1.InferSignalsResponse\x12\x63\n\x10\x44\x65scribeArtifact\x12&.detent.api.v1.DescribeArtifactRequest\x1a\'.detent.api.v1.DescribeArtifactResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'detent.api.v1.inference_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INFERSIGNALSREQUEST']._serialized_start=196
-  _globals['_INFERSIGNALSREQUEST']._serialized_end=304
-  _globals['_INFERSIGNALSRESPONSE']._serialized_start=307
-  _globals['_INFERSIGNALSRESPONSE']._serialized_end=448
-  _globals['_DESCRIBEARTIFACTREQUEST']._serialized_start=450
-  _globals['_DESCRIBEARTIFACTREQUEST']._serialized_end=497
-  _globals['_DESCRIBEARTIFACTRESPONSE']._serialized_start=500
-  _globals['_DESCRIBEARTIFACTRESPONSE']._serialized_end=872
-  _globals['_ATTRIBUTIONFACTS']._serialized_start=874
-  _globals['_ATTRIBUTIONFACTS']._serialized_end=946
-  _globals['_DETERMINISMCERTIFICATE']._serialized_start=949
-  _globals['_DETERMINISMCERTIFICATE']._serialized_end=1245
-  _globals['_INFERENCEROW']._serialized_start=1247
-  _globals['_INFERENCEROW']._serialized_end=1325
-  _globals['_SIGNALROW']._serialized_start=1328
-  _globals['_SIGNALROW']._serialized_end=1555
-  _globals['_INFERENCESERVICE']._serialized_start=1558
-  _globals['_INFERENCESERVICE']._serialized_end=1766
+  _globals['_INFERSIGNALSREQUEST']._serialized_start=197
+  _globals['_INFERSIGNALSREQUEST']._serialized_end=372
+  _globals['_INFERSIGNALSRESPONSE']._serialized_start=375
+  _globals['_INFERSIGNALSRESPONSE']._serialized_end=580
+  _globals['_DESCRIBEARTIFACTREQUEST']._serialized_start=582
+  _globals['_DESCRIBEARTIFACTREQUEST']._serialized_end=629
+  _globals['_DESCRIBEARTIFACTRESPONSE']._serialized_start=632
+  _globals['_DESCRIBEARTIFACTRESPONSE']._serialized_end=1004
+  _globals['_ATTRIBUTIONFACTS']._serialized_start=1006
+  _globals['_ATTRIBUTIONFACTS']._serialized_end=1078
+  _globals['_DETERMINISMCERTIFICATE']._serialized_start=1081
+  _globals['_DETERMINISMCERTIFICATE']._serialized_end=1377
+  _globals['_INFERENCEROW']._serialized_start=1379
+  _globals['_INFERENCEROW']._serialized_end=1457
+  _globals['_SIGNALROW']._serialized_start=1460
+  _globals['_SIGNALROW']._serialized_end=1687
+  _globals['_INFERENCECOLUMNS']._serialized_start=1689
+  _globals['_INFERENCECOLUMNS']._serialized_end=1780
+  _globals['_SIGNALCOLUMNS']._serialized_start=1783
+  _globals['_SIGNALCOLUMNS']._serialized_end=2095
+  _globals['_SIGNALCOLUMN']._serialized_start=2097
+  _globals['_SIGNALCOLUMN']._serialized_end=2159
+  _globals['_INFERENCESERVICE']._serialized_start=2162
+  _globals['_INFERENCESERVICE']._serialized_end=2370
 # @@protoc_insertion_point(module_scope)

@@ -31,15 +31,20 @@ class InferSignalsRequest(_message.Message):
     BINDING_HASH_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     ATTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
     binding_hash: _builtins.str
     """Holds the binding, 64 lowercase hex."""
     attributions: _builtins.bool
     """Says whether each answer of the model shall name its three heaviest features. At most 256
-    rows then; refused where the model has fewer than three features.
+    rows then; refused where the model has fewer than three features, and with `columns`.
     """
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___InferenceRow]:
-        """Lists the rows, 1 to 5000."""
+        """Lists the rows, 1 to 5000; none with `columns`."""
+
+    @_builtins.property
+    def columns(self) -> Global___InferenceColumns:
+        """Holds the rows as columns. Exactly one of `rows` and `columns` is given."""
 
     def __init__(
         self,
@@ -47,12 +52,15 @@ class InferSignalsRequest(_message.Message):
         binding_hash: _builtins.str = ...,
         rows: _abc.Iterable[Global___InferenceRow] | None = ...,
         attributions: _builtins.bool = ...,
+        columns: Global___InferenceColumns | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_columns", b"_columns", "columns", b"columns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributions", b"attributions", "binding_hash", b"binding_hash", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_columns", b"_columns", "attributions", b"attributions", "binding_hash", b"binding_hash", "columns", b"columns", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__columns: _TypeAlias = _typing.Literal["columns"]  # noqa: Y015
+    _WhichOneofArgType__columns: _TypeAlias = _typing.Literal["_columns", b"_columns"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__columns) -> _WhichOneofReturnType__columns | None: ...
 
 Global___InferSignalsRequest: _TypeAlias = InferSignalsRequest  # noqa: Y015
 
@@ -66,6 +74,7 @@ class InferSignalsResponse(_message.Message):
     MODEL_VERSION_HASH_FIELD_NUMBER: _builtins.int
     CALIBRATION_VERSION_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
     binding_hash: _builtins.str
     """Echoes the binding."""
     model_version_hash: _builtins.str
@@ -74,7 +83,11 @@ class InferSignalsResponse(_message.Message):
     """Holds the calibration that was applied, 64 lowercase hex."""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignalRow]:
-        """Lists one row per row asked."""
+        """Lists one row per row asked; none with `columns`."""
+
+    @_builtins.property
+    def columns(self) -> Global___SignalColumns:
+        """Holds the answers to `columns`, in the order of its rows."""
 
     def __init__(
         self,
@@ -83,12 +96,15 @@ class InferSignalsResponse(_message.Message):
         model_version_hash: _builtins.str = ...,
         calibration_version: _builtins.str = ...,
         rows: _abc.Iterable[Global___SignalRow] | None = ...,
+        columns: Global___SignalColumns | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_columns", b"_columns", "columns", b"columns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "calibration_version", b"calibration_version", "model_version_hash", b"model_version_hash", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_columns", b"_columns", "binding_hash", b"binding_hash", "calibration_version", b"calibration_version", "columns", b"columns", "model_version_hash", b"model_version_hash", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__columns: _TypeAlias = _typing.Literal["columns"]  # noqa: Y015
+    _WhichOneofArgType__columns: _TypeAlias = _typing.Literal["_columns", b"_columns"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__columns) -> _WhichOneofReturnType__columns | None: ...
 
 Global___InferSignalsResponse: _TypeAlias = InferSignalsResponse  # noqa: Y015
 
@@ -361,3 +377,143 @@ class SignalRow(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___SignalRow: _TypeAlias = SignalRow  # noqa: Y015
+
+@_typing.final
+class InferenceColumns(_message.Message):
+    """Asks for signals of many rows, one column per field, each as long as there are rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOLS_FIELD_NUMBER: _builtins.int
+    TS_MS_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    FEATURES_HASHES_FIELD_NUMBER: _builtins.int
+    ts_ms: _builtins.bytes
+    """Holds the instant of each row, Unix milliseconds UTC, as little-endian int64."""
+    values: _builtins.bytes
+    """Holds the model inputs, row after row, as little-endian float32; all rows are as wide."""
+    features_hashes: _builtins.bytes
+    """Holds the features hash of each row, 32 bytes. It is echoed and logged, and not computed
+    again: that it belongs to its row is for the caller to check.
+    """
+    @_builtins.property
+    def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names the instrument of each row, 1 to 5000."""
+
+    def __init__(
+        self,
+        *,
+        symbols: _abc.Iterable[_builtins.str] | None = ...,
+        ts_ms: _builtins.bytes = ...,
+        values: _builtins.bytes = ...,
+        features_hashes: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features_hashes", b"features_hashes", "symbols", b"symbols", "ts_ms", b"ts_ms", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InferenceColumns: _TypeAlias = InferenceColumns  # noqa: Y015
+
+@_typing.final
+class SignalColumns(_message.Message):
+    """Gives the signals of many rows, one column per field of the head's signal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURES_HASHES_FIELD_NUMBER: _builtins.int
+    INPUTS_SHA256_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    MODEL_HASH_FIELD_NUMBER: _builtins.int
+    LATENCY_US_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    FALLBACK_REASONS_FIELD_NUMBER: _builtins.int
+    COUPLING_REFUSALS_FIELD_NUMBER: _builtins.int
+    features_hashes: _builtins.bytes
+    """Echoes the features hash of each row, 32 bytes."""
+    inputs_sha256: _builtins.str
+    """Holds the SHA-256 of `values` as they arrived, 64 lowercase hex, computed before inference."""
+    model_version: _builtins.str
+    """Names the model's version, `v<major>.<minor>.<patch>`."""
+    model_hash: _builtins.str
+    """Holds the first 16 hex of the SHA-256 of model.onnx."""
+    latency_us: _builtins.int
+    """Holds the time inside inference, microseconds; 0 where nothing ran. Outside every digest."""
+    @_builtins.property
+    def signals(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignalColumn]:
+        """Lists the integers of the signals: one column per field of the head's signal."""
+
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedScalarFieldContainer[_reason_pb2.Reason.ValueType]:
+        """Says of each row why it has no signal; unspecified where it has. Empty where all have."""
+
+    @_builtins.property
+    def fallback_reasons(self) -> _containers.RepeatedScalarFieldContainer[_reason_pb2.Reason.ValueType]:
+        """Says of each row why its signal is the head's fallback; unspecified where it is not. Empty
+        where none is.
+        """
+
+    @_builtins.property
+    def coupling_refusals(self) -> _containers.RepeatedScalarFieldContainer[_reason_pb2.Reason.ValueType]:
+        """Says of each row why its brackets are not coupled; unspecified where they are. Empty where
+        all are, and for other heads.
+        """
+
+    def __init__(
+        self,
+        *,
+        features_hashes: _builtins.bytes = ...,
+        inputs_sha256: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        model_hash: _builtins.str = ...,
+        latency_us: _builtins.int = ...,
+        signals: _abc.Iterable[Global___SignalColumn] | None = ...,
+        refusals: _abc.Iterable[_reason_pb2.Reason.ValueType] | None = ...,
+        fallback_reasons: _abc.Iterable[_reason_pb2.Reason.ValueType] | None = ...,
+        coupling_refusals: _abc.Iterable[_reason_pb2.Reason.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coupling_refusals", b"coupling_refusals", "fallback_reasons", b"fallback_reasons", "features_hashes", b"features_hashes", "inputs_sha256", b"inputs_sha256", "latency_us", b"latency_us", "model_hash", b"model_hash", "model_version", b"model_version", "refusals", b"refusals", "signals", b"signals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalColumns: _TypeAlias = SignalColumns  # noqa: Y015
+
+@_typing.final
+class SignalColumn(_message.Message):
+    """Holds one field of many signals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    ELEMENTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Names the field of the head's signal, for example `p_hat_bps`."""
+    values: _builtins.bytes
+    """Holds its integers, row after row, as little-endian int32: a regime by its number, and -1
+    for what is absent, which is every field of a row that was refused.
+    """
+    @_builtins.property
+    def elements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names the elements of a row, in order, where a row has several: the keys of brackets. Empty
+        where it has one.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        values: _builtins.bytes = ...,
+        elements: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elements", b"elements", "name", b"name", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalColumn: _TypeAlias = SignalColumn  # noqa: Y015

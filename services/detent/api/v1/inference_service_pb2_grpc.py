@@ -60,6 +60,9 @@ class InferenceServiceServicer:
     def InferSignals(self, request, context):
         """Infers and calibrates one signal per row.
 
+        Rows come in one of two forms, and the answer has the form of the question: `rows`, each
+        with its provenance, which is checked; or `columns`, which cost hardly anything per row.
+
         Idempotent and safe to retry. Fails with `ERROR_REASON_BINDING_MISMATCH` when
         the binding is not the one loaded, and with `ERROR_REASON_MODEL_NOT_READY`
         while no verified artifact is loaded; a bad row carries its own reason. Where the

@@ -40,6 +40,9 @@ class InferenceServiceStub:
     InferSignals: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.InferSignalsRequest, _inference_service_pb2.InferSignalsResponse]
     """Infers and calibrates one signal per row.
 
+    Rows come in one of two forms, and the answer has the form of the question: `rows`, each
+    with its provenance, which is checked; or `columns`, which cost hardly anything per row.
+
     Idempotent and safe to retry. Fails with `ERROR_REASON_BINDING_MISMATCH` when
     the binding is not the one loaded, and with `ERROR_REASON_MODEL_NOT_READY`
     while no verified artifact is loaded; a bad row carries its own reason. Where the
@@ -60,6 +63,9 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     InferSignals: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.InferSignalsRequest, _inference_service_pb2.InferSignalsResponse]  # type: ignore[assignment]
     """Infers and calibrates one signal per row.
+
+    Rows come in one of two forms, and the answer has the form of the question: `rows`, each
+    with its provenance, which is checked; or `columns`, which cost hardly anything per row.
 
     Idempotent and safe to retry. Fails with `ERROR_REASON_BINDING_MISMATCH` when
     the binding is not the one loaded, and with `ERROR_REASON_MODEL_NOT_READY`
@@ -84,6 +90,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.InferSignalsResponse, _abc.Awaitable[_inference_service_pb2.InferSignalsResponse]]:
         """Infers and calibrates one signal per row.
+
+        Rows come in one of two forms, and the answer has the form of the question: `rows`, each
+        with its provenance, which is checked; or `columns`, which cost hardly anything per row.
 
         Idempotent and safe to retry. Fails with `ERROR_REASON_BINDING_MISMATCH` when
         the binding is not the one loaded, and with `ERROR_REASON_MODEL_NOT_READY`

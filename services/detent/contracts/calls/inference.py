@@ -4,6 +4,7 @@ import msgspec
 
 from detent.contracts.binding import ModelBinding
 from detent.contracts.calls.feature import ModelInput
+from detent.contracts.calls.signal_columns import InferenceColumns, SignalColumns
 from detent.contracts.certificate import DeterminismCertificate
 from detent.contracts.checks import (
     check_count,
@@ -39,14 +40,23 @@ class InferSignalsRequest(msgspec.Struct, frozen=True, kw_only=True):
         binding_hash: The binding, 64 hex.
         rows: The rows, fewer of them with attributions.
         attributions: Whether each answer of the model shall name its heaviest features.
+        columns: The rows in the other form; None with `rows`.
     """
 
     binding_hash: str
-    rows: tuple[InferenceRow, ...]
+    rows: tuple[InferenceRow, ...] = ()
     attributions: bool = False
+    columns: InferenceColumns | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a batch that is empty or too large."""
+        """Refuse a batch that is empty, too large, or there in both forms."""
+        if self.columns is not None:
+            if self.rows:
+                expected = "exactly one of rows and columns"
+                raise InvalidField("columns", f"columns and {len(self.rows)} rows", expected)
+            if self.attributions:
+                raise InvalidField("attributions", found=True, expected="absent with columns")
+            return
         limit = ATTRIBUTION_ROWS_MAX if self.attributions else ROWS_MAX
         check_count("rows", self.rows, 1, limit)
 
@@ -77,12 +87,13 @@ class SignalRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InferSignalsResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """Gives the signals in the order in which they were asked for."""
+    """Gives the signals in the order in which they were asked for, in the form of the question."""
 
     binding_hash: str
     model_version_hash: str
     calibration_version: str
-    rows: tuple[SignalRow, ...]
+    rows: tuple[SignalRow, ...] = ()
+    columns: SignalColumns | None = None
 
 
 class DescribeArtifactRequest(msgspec.Struct, frozen=True, kw_only=True):

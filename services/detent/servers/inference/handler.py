@@ -5,15 +5,13 @@ Before it stands `core/features`, whose hash it checks again; after it `core/sig
 
 import asyncio
 import functools
-import logging
 from collections.abc import Callable, Sequence
+from itertools import repeat
 
-import msgspec
 import numpy as np
 from msgspec import structs
 
 from detent.adapters.serving import Serving
-from detent.contracts import events
 from detent.contracts.binding import Head, ModelBinding
 from detent.contracts.calls.inference import (
     DescribeArtifactRequest,
@@ -27,7 +25,6 @@ from detent.contracts.checks import is_hash64
 from detent.contracts.errors import (
     ArtifactInvalid,
     BindingMismatch,
-    InternalError,
     ModelNotReady,
     SignalFailed,
 )
@@ -39,41 +36,14 @@ from detent.core.signals.batch_shapes import cost_s
 from detent.core.signals.regime_fallback import LastRegimes, ends_the_call, fallback_signal
 from detent.rpc.call import Call
 from detent.rpc.tracing import annotate
+from detent.servers.inference.answered import Answered, Answers
 from detent.servers.inference.attributing import Attributing, check_explains
+from detent.servers.inference.columns import infer_columns
+from detent.servers.inference.run_log import LOGGED_HASHES_MAX, log_run
 from detent.servers.inference.run_queue import Floats, QueueLimits, Ran, RunQueue
 
-LOGGED_HASHES_MAX = 16
 # As many as are calibrated before other calls get their turn: some milliseconds.
 ROWS_PER_TURN = 128
-# Refusals that are the model's or the service's doing; the others are the caller's rows.
-FAILURES = frozenset(
-    {
-        Reason.INFERENCE_DEADLINE,
-        Reason.INFERENCE_OVERLOADED,
-        Reason.INFERENCE_ERROR,
-        Reason.OUTPUT_INVALID,
-        Reason.CALIBRATION_FAILED,
-    }
-)
-Answers = list[HeadSignal | Reason]
-
-log = logging.getLogger(__name__)
-
-
-class Answered(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds what a run gave for some rows.
-
-    Attributes:
-        answers: One per row: its signal, or why it has none.
-        latency_us: Time inside inference, microseconds.
-        error: What failed, if it did.
-        outputs: The graph's first output, a row per row; None where there was no run.
-    """
-
-    answers: Answers
-    latency_us: int = 0
-    error: InternalError | None = None
-    outputs: Floats | None = None
 
 
 class InferenceHandler:
@@ -131,7 +101,7 @@ class InferenceHandler:
         """Infer and calibrate one signal per row.
 
         A bad row gets its own reason and does not touch the good ones; those go through
-        the session together.
+        the session together. The answer has the form of the question, rows or columns.
 
         Raises:
             BindingMismatch: The binding is not the one served.
@@ -146,6 +116,8 @@ class InferenceHandler:
             check_explains(serving)
         manifest = serving.artifact.manifest
         annotate(call.trace, provenance(manifest))
+        if query.columns is not None:
+            return await infer_columns(self, serving, self._last, query, call)
         # The hash comes first: whatever happens next, it can be said for which input.
         hashes = [_hash_of(row, manifest.feature_version) for row in query.rows]
         refusals = _refusals(query.rows, hashes, width=len(manifest.input_features))
@@ -164,7 +136,7 @@ class InferenceHandler:
             ],
         )
         # What failed is in the log before anyone is told, whatever the binding says (D12).
-        _log_run(serving, query, rows, run)
+        _log_run(serving, rows, run)
         _end_if_bound(serving.artifact.pinned.binding, rows)
         if query.attributions and run.outputs is not None:
             # After the answers, of which it changes nothing.
@@ -323,7 +295,10 @@ def _refusals(
     values = b"".join(
         row.model_input.values for row, whole in zip(rows, fits, strict=True) if whole
     )
-    finite = iter(np.isfinite(np.frombuffer(values, "<f4").reshape(-1, width)).all(axis=1).tolist())
+    numbers = np.isfinite(np.frombuffer(values, "<f4"))
+    # One question for all rows: it is nearly always the only one.
+    whole = bool(numbers.all())
+    finite = repeat(whole) if whole else iter(numbers.reshape(-1, width).all(axis=1).tolist())
     refusals: list[Reason | None] = []
     for row, whole, features_hash64 in zip(rows, fits, hashes, strict=True):
         if not whole:
@@ -365,28 +340,22 @@ def _end_if_bound(binding: ModelBinding, rows: Sequence[SignalRow]) -> None:
         raise SignalFailed(refused.symbol, gate_reason=refused.refusal)
 
 
-def _log_run(
-    serving: Serving, query: InferSignalsRequest, rows: Sequence[SignalRow], run: Answered
-) -> None:
+def _log_run(serving: Serving, rows: Sequence[SignalRow], run: Answered) -> None:
     """Write the one line of a call; a large batch names its first rows only."""
-    manifest = serving.artifact.manifest
     reasons = [row.refusal or row.fallback_reason for row in rows]
-    refusals = [reason for reason in reasons if reason is not None]
-    halts = bool(refusals) and ends_the_call(serving.artifact.pinned.binding)
-    failed = halts or not FAILURES.isdisjoint(refusals)
-    log.log(
-        logging.ERROR if failed else logging.INFO,
-        events.ML_INFER_ERROR if failed else events.ML_INFER_OK,
-        exc_info=run.error,
-        extra={
-            "binding_hash": query.binding_hash,
-            "model_id": manifest.model_id,
-            "model_hash": manifest.model_hash,
-            "row_count": len(rows),
-            "refused_count": len(refusals),
-            "refusals": sorted(set(refusals)),
-            "symbols": [row.symbol for row in rows[:LOGGED_HASHES_MAX]],
-            "features_hash": [row.features_hash for row in rows[:LOGGED_HASHES_MAX]],
-            "latency_us": run.latency_us,
-        },
+
+    def facts() -> dict[str, object]:
+        named = rows[:LOGGED_HASHES_MAX]
+        return {
+            "symbols": [row.symbol for row in named],
+            "features_hash": [row.features_hash for row in named],
+        }
+
+    log_run(
+        serving,
+        [reason for reason in reasons if reason is not None],
+        row_count=len(rows),
+        latency_us=run.latency_us,
+        error=run.error,
+        facts=facts,
     )

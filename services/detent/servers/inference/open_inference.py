@@ -31,7 +31,8 @@ from detent.rpc.call import Call
 from detent.rpc.call_lines import say
 from detent.rpc.serve import Service
 from detent.rpc.tracing import annotate
-from detent.servers.inference.handler import Answered, provenance
+from detent.servers.inference.answered import Answered
+from detent.servers.inference.handler import provenance
 from detent.servers.inference.run_queue import Floats, Ran
 from detent.servers.inference.tensors import (
     columns_of,

@@ -19,6 +19,7 @@ from detent.contracts.binding import Head
 from detent.contracts.errors import InvalidField
 from detent.contracts.manifest import Manifest
 from detent.contracts.signals import (
+    REGIME_NUMBERS,
     DirectionSignal,
     FillSignal,
     HeadSignal,
@@ -33,8 +34,6 @@ INT32 = "INT32"
 # Written where a value is absent, which only the coupled share of a bracket can be.
 ABSENT = -1
 
-# As `detent.api.v1.Regime` numbers them on the wire.
-_REGIME_NUMBERS = {regime: number for number, regime in enumerate(Regime, start=1)}
 _SIGNALS: dict[Head, type[HeadSignal]] = {
     Head.DIRECTION: DirectionSignal,
     Head.REGIME: RegimeSignal,
@@ -42,7 +41,7 @@ _SIGNALS: dict[Head, type[HeadSignal]] = {
     Head.FILL: FillSignal,
 }
 _UNITS = {"_bps": "basis points, 0 to 10000", "_x1000": "thousandths"}
-_REGIME_UNIT = ", ".join(f"{number} {regime}" for regime, number in _REGIME_NUMBERS.items())
+_REGIME_UNIT = ", ".join(f"{number} {regime}" for regime, number in REGIME_NUMBERS.items())
 
 
 class OutputTensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,7 +189,7 @@ def _bracket_output(name: str, width: int) -> OutputTensor:
 def _number(value: int | Regime | None) -> int:
     """Give what stands for a value: itself, the number of a regime, or of what is absent."""
     if isinstance(value, Regime):
-        return _REGIME_NUMBERS[value]
+        return REGIME_NUMBERS[value]
     return ABSENT if value is None else value
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -16,13 +17,16 @@ from detent.contracts.calls.feature import (
     ModelInput,
     SnapshotView,
 )
-from detent.contracts.calls.inference import InferenceRow, InferSignalsRequest
+from detent.contracts.calls.inference import InferSignalsRequest
+from detent.contracts.calls.signal_columns import TS_BYTES, InferenceColumns
+from detent.contracts.canonical import sha256_hex
 from detent.contracts.decision import DecisionRow
 from detent.contracts.reasons import Reason
+from detent.core.features.model_input import features_hash
 from detent.core.ledger.record import BoundPlan
 from detent.core.rollout.gates import Enablement, enablement_reason
 from detent.core.signals.choice import ModelOutcome, refused
-from detent.core.signals.output_gate import gate_response, gate_row
+from detent.core.signals.output_gate import gate_columns, gate_response
 from detent.rpc.call import Call
 from detent.rpc.tracing import span
 from detent.servers.policy.ports import Features, Inference
@@ -80,7 +84,10 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
             symbol: refused(given) for symbol, given in inputs.items() if isinstance(given, Reason)
         }
         ready = {symbol: given for symbol, given in inputs.items() if isinstance(given, ModelInput)}
-        # (3) Signals for what has features, in one call, and the output gate.
+        # (3) That hashes and values belong together: nobody behind this looks again.
+        for symbol, reason in _misfits(ready, bound.binding.feature_version).items():
+            outcomes[symbol] = refused(reason, ready.pop(symbol).features_hash)
+        # (4) Signals for what has features, in one call, and the output gate.
         if ready:
             outcomes |= await self._signals(bound, ready, ts_ms=ts_ms, call=call)
         return outcomes
@@ -122,10 +129,15 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
     async def _signals(
         self, bound: BoundPlan, ready: Mapping[str, ModelInput], *, ts_ms: int, call: Call
     ) -> dict[str, ModelOutcome]:
+        features_hashes = [given.features_hash for given in ready.values()]
+        values = b"".join([given.values for given in ready.values()])
         query = InferSignalsRequest(
             binding_hash=bound.binding_hash,
-            rows=tuple(
-                InferenceRow(symbol=symbol, model_input=given) for symbol, given in ready.items()
+            columns=InferenceColumns(
+                symbols=tuple(ready),
+                ts_ms=ts_ms.to_bytes(TS_BYTES, "little", signed=True) * len(ready),
+                values=values,
+                features_hashes=bytes.fromhex("".join(features_hashes)),
             ),
         )
         answer = await self._asked(
@@ -144,14 +156,14 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
                 model_version_hash=binding.model_version_hash,
                 calibration_version=binding.calibration_version,
             )
-            if wrong is None and len(answer.rows) == len(ready):
-                return {
-                    symbol: gate_row(
-                        row, symbol=symbol, ts_ms=ts_ms, features_hash=given.features_hash
-                    )
-                    for (symbol, given), row in zip(ready.items(), answer.rows, strict=True)
-                }
-            answer = wrong or Reason.OUTPUT_INVALID
+            if wrong is None:
+                outcomes = gate_columns(
+                    answer.columns,
+                    inputs_sha256=sha256_hex(values),
+                    features_hashes=features_hashes,
+                )
+                return dict(zip(ready, outcomes, strict=True))
+            answer = wrong
         return {symbol: refused(answer, given.features_hash) for symbol, given in ready.items()}
 
     async def _asked(
@@ -189,3 +201,28 @@ def _given(
     if model_input is None:
         return refusal or Reason.FEATURES_MISSING
     return model_input if model_input.ts_ms == ts_ms else Reason.FEATURES_STALE
+
+
+def _misfits(ready: Mapping[str, ModelInput], feature_version: str) -> dict[str, Reason]:
+    """Find the model inputs that are as wide as no other, or whose hash is not their own.
+
+    This is the one place on the path of a decision where a features hash is computed again:
+    what goes from here to inference is hashes and values in two columns (ADR 0025).
+    """
+    sizes = Counter([len(given.values) for given in ready.values()])
+    # All rows of a feature version are as wide. Where they are not, most may be sound.
+    common = max(sizes, key=lambda size: sizes[size], default=0)
+    misfits = {}
+    for symbol, given in ready.items():
+        found = features_hash(
+            feature_version,
+            symbol=symbol,
+            ts_ms=given.ts_ms,
+            snapshot_hashes=given.snapshot_hashes,
+            values=given.values,
+        )
+        if len(given.values) != common:
+            misfits[symbol] = Reason.FEATURE_VERSION_MISMATCH
+        elif found != given.features_hash:
+            misfits[symbol] = Reason.FEATURES_MISSING
+    return misfits
