@@ -18,6 +18,7 @@ import uvloop
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Tracer
 
 from detent.contracts import events
@@ -30,7 +31,7 @@ from detent.rpc.health import Health
 from detent.rpc.http2.listener import Listener
 from detent.rpc.http2.shared import Limits
 from detent.rpc.http2.stream import Ended, Route, Stream
-from detent.rpc.status import code_of, details_of, outcome_of
+from detent.rpc.status import as_detent_error, code_of, details_of
 from detent.rpc.tracing import annotate, extract, span, trace_id_of
 
 # A caller that names no deadline gets this one; none waits for ever.
@@ -38,9 +39,12 @@ DEADLINE_S_DEFAULT = 5.0
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 CONCURRENT_CALLS_MAX = 1_000
 GC_YOUNG_OBJECTS = 100_000
+# What the line of a call says of how it ended, where no error did it.
+OK, CANCELLED = "OK", "CANCELLED"
 TRACED_FIELDS = ("binding_hash", "plan_id", "ts_ms", "as_of_ts_ms")
 
 log = logging.getLogger(__name__)
+Ids = dict[str, str | int]
 Refused = Callable[[str, Any, DetentError], Awaitable[None]]
 
 
@@ -131,11 +135,9 @@ class Server:
 def _routes_of(service: Service, tracer: Tracer) -> dict[str, Route]:
     routes: dict[str, Route] = {}
     for method in service.descriptor.methods:
-        serve = _Method(method, service, tracer)
-        is_stream = method.client_streaming
-        routes[registry.path_of(method)] = Route(
-            serve=serve.streamed if is_stream else serve.unary, takes_stream=is_stream
-        )
+        serve = _Method(method, service, tracer).serve
+        route = Route(serve=serve, takes_stream=method.client_streaming)
+        routes[registry.path_of(method)] = route
     return routes
 
 
@@ -147,30 +149,57 @@ class _Method:
         self._request_name = method.input_type.name
         self._request_type = None if service.foreign else registry.request_type(method)
         self._message_class = GetMessageClass(method.input_type)
+        self._takes_stream = method.client_streaming
+        fields = {} if self._takes_stream else method.input_type.fields_by_name
+        self._id_names = tuple(name for name in TRACED_FIELDS if name in fields)
         self._answer = getattr(service.handler, registry.handler_name(method))
         self._on_refusal = service.on_refusal
         self._tracer = tracer
 
-    async def unary(self, stream: Stream) -> Ended:
-        message = self._parsed(stream.message)
+    async def serve(self, stream: Stream) -> Ended:
+        """Serve one call to its end, under a span, and write its line."""
+        message = None if self._takes_stream else self._parsed(stream.message)
+        ids = {} if isinstance(message, bytes) else self._ids(message)
+        parent = extract(stream.headers.items())
+        opened = span(self._tracer, self._name, parent, kind=SpanKind.SERVER, attributes=ids)
+        try:
+            with opened as trace:
+                return Ended(answer=await self._answered(message, ids, stream, trace))
+        except DetentError as error:
+            code, metadata = code_of(error).value[0], details_of(error)
+            return Ended(code=code, message=error.message, metadata=metadata)
 
-        async def answer(call: Call) -> bytes:
-            answered = await self._answer(self._read(message), call)
-            # A foreign service answers with a message of its own.
-            is_ours = self._request_type is not None
-            return to_bytes(answered) if is_ours else bytes(answered.SerializeToString())
+    async def _answered(self, message: Any, ids: Ids, stream: Stream, trace: Context) -> bytes:
+        """Ask the handler.
 
-        return await self._served(answer, message, stream)
+        Raises:
+            DetentError: What the caller is told.
+        """
+        started_s = time.monotonic()
+        deadline_s = stream.deadline_s
+        if not math.isfinite(deadline_s):
+            deadline_s = started_s + DEADLINE_S_DEFAULT
+        call = Call(deadline_s=deadline_s, clock=time.monotonic, identity=stream.peer, trace=trace)
+        code = CANCELLED
+        try:
+            asked = self._read_all(stream) if self._takes_stream else self._read(message)
+            content = self._written(await self._answer(asked, call))
+            code = OK
+        except Exception as failed:  # noqa: BLE001  The boundary: nothing leaves untranslated.
+            error = as_detent_error(failed)
+            code = error.reason.value
+            annotate(trace, {"error.reason": code})
+            await self._tell(message, error)
+            raise error from None
+        finally:
+            elapsed_ms = round((time.monotonic() - started_s) * 1000, 3)
+            facts = {"method": self._name, "code": code, "elapsed_ms": elapsed_ms}
+            say(log, events.RPC, {**facts, "trace_id": trace_id_of(trace), **ids})
+        return content
 
-    async def streamed(self, stream: Stream) -> Ended:
-        async def decoded() -> AsyncIterator[Any]:
-            async for content in stream.messages():
-                yield self._read(self._parsed(content))
-
-        async def answer(call: Call) -> bytes:
-            return to_bytes(await self._answer(decoded(), call))
-
-        return await self._served(answer, None, stream)
+    def _ids(self, message: Any) -> Ids:
+        """Give the ids that a request message carries, for span and log."""
+        return {name: getattr(message, name) for name in self._id_names}
 
     def _parsed(self, content: bytes) -> Message | bytes:
         """Read a request; bytes that are none are handed on, to be refused in our words."""
@@ -185,43 +214,14 @@ class _Method:
             raise InvalidField("request", found, f"a {self._request_name}")
         return message if self._request_type is None else from_wire(self._request_type, message)
 
-    async def _served(
-        self, answer: Callable[[Call], Awaitable[bytes]], message: Any, stream: Stream
-    ) -> Ended:
-        try:
-            return Ended(answer=await self._answered(answer, message, stream))
-        except DetentError as error:
-            return Ended(
-                code=code_of(error).value[0], message=error.message, metadata=details_of(error)
-            )
+    async def _read_all(self, stream: Stream) -> AsyncIterator[Any]:
+        async for content in stream.messages():
+            yield self._read(self._parsed(content))
 
-    async def _answered(
-        self, answer: Callable[[Call], Awaitable[bytes]], message: Any, stream: Stream
-    ) -> bytes:
-        started_s = time.monotonic()
-        has_deadline = math.isfinite(stream.deadline_s)
-        parent = extract(stream.headers.items())
-        ids = _ids(message)
-        code = "OK"
-        with span(self._tracer, self._name, parent, kind=SpanKind.SERVER, attributes=ids) as trace:
-            call = Call(
-                deadline_s=stream.deadline_s if has_deadline else started_s + DEADLINE_S_DEFAULT,
-                clock=time.monotonic,
-                identity=stream.peer,
-                trace=trace,
-            )
-            try:
-                outcome = await outcome_of(answer(call))
-                if not isinstance(outcome, DetentError):
-                    return outcome
-                code = outcome.reason.value
-                annotate(trace, {"error.reason": code})
-                await self._tell(message, outcome)
-                raise outcome
-            finally:
-                elapsed_ms = round((time.monotonic() - started_s) * 1000, 3)
-                facts = {"method": self._name, "code": code, "elapsed_ms": elapsed_ms}
-                say(log, events.RPC, {**facts, "trace_id": trace_id_of(trace), **ids})
+    def _written(self, answered: Any) -> bytes:
+        # A foreign service answers with a message of its own.
+        is_ours = self._request_type is not None
+        return to_bytes(answered) if is_ours else bytes(answered.SerializeToString())
 
     async def _tell(self, message: Any, error: DetentError) -> None:
         if self._on_refusal is None:
@@ -231,13 +231,6 @@ class _Method:
         except DetentError:
             # The refusal stands whether or not it could be noted.
             log.exception(events.CALL_FAILED)
-
-
-def _ids(message: Any) -> dict[str, str | int]:
-    """Give the ids that a request message carries, for span and log."""
-    return {
-        name: value for name in TRACED_FIELDS if (value := getattr(message, name, None)) is not None
-    }
 
 
 def run_process(served: Coroutine[Any, Any, None]) -> None:

@@ -1,8 +1,7 @@
 """Map our errors to gRPC statuses and back; the only module that names status codes."""
 
 import logging
-from collections.abc import Awaitable, Iterable
-from typing import TypeVar
+from collections.abc import Iterable
 
 import grpc
 from google.protobuf import any_pb2
@@ -16,7 +15,6 @@ DETAILS_KEY = "grpc-status-details-bin"
 INTERNAL_TEXT = "internal error"
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 CODES: dict[type[DetentError], grpc.StatusCode] = {
     errors.InvalidField: grpc.StatusCode.INVALID_ARGUMENT,
@@ -61,17 +59,6 @@ def as_detent_error(error: Exception) -> DetentError:
         return error
     log.error(events.CALL_FAILED, exc_info=error)
     return InternalError(INTERNAL_TEXT)
-
-
-async def outcome_of(pending: Awaitable[T]) -> T | DetentError:
-    """Wait for an answer and give it, or the error that may leave the process.
-
-    Cancellation is not an `Exception`: a caller that left still ends the call.
-    """
-    try:
-        return await pending
-    except Exception as error:  # noqa: BLE001  The boundary: nothing leaves untranslated.
-        return as_detent_error(error)
 
 
 def code_of(error: DetentError) -> grpc.StatusCode:

@@ -19,6 +19,7 @@ from detent.contracts.binding import Head
 from detent.contracts.calls.inference import InferSignalsRequest, InferSignalsResponse
 from detent.contracts.calls.signal_columns import (
     ABSENT,
+    HASH_BYTES,
     InferenceColumns,
     Reasons,
     SignalColumn,
@@ -191,20 +192,18 @@ def _of_rows(
 
 def _log(serving: Serving, asked: InferenceColumns, inputs_sha256: str, found: _Found) -> None:
     """Write the one line of a call; a large batch names its first rows only."""
-
-    def facts() -> dict[str, object]:
-        symbols = asked.symbols[:LOGGED_HASHES_MAX]
-        return {
-            "symbols": symbols,
-            "features_hash": [asked.features_hash(row) for row in range(len(symbols))],
-            "inputs_sha256": inputs_sha256,
-        }
-
+    symbols = asked.symbols[:LOGGED_HASHES_MAX]
+    hashes = asked.features_hashes[: len(symbols) * HASH_BYTES].hex()
+    width = 2 * HASH_BYTES
     log_run(
         serving,
         [reason for reason in found.refusals or found.fallback_reasons if reason is not None],
         row_count=len(asked.symbols),
         latency_us=found.latency_us,
         error=found.error,
-        facts=facts,
+        facts={
+            "symbols": symbols,
+            "features_hash": [hashes[at : at + width] for at in range(0, len(hashes), width)],
+            "inputs_sha256": inputs_sha256,
+        },
     )

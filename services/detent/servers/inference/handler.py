@@ -343,19 +343,15 @@ def _end_if_bound(binding: ModelBinding, rows: Sequence[SignalRow]) -> None:
 def _log_run(serving: Serving, rows: Sequence[SignalRow], run: Answered) -> None:
     """Write the one line of a call; a large batch names its first rows only."""
     reasons = [row.refusal or row.fallback_reason for row in rows]
-
-    def facts() -> dict[str, object]:
-        named = rows[:LOGGED_HASHES_MAX]
-        return {
-            "symbols": [row.symbol for row in named],
-            "features_hash": [row.features_hash for row in named],
-        }
-
+    named = rows[:LOGGED_HASHES_MAX]
     log_run(
         serving,
         [reason for reason in reasons if reason is not None],
         row_count=len(rows),
         latency_us=run.latency_us,
         error=run.error,
-        facts=facts,
+        facts={
+            "symbols": [row.symbol for row in named],
+            "features_hash": [row.features_hash for row in named],
+        },
     )

@@ -1,13 +1,14 @@
 """Write the one line that a call of signals leaves in the log, whatever its form."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from detent.adapters.serving import Serving
 from detent.contracts import events
 from detent.contracts.errors import DetentError
 from detent.contracts.reasons import Reason
 from detent.core.signals.regime_fallback import ends_the_call
+from detent.rpc.call_lines import say
 
 LOGGED_HASHES_MAX = 16
 # Refusals that are the model's or the service's doing; the others are the caller's rows.
@@ -31,7 +32,7 @@ def log_run(
     row_count: int,
     latency_us: int,
     error: DetentError | None,
-    facts: Callable[[], Mapping[str, object]],
+    facts: Mapping[str, object],
 ) -> None:
     """Say which model was asked for how many rows, and why some have no answer of it.
 
@@ -41,26 +42,22 @@ def log_run(
         row_count: Rows that were asked for.
         latency_us: Time inside inference, microseconds.
         error: What failed, if it did.
-        facts: Gives what the form of the call adds: first symbols and hashes.
+        facts: What the form of the call adds: first symbols and hashes.
     """
     halts = bool(refusals) and ends_the_call(serving.artifact.pinned.binding)
     failed = halts or not FAILURES.isdisjoint(refusals)
-    level = logging.ERROR if failed else logging.INFO
-    if not log.isEnabledFor(level):
-        return
     manifest = serving.artifact.manifest
-    log.log(
-        level,
-        events.ML_INFER_ERROR if failed else events.ML_INFER_OK,
-        exc_info=error,
-        extra={
-            "binding_hash": serving.artifact.pinned.binding_hash,
-            "model_id": manifest.model_id,
-            "model_hash": manifest.model_hash,
-            "row_count": row_count,
-            "refused_count": len(refusals),
-            "refusals": sorted(set(refusals)),
-            "latency_us": latency_us,
-            **facts(),
-        },
-    )
+    said = {
+        "binding_hash": serving.artifact.pinned.binding_hash,
+        "model_id": manifest.model_id,
+        "model_hash": manifest.model_hash,
+        "row_count": row_count,
+        "refused_count": len(refusals),
+        "refusals": sorted(set(refusals)),
+        "latency_us": latency_us,
+        **facts,
+    }
+    if failed:
+        log.error(events.ML_INFER_ERROR, exc_info=error, extra=said)
+    else:
+        say(log, events.ML_INFER_OK, said)
