@@ -10,7 +10,7 @@ from detent.contracts.errors import DataConflict
 from detent.contracts.json_codec import from_json, to_json
 from detent.contracts.trades import Fill, Outcome
 
-Fact = TypeVar("Fact", Fill, Outcome)
+Fact = TypeVar("Fact", bound=Fill | Outcome)
 Key = tuple[object, ...]
 # Asked for in parts: a statement names no more values than SQLite allows in any version.
 KEYS_PER_READ = 200

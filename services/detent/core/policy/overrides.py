@@ -5,6 +5,7 @@ import msgspec
 from detent.contracts.plan import ExitKind
 from detent.contracts.reasons import Reason
 from detent.core.policy.inputs import PolicyInputs
+from detent.core.policy.learning import learning_weight
 
 TIER_EMERGENCY = 1
 TIER_STAND_DOWN = 2
@@ -28,6 +29,15 @@ def override_weight(inputs: PolicyInputs, weight_ppm: int) -> Overridden:
     Source: FORMULAS 2.1, steps 7 and 8; decision D8.
     """
     capped_ppm, cap_reasons = _capped(inputs, weight_ppm)
+    if inputs.learning is not None:
+        entry_ts_ms = inputs.state.entry_ts_ms if inputs.current_weight_ppm != 0 else None
+        capped_ppm, learning_reasons = learning_weight(
+            inputs.learning,
+            capped_ppm,
+            current_ppm=inputs.current_weight_ppm,
+            held_ms=None if entry_ts_ms is None else inputs.ts_ms - entry_ts_ms,
+        )
+        cap_reasons.extend(learning_reasons)
     reasons = list(cap_reasons)
     final_ppm = capped_ppm
     tier = TIER_RISK_CAP if cap_reasons else TIER_POLICY

@@ -396,6 +396,8 @@ def _chain_of(opened: OpenPlan, query: DecideTargetWeightsRequest, row: Decision
     if row.vol_unit is not plan.policy_config.vol_unit:
         expected = f"the plan's {plan.policy_config.vol_unit}"
         raise InvalidField("vol_unit", row.vol_unit, expected)
+    if row.learning is not None and plan.learning is None:
+        raise InvalidField("learning", "conditions of learning", "none: the plan is for profit")
     if query.kind is DecisionKind.EMERGENCY and row.exit_intent is None:
         raise InvalidField("exit_intent", "(missing)", "the intent of the emergency")
     return chain
