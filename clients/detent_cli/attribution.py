@@ -16,9 +16,9 @@ from detent_cli.output import (
     console,
     errors,
     good,
-    print_facts,
     print_json,
     print_rows,
+    print_sheet,
     reported,
 )
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from detent.core.ledger.attribution import LayerAmount
     from detent.core.ledger.attribution_report import AttributionReport, BookAttribution
     from detent.core.ledger.trade_sets import TradeSet
-
-SHOWN_HEX = 16
 
 
 def attribution(
@@ -174,20 +172,19 @@ def _print_book(book: "BookAttribution") -> None:
     split = book.split
     rows: list[tuple[Any, ...]] = []
     for layer in split.layers:
-        first = layer.evidence[0].record_hash[:SHOWN_HEX] if layer.evidence else ""
         own = (layer.layer, money(layer.amount), money(layer.gain), money(layer.loss))
-        rows.append((*own, layer.decision_count, first))
+        rows.append((*own, layer.decision_count))
         if len(layer.parts) > 1:
             rows.extend(
-                (Text(f"  {part}", style="dim"), money(amount), "", "", "", "")
+                (Text(f"  {part}", style="dim"), money(amount), "", "", "")
                 for part, amount in layer.parts
             )
-    rows.append(("total", money(split.total), "", "", split.decision_count, ""))
+    rows.append(("total", money(split.total), "", "", split.decision_count))
     residual = format_decimal(split.residual)
-    rows.append(("residual", good(residual) if not split.residual else bad(residual), *[""] * 4))
-    columns = ("layer", "amount", "gains", "losses", "decisions", "largest")
+    rows.append(("residual", good(residual) if not split.residual else bad(residual), "", "", ""))
+    columns = ("layer", "amount", "gains", "losses", "decisions")
     print_rows(f"Attribution: {book.name}", columns, rows)
-    print_facts("Verdict", _facts(book))
+    print_sheet(_facts(book))
 
 
 def _facts(book: "BookAttribution") -> list[tuple[str, object]]:
@@ -203,7 +200,7 @@ def _facts(book: "BookAttribution") -> list[tuple[str, object]]:
         text = ", ".join(f"{reason} {count}" for reason, count in source.fallbacks)
         facts.append(("fallbacks", text))
     if book.split.unlinked_fill_ids:
-        facts.append(("fills without decision", len(book.split.unlinked_fill_ids)))
+        facts.append(("unlinked fills", len(book.split.unlinked_fill_ids)))
     if verdict is None:
         return [*facts, ("primary", "none: nothing was traded")]
     style = good if book.split.total >= 0 else bad

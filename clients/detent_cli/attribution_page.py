@@ -118,7 +118,7 @@ def _waterfall(book: BookAttribution) -> Figure:
     low, high = axis.get_xlim()
     for text, at, place in marks:
         axis.text(at + LABEL_SHARE / 2 * (high - low), place, text, va="center", fontsize=9)
-    axis.set_xlim(low, high + 5 * LABEL_SHARE * (high - low))
+    axis.set_xlim(low - LABEL_SHARE * (high - low), high + 5 * LABEL_SHARE * (high - low))
     axis.axvline(0, color="black", linewidth=0.8)
     names = [
         part.replace("_", " ") if part == layer else f"{layer}: {part}".replace("_", " ")

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from msgspec import structs
 from tests.builders import OTHER_SYMBOL, START_MS, SYMBOL, call_of, row_of
 from tests.fakes import PolicyHost
 from tests.service.policy_calls import PLAN, ask, close_plan, decide, open_plan
-from tests.trades import LEARNING_BOOK, TAGS, fill_of, outcome_of
+from tests.trades import LEARNING_BOOK, TAGS, calm, fill_of, outcome_of
 
 from detent.adapters.sqlite_trades import KEYS_PER_READ, SqliteTrades
 from detent.contracts.calls.policy import (
@@ -29,6 +30,7 @@ from detent.contracts.errors import (
 )
 from detent.contracts.trades import Fill, Outcome, OutcomeLabel, Side
 from detent.contracts.wire import from_wire, message_class, to_bytes
+from detent_client import ClientOptions, DetentClient
 
 
 @pytest.fixture(name="opened")
@@ -223,3 +225,28 @@ def test_facts_come_back_equal_from_the_wire() -> None:
         message = message_class(type(sent).__name__).FromString(to_bytes(sent))
 
         assert from_wire(type(sent), message) == sent
+
+
+async def test_client_reports_fills_and_outcomes_over_the_wire(
+    opened: PolicyHost, tmp_path: Path
+) -> None:
+    names = {"binding_hash": opened.binding.binding_hash, "plan_id": "plan"}
+    decision = await decide(opened)
+    fills = (fill_of("f1", record_hash=decision.record_hash),)
+    options = ClientOptions(journal_file=tmp_path / "journal.jsonl", policy_target=opened.target)
+    async with DetentClient(options) as client:
+        first = await client.record(RecordFillsRequest(**names, fills=fills))
+        again = await client.record(RecordFillsRequest(**names, fills=fills))
+        told = await client.record(RecordOutcomesRequest(**names, outcomes=(outcome_of(),)))
+        with pytest.raises(DataConflict) as refused:
+            await client.record(RecordFillsRequest(**names, fills=(fill_of("f1", price="7"),)))
+
+    assert [counts(answer) for answer in (first, again, told)] == [(1, 0), (0, 1), (1, 0)]
+    assert refused.value.field == "fills[0]"
+
+
+async def test_row_of_a_profit_plan_that_speaks_of_learning_is_refused(opened: PolicyHost) -> None:
+    result = (await ask(opened, row_of(learning=calm()))).results[0]
+
+    assert result.refusal is not None
+    assert result.refusal.metadata["field"] == "learning"
