@@ -151,8 +151,7 @@ def _part(
 ) -> BookAttribution:
     split = split_total(records, fills, plans)
     sets = trade_sets(fills)
-    executed = Reason.EMERGENCY_EXIT_EXECUTED
-    emergencies = [one.record_hash for one in records if executed in one.outcome.reasons]
+    emergencies = [one.record_hash for one in records if _left_in_an_emergency(one)]
     metrics = trade_metrics(sets, emergencies=emergencies)
     return BookAttribution(
         name=name,
@@ -162,6 +161,12 @@ def _part(
         source=_source_quality(records, outcomes),
         verdict=judge(split, sets, metrics, plan_score=plan_score) if sets else None,
     )
+
+
+def _left_in_an_emergency(record: DecisionRecord) -> bool:
+    """Say whether an emergency closed a position; one that finds nothing to close did not."""
+    executed = Reason.EMERGENCY_EXIT_EXECUTED in record.outcome.reasons
+    return executed and record.row.position.current_weight_ppm != 0
 
 
 def _source_quality(

@@ -324,6 +324,18 @@ def test_emergencies_are_put_down_to_safety_and_hold() -> None:
     assert set(verdict.events) <= {record.record_hash for record in played.records[1::2]}
 
 
+def test_emergencies_that_found_nothing_to_close_do_not_count() -> None:
+    bars = [
+        structs.replace(bar, row={"exit_intent": emergency()}) if bar.trigger is NONE else bar
+        for bar in falling()
+    ]
+    flat = [Bar(close="200", trigger=NONE, row={"exit_intent": emergency()})] * 40
+    found = attributed(play([*falling(), *flat]))
+
+    assert found.metrics.emergencies == ()
+    assert len(attributed(play(bars)).metrics.emergencies) == 8
+
+
 def test_window_in_which_nothing_moved_still_names_its_decisions() -> None:
     played = play([Bar(close="100"), Bar(close="100", trigger=NONE)])
     verdict = attributed(played).verdict

@@ -97,6 +97,14 @@ def test_position_that_was_held_long_enough_is_closed() -> None:
     assert Reason.LEARNING_HOLD_LIMIT in over.reasons
 
 
+def test_position_that_is_older_than_its_plan_is_closed() -> None:
+    """Otherwise whoever replans within the hour would hold for ever."""
+    found = decided(50_000)
+
+    assert found.target_weight_final_ppm == 0
+    assert Reason.LEARNING_HOLD_LIMIT in found.reasons
+
+
 @pytest.mark.proves("R352")
 def test_learning_is_never_short_unless_its_budget_says_so() -> None:
     short = {"trigger_state": TriggerState.SHORT_ALLOWED}
