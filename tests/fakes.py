@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from tests.builders import HOUR_MS, START_MS
 
 from detent.adapters.sqlite_ledger import SqliteLedger
+from detent.adapters.sqlite_trades import SqliteTrades
 from detent.contracts.binding import ModelBinding
 from detent.contracts.calls.feature import (
     FeatureRow,
@@ -41,6 +42,7 @@ from detent.servers.policy.held import HeldBinding
 from detent.servers.policy.ledger_handler import LedgerHandler
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import Plans
+from detent.servers.policy.trade_facts import TradeFactsTaker
 
 ACTIVE = Enablement(infer_enabled=True, active_enabled=True, active_ack=ACTIVE_ACK)
 FeaturesBehavior = Callable[
@@ -218,6 +220,9 @@ class PolicyHost:
                 enablement=enablement,
                 kill_switch_env=kill_switch_env,
                 tracer=self._tracer,
+            ),
+            trade_facts=TradeFactsTaker(
+                plans=self.plans, ledger=self.ledger, facts=SqliteTrades(self.ledger.file)
             ),
             now_ms=lambda: self.now_ms,
             future_skew_ms=1_000,

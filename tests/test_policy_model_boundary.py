@@ -93,6 +93,8 @@ def test_policy_sees_exactly_these_fields() -> None:
         "config",
         "limits",
         "state",
+        # What a book of learning permits: gates and a budget, nothing of any signal.
+        "learning",
     }
 
 

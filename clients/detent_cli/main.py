@@ -3,6 +3,7 @@
 import typer
 
 from detent_cli.artifact import app as artifact_app
+from detent_cli.attribution import attribution
 from detent_cli.data import app as data_app
 from detent_cli.decide import decide
 from detent_cli.demo import demo
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(up)
 app.command()(decide)
+app.command()(attribution)
 app.command()(verify_determinism)
 app.add_typer(artifact_app, name="artifact")
 app.add_typer(data_app, name="data")

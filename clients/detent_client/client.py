@@ -44,6 +44,10 @@ from detent.contracts.calls.policy import (
     GetPlanResponse,
     OpenPlanRequest,
     OpenPlanResponse,
+    RecordFillsRequest,
+    RecordFillsResponse,
+    RecordOutcomesRequest,
+    RecordOutcomesResponse,
     ReportLocalAnswersRequest,
     ReportLocalAnswersResponse,
 )
@@ -291,6 +295,18 @@ class DetentClient:
             await asyncio.to_thread(self._journal.drop, same)
             reported += len(same)
         return reported
+
+    async def record(
+        self, request: RecordFillsRequest | RecordOutcomesRequest
+    ) -> RecordFillsResponse | RecordOutcomesResponse:
+        """Hand fills or outcomes to the service; the same ones again change nothing."""
+        response: RecordFillsResponse | RecordOutcomesResponse
+        if isinstance(request, RecordFillsRequest):
+            response = await self._call(self._policy, request, RecordFillsResponse)
+        else:
+            response = await self._call(self._policy, request, RecordOutcomesResponse)
+        _check_echo(response.binding_hash, request.binding_hash)
+        return response
 
     def _report_soon(self) -> None:
         if self._journal.pending and (self._report is None or self._report.done()):

@@ -40,6 +40,7 @@ def answer_locally(
         valid_until_ts_ms=ts_ms + plan.bar_interval_ms,
         trade_set_id="",
         record_hash="",
+        learning=plan.learning.tags if plan.learning is not None else None,
     )
     local = LocalAnswer(
         ts_ms=ts_ms,

@@ -78,8 +78,8 @@ CLIENT_THIRD_PARTY = frozenset(
 )
 """The distribution's base dependencies; everything else is an extra that a client need not have."""
 
-DRAWN_LATE = "detent_cli.demo.report"
-"""The one module that draws; the command that needs it imports it while it runs."""
+DRAWN_LATE = frozenset({"detent_cli.attribution_page", "detent_cli.demo.report"})
+"""Modules that draw, whose importers load them late; they need the extra `console`."""
 
 PURE_THIRD_PARTY = frozenset({"msgspec", "numpy"})
 """Libraries that compute and nothing else."""
@@ -158,7 +158,7 @@ def check_client_dependencies(source: Source) -> list[Offence]:
         outside = layer_of(found.name) is None and top not in sys.stdlib_module_names
         outside = outside and found.name != COMPUTED
         runs_late = layer_of(source.module) == "detent_cli" and found.deferred
-        runs_late = runs_late or source.module == DRAWN_LATE
+        runs_late = runs_late or source.module in DRAWN_LATE
         if outside and top not in CLIENT_THIRD_PARTY and not runs_late:
             offences.append(source.offence(found.line, f"{top} is not a base dependency"))
     return offences

@@ -54,6 +54,11 @@ class SqliteLedger:
         """Open or create the file; raises `LedgerUnavailable`."""
         self._file = SqliteFile(path, SCHEMA, schema_version=SCHEMA_VERSION, durability=durability)
 
+    @property
+    def file(self) -> SqliteFile:
+        """Give the file itself, for what is kept beside the records."""
+        return self._file
+
     async def close(self) -> None:
         """Write what is pending and close the file."""
         await self._file.close()

@@ -106,7 +106,32 @@ CREATE TABLE IF NOT EXISTS local_answers (
   canonical TEXT NOT NULL,
   UNIQUE (plan_id, symbol, ts_ms, kind)
 );
+CREATE TABLE IF NOT EXISTS fills (
+  id INTEGER PRIMARY KEY,
+  fill_id TEXT NOT NULL UNIQUE,
+  plan_id TEXT NOT NULL,
+  book TEXT NOT NULL,
+  symbol TEXT NOT NULL,
+  ts_ms INTEGER NOT NULL,
+  canonical TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS outcomes (
+  id INTEGER PRIMARY KEY,
+  plan_id TEXT NOT NULL,
+  symbol TEXT NOT NULL,
+  ts_ms INTEGER NOT NULL,
+  canonical TEXT NOT NULL,
+  UNIQUE (plan_id, symbol, ts_ms)
+);
 """
 
-TABLES = ("decision_records", "plan_log", "block_events", "late_answers", "local_answers")
+TABLES = (
+    "decision_records",
+    "plan_log",
+    "block_events",
+    "late_answers",
+    "local_answers",
+    "fills",
+    "outcomes",
+)
 SCHEMA = _TABLES + "".join(_APPEND_ONLY.format(table=table) for table in TABLES)

@@ -14,6 +14,7 @@ from detent.contracts.checks import check_count, check_int, check_name, check_sy
 from detent.contracts.decimals import check_decimal
 from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import to_json
+from detent.contracts.learning import LearningConditions, LearningTags
 from detent.contracts.plan import (
     TRIGGERS_MAX,
     ExitIntent,
@@ -52,9 +53,10 @@ class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
         risk_overrides: Tighter limits for this bar, or None.
         caller_features: What only the strategist knows and the model is given, at most
             `CALLER_FEATURES_MAX`, each name once; kept by name, in whatever order they came.
+        learning: What was measured for a learning plan, or None.
     """
 
-    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"caller_features"})
+    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"caller_features", "learning"})
 
     symbol: str
     bar_close: Decimal
@@ -66,6 +68,7 @@ class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
     vol_unit: VolUnit
     risk_overrides: RiskOverrides | None
     caller_features: tuple[CallerFeature, ...] = ()
+    learning: LearningConditions | None = None
 
     def __post_init__(self) -> None:
         """Refuse a row that is not a bar of one symbol."""
@@ -154,11 +157,13 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Accounts for one bar of one symbol of one plan, completely.
 
     It holds no wall clock and no latency, so that a replay gives the same bytes. The field
-    `record_hash` is derived: it is the SHA-256 of the canonical JSON of the others.
+    `record_hash` is derived: it is the SHA-256 of the canonical JSON of the others. `learning`
+    holds the tags of the plan's experiment; None is for profit.
     """
 
     SCHEMA: ClassVar[str] = "detent.decision_record.v1"
     DERIVED: ClassVar[frozenset[str]] = frozenset({"record_hash"})
+    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"learning"})
 
     binding_hash: str
     plan_id: str
@@ -174,6 +179,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     outcome: PolicyOutcome
     state_after: PolicyState
     valid_until_ts_ms: int
+    learning: LearningTags | None = None
 
     @property
     def canonical(self) -> bytes:
@@ -189,7 +195,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """Carries the part of a record that a strategist acts on.
 
-    `record_hash` is empty when the client answered by itself and nothing is durable yet.
+    `record_hash` is empty when the client answered by itself and nothing is durable yet. Every
+    order and fill of the decision carries `learning`.
     """
 
     symbol: str
@@ -207,6 +214,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     valid_until_ts_ms: int
     trade_set_id: str
     record_hash: str
+    learning: LearningTags | None = None
 
 
 def decision_of(record: DecisionRecord, record_hash: str) -> Decision:
@@ -228,6 +236,7 @@ def decision_of(record: DecisionRecord, record_hash: str) -> Decision:
         valid_until_ts_ms=record.valid_until_ts_ms,
         trade_set_id=record.trade_set_id,
         record_hash=record_hash,
+        learning=record.learning,
     )
 
 

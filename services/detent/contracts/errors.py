@@ -5,7 +5,7 @@
     │   ├── InvalidResponse     the other side's answer is, not our question
     │   ├── DataLate            a quote is older than what is known
     │   ├── DataCrossed         a quote bids what it asks, or more
-    │   └── DataConflict        a bar is held already, with other content
+    │   └── DataConflict        a bar or a fill is held already, with other content
     ├── BindingMismatch         the binding hash is not the one bound here
     ├── FeatureVersionMismatch  the feature version is not the binding's
     ├── HorizonMismatch         the plan's horizon or bar is not the artifact's
@@ -129,7 +129,7 @@ class DataCrossed(InvalidField):
 
 
 class DataConflict(InvalidField):
-    """A bar or a book repeats the time of one that is held, with other content."""
+    """A bar, a book, a fill or an outcome repeats the key of one that is held, otherwise."""
 
     reason = ErrorReason.DATA_CONFLICT
 

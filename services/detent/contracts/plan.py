@@ -20,6 +20,7 @@ from detent.contracts.checks import (
 from detent.contracts.decimals import check_decimal
 from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import to_json
+from detent.contracts.learning import LearningBook, check_learning_book
 from detent.contracts.market import INTERVAL_MS_MAX
 from detent.contracts.units import BPS_ONE, INT32_MAX, INT64_MAX, PPM_ONE, ROWS_MAX
 
@@ -280,10 +281,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         max_feature_age_ms: How old the newest bar and quote may be for a model's answer, in
             data time, 0 to 366 days; None asks for no more than the feature set does. It
             stands here and not in the policy config, because policy sees no feature (P5).
+        learning: Makes it a learning plan, whose book is named so; None is for profit (D24).
     """
 
     SCHEMA: ClassVar[str] = "detent.plan.v1"
-    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"max_feature_age_ms"})
+    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"max_feature_age_ms", "learning"})
 
     plan_id: str
     book: str
@@ -293,11 +295,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     policy_config: PolicyConfig
     risk_limits: RiskLimits = RiskLimits()
     max_feature_age_ms: int | None = None
+    learning: LearningBook | None = None
 
     def __post_init__(self) -> None:
         """Refuse a plan without symbols or triggers, and names used twice."""
         check_name("plan_id", self.plan_id)
         check_name("book", self.book)
+        check_learning_book(self.book, learns=self.learning is not None)
         check_count("symbols", self.symbols, 1, ROWS_MAX)
         check_unique("symbols", self.symbols)
         for symbol in self.symbols:

@@ -9,7 +9,8 @@ from enum import StrEnum
 class Reason(StrEnum):
     """Says why the proxy answered, or which rule changed a weight.
 
-    The value is what the ledger stores; the four emergency reasons keep the seeds' spelling.
+    The value is what the ledger stores; the emergency reasons keep the seeds' spelling, and the
+    gates of the learning book that of the seeds' forerunner.
     """
 
     KILL_SWITCH_ENV = "KILL_SWITCH_ENV"
@@ -81,6 +82,24 @@ class Reason(StrEnum):
     EXEC_L2_IMPACT_SELL_HIGH = "EXEC_L2_IMPACT_SELL_HIGH"
     BRACKETS_INCOMPLETE = "BRACKETS_INCOMPLETE"
     BRACKETS_CONTRADICT = "BRACKETS_CONTRADICT"
+    MANUAL_OVERRIDE_OFF = "manual_override_off"
+    DATA_GAP = "data_gap"
+    DATA_QUALITY_ANOMALY = "data_quality_anomaly"
+    EXCHANGE_ERROR = "exchange_error"
+    FEED_LATENCY = "feed_latency"
+    SCHEDULED_EVENT_WINDOW = "scheduled_event_window"
+    VOLATILITY_SPIKE = "volatility_spike"
+    LIQUIDITY_THIN = "liquidity_thin"
+    SPREAD_WIDE = "spread_wide"
+    SLIPPAGE_ANOMALY = "slippage_anomaly"
+    DAILY_LOSS_LIMIT = "daily_loss_limit"
+    EXPERIMENT_LOSS_LIMIT = "experiment_loss_limit"
+    CONSECUTIVE_LOSS_LIMIT = "consecutive_loss_limit"
+    LEARNING_SHORT_DISABLED = "learning_short_disabled"
+    LEARNING_HOLD_LIMIT = "LEARNING_HOLD_LIMIT"
+    LEARNING_POSITION_CAP = "LEARNING_POSITION_CAP"
+    LEARNING_EXPOSURE_CAP = "LEARNING_EXPOSURE_CAP"
+    LEARNING_TRADE_COUNT = "LEARNING_TRADE_COUNT"
 
 
 class ErrorReason(StrEnum):

@@ -32,6 +32,8 @@ LENGTH_DELIMITED = 2
 LOW_BITS = 0x7F
 PROTO_MODULES = (
     "caller_feature",
+    "learning",
+    "trade_facts",
     "market",
     "feature_snapshot",
     "model_binding",

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from detent.api.v1 import caller_feature_pb2 as _caller_feature_pb2
+from detent.api.v1 import learning_pb2 as _learning_pb2
 from detent.api.v1 import model_binding_pb2 as _model_binding_pb2
 from detent.api.v1 import plan_pb2 as _plan_pb2
 from detent.api.v1 import reason_pb2 as _reason_pb2
@@ -74,6 +75,7 @@ class DecisionRecord(_message.Message):
     STATE_AFTER_FIELD_NUMBER: _builtins.int
     VALID_UNTIL_TS_MS_FIELD_NUMBER: _builtins.int
     RECORD_HASH_FIELD_NUMBER: _builtins.int
+    LEARNING_FIELD_NUMBER: _builtins.int
     binding_hash: _builtins.str
     """Holds the binding that the plan pins, 64 lowercase hex."""
     plan_id: _builtins.str
@@ -112,6 +114,10 @@ class DecisionRecord(_message.Message):
     def state_after(self) -> _plan_pb2.PolicyState:
         """Holds what policy remembers after this bar."""
 
+    @_builtins.property
+    def learning(self) -> _learning_pb2.LearningTags:
+        """Holds the tags of the plan's experiment. Absent for profit."""
+
     def __init__(
         self,
         *,
@@ -130,10 +136,11 @@ class DecisionRecord(_message.Message):
         state_after: _plan_pb2.PolicyState | None = ...,
         valid_until_ts_ms: _builtins.int = ...,
         record_hash: _builtins.str = ...,
+        learning: _learning_pb2.LearningTags | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "row", b"row", "signal", b"signal", "state_after", b"state_after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["learning", b"learning", "outcome", b"outcome", "row", b"row", "signal", b"signal", "state_after", b"state_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "book", b"book", "kind", b"kind", "outcome", b"outcome", "plan_id", b"plan_id", "policy_config_hash", b"policy_config_hash", "previous_hash", b"previous_hash", "record_hash", b"record_hash", "row", b"row", "sequence", b"sequence", "signal", b"signal", "state_after", b"state_after", "trade_set_id", b"trade_set_id", "ts_ms", b"ts_ms", "valid_until_ts_ms", b"valid_until_ts_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "book", b"book", "kind", b"kind", "learning", b"learning", "outcome", b"outcome", "plan_id", b"plan_id", "policy_config_hash", b"policy_config_hash", "previous_hash", b"previous_hash", "record_hash", b"record_hash", "row", b"row", "sequence", b"sequence", "signal", b"signal", "state_after", b"state_after", "trade_set_id", b"trade_set_id", "ts_ms", b"ts_ms", "valid_until_ts_ms", b"valid_until_ts_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -155,6 +162,7 @@ class DecisionRow(_message.Message):
     VOL_UNIT_FIELD_NUMBER: _builtins.int
     RISK_OVERRIDES_FIELD_NUMBER: _builtins.int
     CALLER_FEATURES_FIELD_NUMBER: _builtins.int
+    LEARNING_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Names the instrument."""
     bar_close: _builtins.str
@@ -192,6 +200,12 @@ class DecisionRow(_message.Message):
         emergency record any and use none. Empty for a set that declares none.
         """
 
+    @_builtins.property
+    def learning(self) -> _learning_pb2.LearningConditions:
+        """States what was measured for a learning plan; without it nothing new is begun there. A
+        row of a plan for profit that has it is refused.
+        """
+
     def __init__(
         self,
         *,
@@ -205,10 +219,11 @@ class DecisionRow(_message.Message):
         vol_unit: _plan_pb2.VolUnit.ValueType = ...,
         risk_overrides: _plan_pb2.RiskOverrides | None = ...,
         caller_features: _abc.Iterable[_caller_feature_pb2.CallerFeature] | None = ...,
+        learning: _learning_pb2.LearningConditions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_vol_hat_ppm", b"_vol_hat_ppm", "exit_intent", b"exit_intent", "position", b"position", "risk_overrides", b"risk_overrides", "vol_hat_ppm", b"vol_hat_ppm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_vol_hat_ppm", b"_vol_hat_ppm", "exit_intent", b"exit_intent", "learning", b"learning", "position", b"position", "risk_overrides", b"risk_overrides", "vol_hat_ppm", b"vol_hat_ppm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_vol_hat_ppm", b"_vol_hat_ppm", "active_trigger_ids", b"active_trigger_ids", "bar_close", b"bar_close", "caller_features", b"caller_features", "exit_intent", b"exit_intent", "position", b"position", "risk_overrides", b"risk_overrides", "symbol", b"symbol", "trigger_state", b"trigger_state", "vol_hat_ppm", b"vol_hat_ppm", "vol_unit", b"vol_unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_vol_hat_ppm", b"_vol_hat_ppm", "active_trigger_ids", b"active_trigger_ids", "bar_close", b"bar_close", "caller_features", b"caller_features", "exit_intent", b"exit_intent", "learning", b"learning", "position", b"position", "risk_overrides", b"risk_overrides", "symbol", b"symbol", "trigger_state", b"trigger_state", "vol_hat_ppm", b"vol_hat_ppm", "vol_unit", b"vol_unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__vol_hat_ppm: _TypeAlias = _typing.Literal["vol_hat_ppm"]  # noqa: Y015
     _WhichOneofArgType__vol_hat_ppm: _TypeAlias = _typing.Literal["_vol_hat_ppm", b"_vol_hat_ppm"]  # noqa: Y015
@@ -412,6 +427,7 @@ class Decision(_message.Message):
     VALID_UNTIL_TS_MS_FIELD_NUMBER: _builtins.int
     TRADE_SET_ID_FIELD_NUMBER: _builtins.int
     RECORD_HASH_FIELD_NUMBER: _builtins.int
+    LEARNING_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Names the instrument."""
     ts_ms: _builtins.int
@@ -444,6 +460,10 @@ class Decision(_message.Message):
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_reason_pb2.Reason.ValueType]:
         """Lists every rule that changed the weight or withheld the trade."""
 
+    @_builtins.property
+    def learning(self) -> _learning_pb2.LearningTags:
+        """Holds the tags that every order and fill of this decision carries. Absent for profit."""
+
     def __init__(
         self,
         *,
@@ -462,10 +482,11 @@ class Decision(_message.Message):
         valid_until_ts_ms: _builtins.int = ...,
         trade_set_id: _builtins.str = ...,
         record_hash: _builtins.str = ...,
+        learning: _learning_pb2.LearningTags | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fallback_reason", b"_fallback_reason", "fallback_reason", b"fallback_reason"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fallback_reason", b"_fallback_reason", "fallback_reason", b"fallback_reason", "learning", b"learning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fallback_reason", b"_fallback_reason", "delta_weight_ppm", b"delta_weight_ppm", "fallback_reason", b"fallback_reason", "kind", b"kind", "order_style", b"order_style", "p_hat_bps", b"p_hat_bps", "reasons", b"reasons", "record_hash", b"record_hash", "signal_source", b"signal_source", "signal_strength_bps", b"signal_strength_bps", "symbol", b"symbol", "target_weight_final_ppm", b"target_weight_final_ppm", "target_weight_raw_ppm", b"target_weight_raw_ppm", "trade_set_id", b"trade_set_id", "ts_ms", b"ts_ms", "valid_until_ts_ms", b"valid_until_ts_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fallback_reason", b"_fallback_reason", "delta_weight_ppm", b"delta_weight_ppm", "fallback_reason", b"fallback_reason", "kind", b"kind", "learning", b"learning", "order_style", b"order_style", "p_hat_bps", b"p_hat_bps", "reasons", b"reasons", "record_hash", b"record_hash", "signal_source", b"signal_source", "signal_strength_bps", b"signal_strength_bps", "symbol", b"symbol", "target_weight_final_ppm", b"target_weight_final_ppm", "target_weight_raw_ppm", b"target_weight_raw_ppm", "trade_set_id", b"trade_set_id", "ts_ms", b"ts_ms", "valid_until_ts_ms", b"valid_until_ts_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fallback_reason: _TypeAlias = _typing.Literal["fallback_reason"]  # noqa: Y015
     _WhichOneofArgType__fallback_reason: _TypeAlias = _typing.Literal["_fallback_reason", b"_fallback_reason"]  # noqa: Y015

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from detent.api.v1 import learning_pb2 as _learning_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -189,6 +190,7 @@ class Plan(_message.Message):
     POLICY_CONFIG_FIELD_NUMBER: _builtins.int
     RISK_LIMITS_FIELD_NUMBER: _builtins.int
     MAX_FEATURE_AGE_MS_FIELD_NUMBER: _builtins.int
+    LEARNING_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """Names the plan; the strategist chooses it and never uses it twice."""
     book: _builtins.str
@@ -217,6 +219,12 @@ class Plan(_message.Message):
     def risk_limits(self) -> Global___RiskLimits:
         """Bounds every weight of the plan."""
 
+    @_builtins.property
+    def learning(self) -> _learning_pb2.LearningBook:
+        """Makes it a learning plan, with tags, a budget and gates of its own. Absent is for profit,
+        and hashes as before there was this field.
+        """
+
     def __init__(
         self,
         *,
@@ -228,10 +236,11 @@ class Plan(_message.Message):
         policy_config: Global___PolicyConfig | None = ...,
         risk_limits: Global___RiskLimits | None = ...,
         max_feature_age_ms: _builtins.int | None = ...,
+        learning: _learning_pb2.LearningBook | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_feature_age_ms", b"_max_feature_age_ms", "max_feature_age_ms", b"max_feature_age_ms", "policy_config", b"policy_config", "risk_limits", b"risk_limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_feature_age_ms", b"_max_feature_age_ms", "learning", b"learning", "max_feature_age_ms", b"max_feature_age_ms", "policy_config", b"policy_config", "risk_limits", b"risk_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_feature_age_ms", b"_max_feature_age_ms", "bar_interval_ms", b"bar_interval_ms", "book", b"book", "max_feature_age_ms", b"max_feature_age_ms", "plan_id", b"plan_id", "policy_config", b"policy_config", "risk_limits", b"risk_limits", "symbols", b"symbols", "triggers", b"triggers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_feature_age_ms", b"_max_feature_age_ms", "bar_interval_ms", b"bar_interval_ms", "book", b"book", "learning", b"learning", "max_feature_age_ms", b"max_feature_age_ms", "plan_id", b"plan_id", "policy_config", b"policy_config", "risk_limits", b"risk_limits", "symbols", b"symbols", "triggers", b"triggers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_feature_age_ms: _TypeAlias = _typing.Literal["max_feature_age_ms"]  # noqa: Y015
     _WhichOneofArgType__max_feature_age_ms: _TypeAlias = _typing.Literal["_max_feature_age_ms", b"_max_feature_age_ms"]  # noqa: Y015

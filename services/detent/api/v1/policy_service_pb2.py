@@ -26,9 +26,10 @@ from detent.api.v1 import decision_record_pb2 as detent_dot_api_dot_v1_dot_decis
 from detent.api.v1 import model_binding_pb2 as detent_dot_api_dot_v1_dot_model__binding__pb2
 from detent.api.v1 import plan_pb2 as detent_dot_api_dot_v1_dot_plan__pb2
 from detent.api.v1 import reason_pb2 as detent_dot_api_dot_v1_dot_reason__pb2
+from detent.api.v1 import trade_facts_pb2 as detent_dot_api_dot_v1_dot_trade__facts__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"detent/api/v1/policy_service.proto\x12\rdetent.api.v1\x1a#detent/api/v1/decision_record.proto\x1a!detent/api/v1/model_binding.proto\x1a\x18\x64\x65tent/api/v1/plan.proto\x1a\x1a\x64\x65tent/api/v1/reason.proto\"~\n\x0fOpenPlanRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12!\n\x04plan\x18\x02 \x01(\x0b\x32\x13.detent.api.v1.Plan\x12\x32\n\rmodel_binding\x18\x03 \x01(\x0b\x32\x1b.detent.api.v1.ModelBinding\"j\n\x10OpenPlanResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12$\n\x04\x61rms\x18\x02 \x03(\x0b\x32\x16.detent.api.v1.PlanArm\x12\x1a\n\x12policy_config_hash\x18\x03 \x01(\t\"9\n\x10\x43losePlanRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\"e\n\x11\x43losePlanResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12)\n\x06status\x18\x03 \x01(\x0e\x32\x19.detent.api.v1.PlanStatus\"!\n\x0eGetPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\"\xc5\x01\n\x0fGetPlanResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12!\n\x04plan\x18\x02 \x01(\x0b\x32\x13.detent.api.v1.Plan\x12\x32\n\rmodel_binding\x18\x03 \x01(\x0b\x32\x1b.detent.api.v1.ModelBinding\x12)\n\x06status\x18\x04 \x01(\x0e\x32\x19.detent.api.v1.PlanStatus\x12\x1a\n\x12policy_config_hash\x18\x05 \x01(\t\"\xa7\x01\n\x1a\x44\x65\x63ideTargetWeightsRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\r\n\x05ts_ms\x18\x03 \x01(\x03\x12)\n\x04kind\x18\x04 \x01(\x0e\x32\x1b.detent.api.v1.DecisionKind\x12(\n\x04rows\x18\x05 \x03(\x0b\x32\x1a.detent.api.v1.DecisionRow\"c\n\x1b\x44\x65\x63ideTargetWeightsResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12.\n\x07results\x18\x02 \x03(\x0b\x32\x1d.detent.api.v1.DecisionResult\"o\n\x19ReportLocalAnswersRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12+\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x1a.detent.api.v1.LocalAnswer\"_\n\x1aReportLocalAnswersResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x03\x12\x13\n\x0bknown_count\x18\x03 \x01(\x03\"A\n\x07PlanArm\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62inding_hash\x18\x02 \x01(\t\x12\x0f\n\x07symbols\x18\x03 \x03(\t\"\x86\x01\n\x0e\x44\x65\x63isionResult\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12+\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x17.detent.api.v1.DecisionH\x00\x12,\n\x07refusal\x18\x03 \x01(\x0b\x32\x19.detent.api.v1.RowRefusalH\x00\x42\t\n\x07outcome\"\xb5\x01\n\nRowRefusal\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.detent.api.v1.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x39\n\x08metadata\x18\x03 \x03(\x0b\x32\'.detent.api.v1.RowRefusal.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xcf\x03\n\rPolicyService\x12K\n\x08OpenPlan\x12\x1e.detent.api.v1.OpenPlanRequest\x1a\x1f.detent.api.v1.OpenPlanResponse\x12N\n\tClosePlan\x12\x1f.detent.api.v1.ClosePlanRequest\x1a .detent.api.v1.ClosePlanResponse\x12H\n\x07GetPlan\x12\x1d.detent.api.v1.GetPlanRequest\x1a\x1e.detent.api.v1.GetPlanResponse\x12l\n\x13\x44\x65\x63ideTargetWeights\x12).detent.api.v1.DecideTargetWeightsRequest\x1a*.detent.api.v1.DecideTargetWeightsResponse\x12i\n\x12ReportLocalAnswers\x12(.detent.api.v1.ReportLocalAnswersRequest\x1a).detent.api.v1.ReportLocalAnswersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"detent/api/v1/policy_service.proto\x12\rdetent.api.v1\x1a#detent/api/v1/decision_record.proto\x1a!detent/api/v1/model_binding.proto\x1a\x18\x64\x65tent/api/v1/plan.proto\x1a\x1a\x64\x65tent/api/v1/reason.proto\x1a\x1f\x64\x65tent/api/v1/trade_facts.proto\"~\n\x0fOpenPlanRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12!\n\x04plan\x18\x02 \x01(\x0b\x32\x13.detent.api.v1.Plan\x12\x32\n\rmodel_binding\x18\x03 \x01(\x0b\x32\x1b.detent.api.v1.ModelBinding\"j\n\x10OpenPlanResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12$\n\x04\x61rms\x18\x02 \x03(\x0b\x32\x16.detent.api.v1.PlanArm\x12\x1a\n\x12policy_config_hash\x18\x03 \x01(\t\"9\n\x10\x43losePlanRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\"e\n\x11\x43losePlanResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12)\n\x06status\x18\x03 \x01(\x0e\x32\x19.detent.api.v1.PlanStatus\"!\n\x0eGetPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\"\xc5\x01\n\x0fGetPlanResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12!\n\x04plan\x18\x02 \x01(\x0b\x32\x13.detent.api.v1.Plan\x12\x32\n\rmodel_binding\x18\x03 \x01(\x0b\x32\x1b.detent.api.v1.ModelBinding\x12)\n\x06status\x18\x04 \x01(\x0e\x32\x19.detent.api.v1.PlanStatus\x12\x1a\n\x12policy_config_hash\x18\x05 \x01(\t\"\xa7\x01\n\x1a\x44\x65\x63ideTargetWeightsRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\r\n\x05ts_ms\x18\x03 \x01(\x03\x12)\n\x04kind\x18\x04 \x01(\x0e\x32\x1b.detent.api.v1.DecisionKind\x12(\n\x04rows\x18\x05 \x03(\x0b\x32\x1a.detent.api.v1.DecisionRow\"c\n\x1b\x44\x65\x63ideTargetWeightsResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12.\n\x07results\x18\x02 \x03(\x0b\x32\x1d.detent.api.v1.DecisionResult\"o\n\x19ReportLocalAnswersRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12+\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x1a.detent.api.v1.LocalAnswer\"_\n\x1aReportLocalAnswersResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x03\x12\x13\n\x0bknown_count\x18\x03 \x01(\x03\"_\n\x12RecordFillsRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\"\n\x05\x66ills\x18\x03 \x03(\x0b\x32\x13.detent.api.v1.Fill\"X\n\x13RecordFillsResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x03\x12\x13\n\x0bknown_count\x18\x03 \x01(\x03\"h\n\x15RecordOutcomesRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12(\n\x08outcomes\x18\x03 \x03(\x0b\x32\x16.detent.api.v1.Outcome\"[\n\x16RecordOutcomesResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x03\x12\x13\n\x0bknown_count\x18\x03 \x01(\x03\"A\n\x07PlanArm\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62inding_hash\x18\x02 \x01(\t\x12\x0f\n\x07symbols\x18\x03 \x03(\t\"\x86\x01\n\x0e\x44\x65\x63isionResult\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12+\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x17.detent.api.v1.DecisionH\x00\x12,\n\x07refusal\x18\x03 \x01(\x0b\x32\x19.detent.api.v1.RowRefusalH\x00\x42\t\n\x07outcome\"\xb5\x01\n\nRowRefusal\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.detent.api.v1.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x39\n\x08metadata\x18\x03 \x03(\x0b\x32\'.detent.api.v1.RowRefusal.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\x84\x05\n\rPolicyService\x12K\n\x08OpenPlan\x12\x1e.detent.api.v1.OpenPlanRequest\x1a\x1f.detent.api.v1.OpenPlanResponse\x12N\n\tClosePlan\x12\x1f.detent.api.v1.ClosePlanRequest\x1a .detent.api.v1.ClosePlanResponse\x12H\n\x07GetPlan\x12\x1d.detent.api.v1.GetPlanRequest\x1a\x1e.detent.api.v1.GetPlanResponse\x12l\n\x13\x44\x65\x63ideTargetWeights\x12).detent.api.v1.DecideTargetWeightsRequest\x1a*.detent.api.v1.DecideTargetWeightsResponse\x12i\n\x12ReportLocalAnswers\x12(.detent.api.v1.ReportLocalAnswersRequest\x1a).detent.api.v1.ReportLocalAnswersResponse\x12T\n\x0bRecordFills\x12!.detent.api.v1.RecordFillsRequest\x1a\".detent.api.v1.RecordFillsResponse\x12]\n\x0eRecordOutcomes\x12$.detent.api.v1.RecordOutcomesRequest\x1a%.detent.api.v1.RecordOutcomesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,34 +38,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ROWREFUSAL_METADATAENTRY']._loaded_options = None
   _globals['_ROWREFUSAL_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_OPENPLANREQUEST']._serialized_start=179
-  _globals['_OPENPLANREQUEST']._serialized_end=305
-  _globals['_OPENPLANRESPONSE']._serialized_start=307
-  _globals['_OPENPLANRESPONSE']._serialized_end=413
-  _globals['_CLOSEPLANREQUEST']._serialized_start=415
-  _globals['_CLOSEPLANREQUEST']._serialized_end=472
-  _globals['_CLOSEPLANRESPONSE']._serialized_start=474
-  _globals['_CLOSEPLANRESPONSE']._serialized_end=575
-  _globals['_GETPLANREQUEST']._serialized_start=577
-  _globals['_GETPLANREQUEST']._serialized_end=610
-  _globals['_GETPLANRESPONSE']._serialized_start=613
-  _globals['_GETPLANRESPONSE']._serialized_end=810
-  _globals['_DECIDETARGETWEIGHTSREQUEST']._serialized_start=813
-  _globals['_DECIDETARGETWEIGHTSREQUEST']._serialized_end=980
-  _globals['_DECIDETARGETWEIGHTSRESPONSE']._serialized_start=982
-  _globals['_DECIDETARGETWEIGHTSRESPONSE']._serialized_end=1081
-  _globals['_REPORTLOCALANSWERSREQUEST']._serialized_start=1083
-  _globals['_REPORTLOCALANSWERSREQUEST']._serialized_end=1194
-  _globals['_REPORTLOCALANSWERSRESPONSE']._serialized_start=1196
-  _globals['_REPORTLOCALANSWERSRESPONSE']._serialized_end=1291
-  _globals['_PLANARM']._serialized_start=1293
-  _globals['_PLANARM']._serialized_end=1358
-  _globals['_DECISIONRESULT']._serialized_start=1361
-  _globals['_DECISIONRESULT']._serialized_end=1495
-  _globals['_ROWREFUSAL']._serialized_start=1498
-  _globals['_ROWREFUSAL']._serialized_end=1679
-  _globals['_ROWREFUSAL_METADATAENTRY']._serialized_start=1632
-  _globals['_ROWREFUSAL_METADATAENTRY']._serialized_end=1679
-  _globals['_POLICYSERVICE']._serialized_start=1682
-  _globals['_POLICYSERVICE']._serialized_end=2145
+  _globals['_OPENPLANREQUEST']._serialized_start=212
+  _globals['_OPENPLANREQUEST']._serialized_end=338
+  _globals['_OPENPLANRESPONSE']._serialized_start=340
+  _globals['_OPENPLANRESPONSE']._serialized_end=446
+  _globals['_CLOSEPLANREQUEST']._serialized_start=448
+  _globals['_CLOSEPLANREQUEST']._serialized_end=505
+  _globals['_CLOSEPLANRESPONSE']._serialized_start=507
+  _globals['_CLOSEPLANRESPONSE']._serialized_end=608
+  _globals['_GETPLANREQUEST']._serialized_start=610
+  _globals['_GETPLANREQUEST']._serialized_end=643
+  _globals['_GETPLANRESPONSE']._serialized_start=646
+  _globals['_GETPLANRESPONSE']._serialized_end=843
+  _globals['_DECIDETARGETWEIGHTSREQUEST']._serialized_start=846
+  _globals['_DECIDETARGETWEIGHTSREQUEST']._serialized_end=1013
+  _globals['_DECIDETARGETWEIGHTSRESPONSE']._serialized_start=1015
+  _globals['_DECIDETARGETWEIGHTSRESPONSE']._serialized_end=1114
+  _globals['_REPORTLOCALANSWERSREQUEST']._serialized_start=1116
+  _globals['_REPORTLOCALANSWERSREQUEST']._serialized_end=1227
+  _globals['_REPORTLOCALANSWERSRESPONSE']._serialized_start=1229
+  _globals['_REPORTLOCALANSWERSRESPONSE']._serialized_end=1324
+  _globals['_RECORDFILLSREQUEST']._serialized_start=1326
+  _globals['_RECORDFILLSREQUEST']._serialized_end=1421
+  _globals['_RECORDFILLSRESPONSE']._serialized_start=1423
+  _globals['_RECORDFILLSRESPONSE']._serialized_end=1511
+  _globals['_RECORDOUTCOMESREQUEST']._serialized_start=1513
+  _globals['_RECORDOUTCOMESREQUEST']._serialized_end=1617
+  _globals['_RECORDOUTCOMESRESPONSE']._serialized_start=1619
+  _globals['_RECORDOUTCOMESRESPONSE']._serialized_end=1710
+  _globals['_PLANARM']._serialized_start=1712
+  _globals['_PLANARM']._serialized_end=1777
+  _globals['_DECISIONRESULT']._serialized_start=1780
+  _globals['_DECISIONRESULT']._serialized_end=1914
+  _globals['_ROWREFUSAL']._serialized_start=1917
+  _globals['_ROWREFUSAL']._serialized_end=2098
+  _globals['_ROWREFUSAL_METADATAENTRY']._serialized_start=2051
+  _globals['_ROWREFUSAL_METADATAENTRY']._serialized_end=2098
+  _globals['_POLICYSERVICE']._serialized_start=2101
+  _globals['_POLICYSERVICE']._serialized_end=2745
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from detent.api.v1 import decision_record_pb2 as _decision_record_pb2
 from detent.api.v1 import model_binding_pb2 as _model_binding_pb2
 from detent.api.v1 import plan_pb2 as _plan_pb2
 from detent.api.v1 import reason_pb2 as _reason_pb2
+from detent.api.v1 import trade_facts_pb2 as _trade_facts_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -337,6 +338,130 @@ class ReportLocalAnswersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportLocalAnswersResponse: _TypeAlias = ReportLocalAnswersResponse  # noqa: Y015
+
+@_typing.final
+class RecordFillsRequest(_message.Message):
+    """Asks for fills to be recorded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BINDING_HASH_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    FILLS_FIELD_NUMBER: _builtins.int
+    binding_hash: _builtins.str
+    """Holds the binding, 64 lowercase hex."""
+    plan_id: _builtins.str
+    """Names the plan, which is that of every fill."""
+    @_builtins.property
+    def fills(self) -> _containers.RepeatedCompositeFieldContainer[_trade_facts_pb2.Fill]:
+        """Lists the fills, 1 to 5000, each once."""
+
+    def __init__(
+        self,
+        *,
+        binding_hash: _builtins.str = ...,
+        plan_id: _builtins.str = ...,
+        fills: _abc.Iterable[_trade_facts_pb2.Fill] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "fills", b"fills", "plan_id", b"plan_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordFillsRequest: _TypeAlias = RecordFillsRequest  # noqa: Y015
+
+@_typing.final
+class RecordFillsResponse(_message.Message):
+    """Confirms that fills are durable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BINDING_HASH_FIELD_NUMBER: _builtins.int
+    ACCEPTED_COUNT_FIELD_NUMBER: _builtins.int
+    KNOWN_COUNT_FIELD_NUMBER: _builtins.int
+    binding_hash: _builtins.str
+    """Echoes the binding."""
+    accepted_count: _builtins.int
+    """Counts the fills that were new."""
+    known_count: _builtins.int
+    """Counts the fills that were already recorded."""
+    def __init__(
+        self,
+        *,
+        binding_hash: _builtins.str = ...,
+        accepted_count: _builtins.int = ...,
+        known_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "binding_hash", b"binding_hash", "known_count", b"known_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordFillsResponse: _TypeAlias = RecordFillsResponse  # noqa: Y015
+
+@_typing.final
+class RecordOutcomesRequest(_message.Message):
+    """Asks for outcomes to be recorded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BINDING_HASH_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    binding_hash: _builtins.str
+    """Holds the binding, 64 lowercase hex."""
+    plan_id: _builtins.str
+    """Names the plan, which is that of every outcome."""
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[_trade_facts_pb2.Outcome]:
+        """Lists the outcomes, 1 to 5000, each symbol and bar once."""
+
+    def __init__(
+        self,
+        *,
+        binding_hash: _builtins.str = ...,
+        plan_id: _builtins.str = ...,
+        outcomes: _abc.Iterable[_trade_facts_pb2.Outcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "outcomes", b"outcomes", "plan_id", b"plan_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordOutcomesRequest: _TypeAlias = RecordOutcomesRequest  # noqa: Y015
+
+@_typing.final
+class RecordOutcomesResponse(_message.Message):
+    """Confirms that outcomes are durable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BINDING_HASH_FIELD_NUMBER: _builtins.int
+    ACCEPTED_COUNT_FIELD_NUMBER: _builtins.int
+    KNOWN_COUNT_FIELD_NUMBER: _builtins.int
+    binding_hash: _builtins.str
+    """Echoes the binding."""
+    accepted_count: _builtins.int
+    """Counts the outcomes that were new."""
+    known_count: _builtins.int
+    """Counts the outcomes that were already recorded."""
+    def __init__(
+        self,
+        *,
+        binding_hash: _builtins.str = ...,
+        accepted_count: _builtins.int = ...,
+        known_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "binding_hash", b"binding_hash", "known_count", b"known_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordOutcomesResponse: _TypeAlias = RecordOutcomesResponse  # noqa: Y015
 
 @_typing.final
 class PlanArm(_message.Message):

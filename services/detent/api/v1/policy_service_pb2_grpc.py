@@ -60,6 +60,16 @@ class PolicyServiceStub:
                 request_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.ReportLocalAnswersRequest.SerializeToString,
                 response_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.ReportLocalAnswersResponse.FromString,
                 _registered_method=True)
+        self.RecordFills = channel.unary_unary(
+                '/detent.api.v1.PolicyService/RecordFills',
+                request_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.RecordFillsRequest.SerializeToString,
+                response_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.RecordFillsResponse.FromString,
+                _registered_method=True)
+        self.RecordOutcomes = channel.unary_unary(
+                '/detent.api.v1.PolicyService/RecordOutcomes',
+                request_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.RecordOutcomesRequest.SerializeToString,
+                response_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.RecordOutcomesResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
@@ -112,6 +122,27 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordFills(self, request, context):
+        """Keeps what was executed for a plan, open or closed: all fills of the call, or none.
+
+        Idempotent by `fill_id`; the same name with other content fails with
+        `ERROR_REASON_DATA_CONFLICT`. A fill whose tags are not its plan's is refused, and so is
+        one of a decision that the ledger does not hold.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordOutcomes(self, request, context):
+        """Keeps how bars turned out: all outcomes of the call, or none.
+
+        Idempotent by plan, symbol and bar; other content fails with
+        `ERROR_REASON_DATA_CONFLICT`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -139,6 +170,16 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.ReportLocalAnswers,
                     request_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.ReportLocalAnswersRequest.FromString,
                     response_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.ReportLocalAnswersResponse.SerializeToString,
+            ),
+            'RecordFills': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordFills,
+                    request_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.RecordFillsRequest.FromString,
+                    response_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.RecordFillsResponse.SerializeToString,
+            ),
+            'RecordOutcomes': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordOutcomes,
+                    request_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.RecordOutcomesRequest.FromString,
+                    response_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.RecordOutcomesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -277,6 +318,60 @@ class PolicyService:
             '/detent.api.v1.PolicyService/ReportLocalAnswers',
             detent_dot_api_dot_v1_dot_policy__service__pb2.ReportLocalAnswersRequest.SerializeToString,
             detent_dot_api_dot_v1_dot_policy__service__pb2.ReportLocalAnswersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordFills(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detent.api.v1.PolicyService/RecordFills',
+            detent_dot_api_dot_v1_dot_policy__service__pb2.RecordFillsRequest.SerializeToString,
+            detent_dot_api_dot_v1_dot_policy__service__pb2.RecordFillsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordOutcomes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detent.api.v1.PolicyService/RecordOutcomes',
+            detent_dot_api_dot_v1_dot_policy__service__pb2.RecordOutcomesRequest.SerializeToString,
+            detent_dot_api_dot_v1_dot_policy__service__pb2.RecordOutcomesResponse.FromString,
             options,
             channel_credentials,
             insecure,

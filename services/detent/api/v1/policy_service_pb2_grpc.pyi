@@ -57,6 +57,19 @@ class PolicyServiceStub:
 
     Idempotent by plan, symbol, bar and kind.
     """
+    RecordFills: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.RecordFillsRequest, _policy_service_pb2.RecordFillsResponse]
+    """Keeps what was executed for a plan, open or closed: all fills of the call, or none.
+
+    Idempotent by `fill_id`; the same name with other content fails with
+    `ERROR_REASON_DATA_CONFLICT`. A fill whose tags are not its plan's is refused, and so is
+    one of a decision that the ledger does not hold.
+    """
+    RecordOutcomes: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.RecordOutcomesRequest, _policy_service_pb2.RecordOutcomesResponse]
+    """Keeps how bars turned out: all outcomes of the call, or none.
+
+    Idempotent by plan, symbol and bar; other content fails with
+    `ERROR_REASON_DATA_CONFLICT`.
+    """
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
@@ -86,6 +99,19 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """Takes the answers that a client gave while no service was reachable.
 
     Idempotent by plan, symbol, bar and kind.
+    """
+    RecordFills: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.RecordFillsRequest, _policy_service_pb2.RecordFillsResponse]  # type: ignore[assignment]
+    """Keeps what was executed for a plan, open or closed: all fills of the call, or none.
+
+    Idempotent by `fill_id`; the same name with other content fails with
+    `ERROR_REASON_DATA_CONFLICT`. A fill whose tags are not its plan's is refused, and so is
+    one of a decision that the ledger does not hold.
+    """
+    RecordOutcomes: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.RecordOutcomesRequest, _policy_service_pb2.RecordOutcomesResponse]  # type: ignore[assignment]
+    """Keeps how bars turned out: all outcomes of the call, or none.
+
+    Idempotent by plan, symbol and bar; other content fails with
+    `ERROR_REASON_DATA_CONFLICT`.
     """
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -143,6 +169,31 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes the answers that a client gave while no service was reachable.
 
         Idempotent by plan, symbol, bar and kind.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordFills(
+        self,
+        request: _policy_service_pb2.RecordFillsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.RecordFillsResponse, _abc.Awaitable[_policy_service_pb2.RecordFillsResponse]]:
+        """Keeps what was executed for a plan, open or closed: all fills of the call, or none.
+
+        Idempotent by `fill_id`; the same name with other content fails with
+        `ERROR_REASON_DATA_CONFLICT`. A fill whose tags are not its plan's is refused, and so is
+        one of a decision that the ledger does not hold.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordOutcomes(
+        self,
+        request: _policy_service_pb2.RecordOutcomesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.RecordOutcomesResponse, _abc.Awaitable[_policy_service_pb2.RecordOutcomesResponse]]:
+        """Keeps how bars turned out: all outcomes of the call, or none.
+
+        Idempotent by plan, symbol and bar; other content fails with
+        `ERROR_REASON_DATA_CONFLICT`.
         """
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

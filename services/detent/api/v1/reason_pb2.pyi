@@ -162,6 +162,42 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The bracket group lacks an outcome: it is not coupled and gets no new size."""
     REASON_BRACKETS_CONTRADICT: _Reason.ValueType  # 68
     """The brackets contradict one another: it is not coupled and gets no new size."""
+    REASON_MANUAL_OVERRIDE_OFF: _Reason.ValueType  # 101
+    """A person closed the learning book: no new learning exposure."""
+    REASON_DATA_GAP: _Reason.ValueType  # 102
+    """Bars are missing, or the row says nothing of the learning book: no new learning exposure."""
+    REASON_DATA_QUALITY_ANOMALY: _Reason.ValueType  # 103
+    """Data failed a check: no new learning exposure."""
+    REASON_EXCHANGE_ERROR: _Reason.ValueType  # 104
+    """The exchange reported errors: no new learning exposure."""
+    REASON_FEED_LATENCY: _Reason.ValueType  # 105
+    """The feed is too old: no new learning exposure."""
+    REASON_SCHEDULED_EVENT_WINDOW: _Reason.ValueType  # 106
+    """The bar lies in the window of a scheduled event: no new learning exposure."""
+    REASON_VOLATILITY_SPIKE: _Reason.ValueType  # 107
+    """The volatility is too far above its median: no new learning exposure."""
+    REASON_LIQUIDITY_THIN: _Reason.ValueType  # 108
+    """The volume is too far below its median: no new learning exposure."""
+    REASON_SPREAD_WIDE: _Reason.ValueType  # 109
+    """The spread is too wide: no new learning exposure."""
+    REASON_SLIPPAGE_ANOMALY: _Reason.ValueType  # 110
+    """The last fills slipped too far: no new learning exposure."""
+    REASON_DAILY_LOSS_LIMIT: _Reason.ValueType  # 111
+    """The learning book has lost what it may in a day: no new learning exposure."""
+    REASON_EXPERIMENT_LOSS_LIMIT: _Reason.ValueType  # 112
+    """The experiment has lost what it may: no new learning exposure."""
+    REASON_CONSECUTIVE_LOSS_LIMIT: _Reason.ValueType  # 113
+    """Too many learning trades in a row lost: no new learning exposure."""
+    REASON_LEARNING_SHORT_DISABLED: _Reason.ValueType  # 114
+    """The learning book may not be short: the target is 0."""
+    REASON_LEARNING_HOLD_LIMIT: _Reason.ValueType  # 115
+    """The learning position was held for as long as it may be: the target is 0."""
+    REASON_LEARNING_POSITION_CAP: _Reason.ValueType  # 116
+    """The limit of one learning position cut the weight."""
+    REASON_LEARNING_EXPOSURE_CAP: _Reason.ValueType  # 117
+    """The limit of all learning positions together cut the weight."""
+    REASON_LEARNING_TRADE_COUNT: _Reason.ValueType  # 118
+    """The learning book has begun as many trades as it may in a day: no new one."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Says why the proxy answered, or which rule changed a weight. Growing.
@@ -309,6 +345,42 @@ REASON_BRACKETS_INCOMPLETE: Reason.ValueType  # 67
 """The bracket group lacks an outcome: it is not coupled and gets no new size."""
 REASON_BRACKETS_CONTRADICT: Reason.ValueType  # 68
 """The brackets contradict one another: it is not coupled and gets no new size."""
+REASON_MANUAL_OVERRIDE_OFF: Reason.ValueType  # 101
+"""A person closed the learning book: no new learning exposure."""
+REASON_DATA_GAP: Reason.ValueType  # 102
+"""Bars are missing, or the row says nothing of the learning book: no new learning exposure."""
+REASON_DATA_QUALITY_ANOMALY: Reason.ValueType  # 103
+"""Data failed a check: no new learning exposure."""
+REASON_EXCHANGE_ERROR: Reason.ValueType  # 104
+"""The exchange reported errors: no new learning exposure."""
+REASON_FEED_LATENCY: Reason.ValueType  # 105
+"""The feed is too old: no new learning exposure."""
+REASON_SCHEDULED_EVENT_WINDOW: Reason.ValueType  # 106
+"""The bar lies in the window of a scheduled event: no new learning exposure."""
+REASON_VOLATILITY_SPIKE: Reason.ValueType  # 107
+"""The volatility is too far above its median: no new learning exposure."""
+REASON_LIQUIDITY_THIN: Reason.ValueType  # 108
+"""The volume is too far below its median: no new learning exposure."""
+REASON_SPREAD_WIDE: Reason.ValueType  # 109
+"""The spread is too wide: no new learning exposure."""
+REASON_SLIPPAGE_ANOMALY: Reason.ValueType  # 110
+"""The last fills slipped too far: no new learning exposure."""
+REASON_DAILY_LOSS_LIMIT: Reason.ValueType  # 111
+"""The learning book has lost what it may in a day: no new learning exposure."""
+REASON_EXPERIMENT_LOSS_LIMIT: Reason.ValueType  # 112
+"""The experiment has lost what it may: no new learning exposure."""
+REASON_CONSECUTIVE_LOSS_LIMIT: Reason.ValueType  # 113
+"""Too many learning trades in a row lost: no new learning exposure."""
+REASON_LEARNING_SHORT_DISABLED: Reason.ValueType  # 114
+"""The learning book may not be short: the target is 0."""
+REASON_LEARNING_HOLD_LIMIT: Reason.ValueType  # 115
+"""The learning position was held for as long as it may be: the target is 0."""
+REASON_LEARNING_POSITION_CAP: Reason.ValueType  # 116
+"""The limit of one learning position cut the weight."""
+REASON_LEARNING_EXPOSURE_CAP: Reason.ValueType  # 117
+"""The limit of all learning positions together cut the weight."""
+REASON_LEARNING_TRADE_COUNT: Reason.ValueType  # 118
+"""The learning book has begun as many trades as it may in a day: no new one."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _ErrorReason:
@@ -364,7 +436,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DATA_CROSSED: _ErrorReason.ValueType  # 22
     """A quote or a book bids what it asks, or more. Metadata: field, found, expected. Status: INVALID_ARGUMENT."""
     ERROR_REASON_DATA_CONFLICT: _ErrorReason.ValueType  # 23
-    """A bar or a book repeats the time of one that is held, with other content. Metadata: field, found, expected. Status: ALREADY_EXISTS."""
+    """A bar, a book, a fill or an outcome repeats the key of one that is held, with other content. Metadata: field, found, expected. Status: ALREADY_EXISTS."""
     ERROR_REASON_SIGNAL_FAILED: _ErrorReason.ValueType  # 24
     """The model has no answer, and its binding says that this ends the call. Metadata: symbol, gate_reason. Status: ABORTED."""
 
@@ -420,7 +492,7 @@ ERROR_REASON_DATA_LATE: ErrorReason.ValueType  # 21
 ERROR_REASON_DATA_CROSSED: ErrorReason.ValueType  # 22
 """A quote or a book bids what it asks, or more. Metadata: field, found, expected. Status: INVALID_ARGUMENT."""
 ERROR_REASON_DATA_CONFLICT: ErrorReason.ValueType  # 23
-"""A bar or a book repeats the time of one that is held, with other content. Metadata: field, found, expected. Status: ALREADY_EXISTS."""
+"""A bar, a book, a fill or an outcome repeats the key of one that is held, with other content. Metadata: field, found, expected. Status: ALREADY_EXISTS."""
 ERROR_REASON_SIGNAL_FAILED: ErrorReason.ValueType  # 24
 """The model has no answer, and its binding says that this ends the call. Metadata: symbol, gate_reason. Status: ABORTED."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,5 +1,7 @@
 """Hold the requests and responses of `PolicyService`."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from detent.contracts.binding import ModelBinding
@@ -11,8 +13,10 @@ from detent.contracts.checks import (
     check_unique,
 )
 from detent.contracts.decision import Decision, DecisionKind, DecisionRow, LocalAnswer
+from detent.contracts.errors import InvalidField
 from detent.contracts.plan import Plan, PlanStatus
 from detent.contracts.reasons import ErrorReason
+from detent.contracts.trades import Fill, Outcome
 from detent.contracts.units import ROWS_MAX
 
 
@@ -134,3 +138,56 @@ class ReportLocalAnswersResponse(msgspec.Struct, frozen=True, kw_only=True):
     binding_hash: str
     accepted_count: int
     known_count: int
+
+
+class RecordFillsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks for fills to be recorded."""
+
+    binding_hash: str
+    plan_id: str
+    fills: tuple[Fill, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a report that is empty, too large, of several plans, or says a fill twice."""
+        check_name("plan_id", self.plan_id)
+        check_count("fills", self.fills, 1, ROWS_MAX)
+        check_unique("fills", [fill.fill_id for fill in self.fills])
+        _check_plan("fills", self.plan_id, self.fills)
+
+
+class RecordFillsResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Confirms that fills are durable."""
+
+    binding_hash: str
+    accepted_count: int
+    known_count: int
+
+
+class RecordOutcomesRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks for outcomes to be recorded."""
+
+    binding_hash: str
+    plan_id: str
+    outcomes: tuple[Outcome, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a report that is empty, too large, of several plans, or says a bar twice."""
+        check_name("plan_id", self.plan_id)
+        check_count("outcomes", self.outcomes, 1, ROWS_MAX)
+        check_unique("outcomes", [f"{one.symbol} at {one.ts_ms}" for one in self.outcomes])
+        _check_plan("outcomes", self.plan_id, self.outcomes)
+
+
+class RecordOutcomesResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Confirms that outcomes are durable."""
+
+    binding_hash: str
+    accepted_count: int
+    known_count: int
+
+
+def _check_plan(field: str, plan_id: str, facts: Sequence[Fill | Outcome]) -> None:
+    """Refuse facts of another plan than the call's."""
+    for index, fact in enumerate(facts):
+        if fact.plan_id != plan_id:
+            raise InvalidField(f"{field}[{index}].plan_id", fact.plan_id, plan_id)

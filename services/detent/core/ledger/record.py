@@ -13,10 +13,13 @@ from detent.contracts.decision import (
     DecisionRow,
     SignalRecord,
 )
+from detent.contracts.learning import LearningShorts
 from detent.contracts.plan import STATE_INITIAL, Plan, PolicyState, TriggerState
 from detent.contracts.units import TS_MS_MAX
 from detent.core.policy.decide import decide_weight
 from detent.core.policy.inputs import PolicyInputs
+from detent.core.policy.learning import LearningTerms
+from detent.core.rollout.learning_gate import closed_gates
 from detent.core.signals.choice import ModelOutcome, choose_signal, policy_signal_bps
 from detent.core.signals.proxy import ProxyAnswer
 
@@ -99,6 +102,7 @@ def record_decision(
         outcome=outcome,
         state_after=state_after,
         valid_until_ts_ms=min(ts_ms + bound.plan.bar_interval_ms, TS_MS_MAX),
+        learning=bound.plan.learning.tags if bound.plan.learning is not None else None,
     )
 
 
@@ -128,6 +132,25 @@ def policy_inputs(
         config=plan.policy_config,
         limits=plan.risk_limits,
         state=state,
+        learning=learning_terms(plan, row, ts_ms=ts_ms),
+    )
+
+
+def learning_terms(plan: Plan, row: DecisionRow, *, ts_ms: int) -> LearningTerms | None:
+    """Give what the learning book of a plan permits on a bar; None for profit."""
+    if plan.learning is None:
+        return None
+    budget, found = plan.learning.budget, row.learning
+    # What nobody counted may have been used up.
+    exposure_ppm = budget.exposure_ppm if found is None else found.exposure_elsewhere_ppm
+    trades = budget.trades_per_day if found is None else found.trades_today
+    return LearningTerms(
+        closed=closed_gates(plan.learning, found, ts_ms=ts_ms),
+        shorts_allowed=budget.shorts is LearningShorts.ALLOWED,
+        position_ppm=budget.position_ppm,
+        exposure_left_ppm=max(0, budget.exposure_ppm - exposure_ppm),
+        trades_left=max(0, budget.trades_per_day - trades),
+        hold_ms=budget.hold_ms,
     )
 
 

@@ -12,6 +12,7 @@ from detent.contracts.plan import (
     RiskOverrides,
     TriggerState,
 )
+from detent.core.policy.learning import LearningTerms
 
 
 class PolicyInputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +35,7 @@ class PolicyInputs(msgspec.Struct, frozen=True, kw_only=True):
         config: How a signal becomes a weight.
         limits: What bounds every weight.
         state: What policy remembers.
+        learning: What the learning book permits; None is for profit.
     """
 
     symbol: str
@@ -51,6 +53,7 @@ class PolicyInputs(msgspec.Struct, frozen=True, kw_only=True):
     config: PolicyConfig
     limits: RiskLimits
     state: PolicyState
+    learning: LearningTerms | None = None
 
     def bars_since(self, ts_ms: int) -> int:
         """Count the bars from an earlier instant to this bar, on data time."""

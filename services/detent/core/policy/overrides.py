@@ -5,6 +5,7 @@ import msgspec
 from detent.contracts.plan import ExitKind
 from detent.contracts.reasons import Reason
 from detent.core.policy.inputs import PolicyInputs
+from detent.core.policy.learning import LearningTerms, learning_weight
 
 TIER_EMERGENCY = 1
 TIER_STAND_DOWN = 2
@@ -28,6 +29,14 @@ def override_weight(inputs: PolicyInputs, weight_ppm: int) -> Overridden:
     Source: FORMULAS 2.1, steps 7 and 8; decision D8.
     """
     capped_ppm, cap_reasons = _capped(inputs, weight_ppm)
+    if inputs.learning is not None:
+        capped_ppm, learning_reasons = learning_weight(
+            inputs.learning,
+            capped_ppm,
+            current_ppm=inputs.current_weight_ppm,
+            held_ms=_held_ms(inputs, inputs.learning),
+        )
+        cap_reasons.extend(learning_reasons)
     reasons = list(cap_reasons)
     final_ppm = capped_ppm
     tier = TIER_RISK_CAP if cap_reasons else TIER_POLICY
@@ -71,6 +80,15 @@ def emergency_reason(inputs: PolicyInputs) -> Reason | None:
         if inputs.bars_since(entry_ts_ms) < inputs.config.min_hold_bars:
             return Reason.EMERGENCY_EXIT_VETO_MIN_HOLD
     return Reason.EMERGENCY_EXIT_EXECUTED
+
+
+def _held_ms(inputs: PolicyInputs, terms: LearningTerms) -> int | None:
+    """Say for how long a learning position was held; None when there is none."""
+    if inputs.current_weight_ppm == 0:
+        return None
+    entry_ts_ms = inputs.state.entry_ts_ms
+    # A position that is older than its plan is old enough: a new plan is no new hour.
+    return terms.hold_ms if entry_ts_ms is None else inputs.ts_ms - entry_ts_ms
 
 
 def _stands_down(inputs: PolicyInputs) -> bool:

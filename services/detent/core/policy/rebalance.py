@@ -3,13 +3,16 @@
 from detent.contracts.plan import OrderStyle, TriggerState
 from detent.contracts.reasons import Reason
 from detent.core.policy.inputs import PolicyInputs
+from detent.core.policy.learning import LEARNING_EXITS
 from detent.core.policy.overrides import Overridden
 from detent.core.policy.weight import notional_of
 
 # What must get out gets out: no band, no cooldown, no least notional (decision D8).
-EXEMPT_REASONS = frozenset(
-    {Reason.STAND_DOWN, Reason.EMERGENCY_EXIT_EXECUTED, Reason.SYMBOL_NOT_ALLOWED}
-)
+EXEMPT_REASONS = LEARNING_EXITS | {
+    Reason.STAND_DOWN,
+    Reason.EMERGENCY_EXIT_EXECUTED,
+    Reason.SYMBOL_NOT_ALLOWED,
+}
 # A tightened limit does not wait for a cooldown, but a sliver beyond it is not traded.
 CAP_REASONS = frozenset(
     {
@@ -17,6 +20,7 @@ CAP_REASONS = frozenset(
         Reason.RISK_CAP_SYMBOL,
         Reason.RISK_CAP_PLAN,
         Reason.RISK_CAP_OVERRIDE,
+        Reason.LEARNING_POSITION_CAP,
     }
 )
 

@@ -23,6 +23,10 @@ from detent.contracts.calls.policy import (
     OpenPlanRequest,
     OpenPlanResponse,
     PlanArm,
+    RecordFillsRequest,
+    RecordFillsResponse,
+    RecordOutcomesRequest,
+    RecordOutcomesResponse,
     ReportLocalAnswersRequest,
     ReportLocalAnswersResponse,
     RowRefusal,
@@ -53,6 +57,7 @@ from detent.rpc.tracing import span
 from detent.servers.policy.held import HeldBinding
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import OpenPlan, Plans, SymbolChain
+from detent.servers.policy.trade_facts import TradeFactsTaker
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +94,7 @@ class PolicyHandler:
         plans: Plans,
         held: Mapping[str, HeldBinding],
         model_path: ModelPath,
+        trade_facts: TradeFactsTaker,
         now_ms: Callable[[], int],
         future_skew_ms: int,
         tracer: Tracer,
@@ -100,6 +106,7 @@ class PolicyHandler:
             plans: The open plans, restored.
             held: The bindings that the held manifests give, by hash.
             model_path: How the model is asked.
+            trade_facts: How fills and outcomes are taken.
             now_ms: Wall clock, Unix milliseconds; bounds how new a bar may be.
             future_skew_ms: How far ahead of the clock a bar may close.
             tracer: Opens a span around each step.
@@ -108,6 +115,7 @@ class PolicyHandler:
         self._plans = plans
         self._held = held
         self._model_path = model_path
+        self._trade_facts = trade_facts
         self._now_ms = now_ms
         self._future_skew_ms = future_skew_ms
         self._tracer = tracer
@@ -343,6 +351,16 @@ class PolicyHandler:
             known_count=len(query.answers) - accepted_count,
         )
 
+    async def record_fills(self, query: RecordFillsRequest, call: Call) -> RecordFillsResponse:
+        """Keep what was executed."""
+        return await self._trade_facts.record_fills(query)
+
+    async def record_outcomes(
+        self, query: RecordOutcomesRequest, call: Call
+    ) -> RecordOutcomesResponse:
+        """Keep how bars turned out."""
+        return await self._trade_facts.record_outcomes(query)
+
     async def note_refusal(self, method: str, message: Any, error: DetentError) -> None:
         """Note a refused call in a table of its own; it does not use up any key."""
         if isinstance(error, LedgerUnavailable):
@@ -378,6 +396,8 @@ def _chain_of(opened: OpenPlan, query: DecideTargetWeightsRequest, row: Decision
     if row.vol_unit is not plan.policy_config.vol_unit:
         expected = f"the plan's {plan.policy_config.vol_unit}"
         raise InvalidField("vol_unit", row.vol_unit, expected)
+    if row.learning is not None and plan.learning is None:
+        raise InvalidField("learning", "conditions of learning", "none: the plan is for profit")
     if query.kind is DecisionKind.EMERGENCY and row.exit_intent is None:
         raise InvalidField("exit_intent", "(missing)", "the intent of the emergency")
     return chain

@@ -11,6 +11,7 @@ from detent.adapters.artifact_store import ManifestFolder, PinnedManifest, read_
 from detent.adapters.grpc_dependencies import GrpcFeatures, GrpcInference
 from detent.adapters.sqlite_file import Durability
 from detent.adapters.sqlite_ledger import SqliteLedger
+from detent.adapters.sqlite_trades import SqliteTrades
 from detent.adapters.telemetry import Telemetry, set_up_logging
 from detent.contracts import events
 from detent.rpc.channel import open_channel
@@ -22,6 +23,7 @@ from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import Plans
 from detent.servers.policy.ports import Features, Inference
 from detent.servers.policy.settings import PolicySettings
+from detent.servers.policy.trade_facts import TradeFactsTaker
 
 log = logging.getLogger(__name__)
 HEALTHY = {"": True, "detent.api.v1.PolicyService": True, "detent.api.v1.LedgerService": True}
@@ -55,6 +57,9 @@ class Policy:
                 enablement=settings.enablement,
                 kill_switch_env=kill_switch_env,
                 tracer=tracer,
+            ),
+            trade_facts=TradeFactsTaker(
+                plans=self.plans, ledger=self.ledger, facts=SqliteTrades(self.ledger.file)
             ),
             now_ms=now_ms,
             future_skew_ms=settings.future_skew_ms,

@@ -1,5 +1,6 @@
-"""Name what policy asks of others; each port has a gRPC side and an in-process side."""
+"""Name what policy asks of others; a service has a gRPC side and an in-process side."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from detent.contracts.calls.feature import (
@@ -7,6 +8,7 @@ from detent.contracts.calls.feature import (
     GetFeatureSnapshotsResponse,
 )
 from detent.contracts.calls.inference import InferSignalsRequest, InferSignalsResponse
+from detent.contracts.trades import Fill, Outcome
 from detent.rpc.call import Call
 
 
@@ -25,4 +27,16 @@ class Inference(Protocol):
 
     async def infer_signals(self, query: InferSignalsRequest, call: Call) -> InferSignalsResponse:
         """Give one row per row asked."""
+        ...
+
+
+class TradeFacts(Protocol):
+    """Keeps what happened after the decisions, each fact once."""
+
+    async def add_fills(self, fills: Sequence[Fill]) -> int:
+        """Keep fills, all or none, and give how many were new; raises `DataConflict`."""
+        ...
+
+    async def add_outcomes(self, outcomes: Sequence[Outcome]) -> int:
+        """Keep outcomes, all or none, and give how many were new; raises `DataConflict`."""
         ...

@@ -1,0 +1,152 @@
+"""Write a page with pictures of who earned and who lost."""
+
+import base64
+import datetime as dt
+import io
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from detent.contracts.decimals import format_decimal
+from detent.contracts.errors import DataInvalid
+from detent.core.ledger.attribution_report import AttributionReport, BookAttribution
+
+GAIN, LOSS, TOTAL, GREY = "#3a7d44", "#b3261e", "#1f6f8b", "#888888"
+LABEL_SHARE = 0.02
+
+
+def write_page(path: Path, report: AttributionReport) -> None:
+    """Write the page.
+
+    Raises:
+        DataInvalid: It cannot be written there.
+    """
+    mpl.rcParams["svg.hashsalt"] = "detent"
+    template = jinja2.Template(
+        files("detent_cli").joinpath("attribution.html.j2").read_text(encoding="utf-8"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    books = [book for book in (report.profit, *report.learning) if book is not None]
+    page = template.render(
+        books=[
+            {
+                "name": book.name,
+                "waterfall": _picture(_waterfall(book)),
+                "sets": _picture(_sets(book)),
+                "layers": [
+                    {
+                        "name": layer.layer.value,
+                        "amount": f"{layer.amount:+,.2f}",
+                        "count": layer.decision_count,
+                        "evidence": [
+                            (f"{one.amount:+,.2f}", one.symbol, _time(one.ts_ms), one.record_hash)
+                            for one in layer.evidence
+                        ],
+                    }
+                    for layer in book.split.layers
+                ],
+                "total": f"{book.split.total:+,.2f}",
+                "residual": format_decimal(book.split.residual),
+                "decisions": book.split.decision_count,
+                "verdict": book.verdict,
+            }
+            for book in books
+        ],
+        experiments=[
+            {
+                "name": one.tags.experiment_id,
+                "variant": one.tags.experiment_variant or "",
+                "sets": one.set_count,
+                "net": f"{one.net:+,.2f}",
+            }
+            for one in report.experiments
+        ],
+        breaches=report.breaches,
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        cause = type(error).__name__
+        raise DataInvalid(f"{path.name}: {cause}, expected a file that can be written") from error
+
+
+def _time(ts_ms: int) -> str:
+    return dt.datetime.fromtimestamp(ts_ms / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _axis(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(12, height), layout="constrained")
+    axis = figure.subplots()
+    axis.grid(visible=True, alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure, axis
+
+
+def _picture(figure: Figure) -> str:
+    """Give a figure as text that a page can hold."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110)
+    return base64.b64encode(data.getvalue()).decode("ascii")
+
+
+def _waterfall(book: BookAttribution) -> Figure:
+    """Draw how the parts lead from nothing to the total, in the order of the pipeline."""
+    parts = [
+        (layer.layer.value, part.value, float(amount))
+        for layer in book.split.layers
+        for part, amount in layer.parts
+    ]
+    figure, axis = _axis(4.6)
+    reached = 0.0
+    marks: list[tuple[str, float, int]] = []
+    for number, (_, _, amount) in enumerate(parts):
+        colour = GAIN if amount >= 0 else LOSS
+        axis.barh(number, amount, left=reached, color=colour, height=0.7)
+        reached += amount
+        marks.append((f"{amount:+,.2f}", max(reached, reached - amount), number))
+        axis.plot([reached, reached], [number - 0.35, number + 1.35], color=GREY, linewidth=0.8)
+    total = float(book.split.total)
+    axis.barh(len(parts), total, color=TOTAL, height=0.7)
+    marks.append((f"{total:+,.2f}", max(total, 0.0), len(parts)))
+    low, high = axis.get_xlim()
+    for text, at, place in marks:
+        axis.text(at + LABEL_SHARE / 2 * (high - low), place, text, va="center", fontsize=9)
+    axis.set_xlim(low - LABEL_SHARE * (high - low), high + 5 * LABEL_SHARE * (high - low))
+    axis.axvline(0, color="black", linewidth=0.8)
+    names = [
+        part.replace("_", " ") if part == layer else f"{layer}: {part}".replace("_", " ")
+        for layer, part, _ in parts
+    ]
+    axis.set_yticks(range(len(parts) + 1), [*names, "total"])
+    axis.invert_yaxis()
+    axis.set_xlabel("account currency")
+    return figure
+
+
+def _sets(book: BookAttribution) -> Figure:
+    """Draw what the closed sets earned, one by one and in sum."""
+    closed = sorted(
+        (item for item in book.sets if item.closed), key=lambda item: item.legs[-1].fill.ts_ms
+    )
+    figure, axis = _axis(3.0)
+    if not closed:
+        axis.text(0.5, 0.5, "no closed trade set", ha="center", transform=axis.transAxes)
+        return figure
+    times: list[Any] = [
+        dt.datetime.fromtimestamp(item.legs[-1].fill.ts_ms / 1000, dt.UTC) for item in closed
+    ]
+    nets = [float(item.net) for item in closed]
+    sums = [sum(nets[: number + 1]) for number in range(len(nets))]
+    axis.vlines(times, 0, nets, color=[GAIN if net >= 0 else LOSS for net in nets], linewidth=3)
+    axis.plot(times, sums, color=TOTAL, drawstyle="steps-post", marker=".", label="in sum")
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_ylabel("net of closed sets")
+    axis.legend(loc="best", frameon=False)
+    return figure

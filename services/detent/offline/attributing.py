@@ -1,0 +1,149 @@
+"""Read decisions, fills and outcomes, and attribute what they earned: `detent attribution`."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from detent.adapters.sqlite_ledger import SqliteLedger
+from detent.adapters.sqlite_trades import SqliteTrades
+from detent.contracts.calls.ledger import PAGE_SIZE_MAX, ListDecisionsRequest
+from detent.contracts.canonical import parse_json
+from detent.contracts.decision import DecisionRecord
+from detent.contracts.errors import DataConflict, InvalidField
+from detent.contracts.json_codec import from_json
+from detent.contracts.trades import Fill, Outcome
+from detent.core.ledger.attribution import RECORDS_MAX
+from detent.core.ledger.attribution_report import AttributionReport, attribute
+from detent.core.ledger.record import BoundPlan
+from detent.offline.cells import invalid, invalid_at
+
+Fact = TypeVar("Fact", bound=Fill | Outcome)
+LINES_SUFFIX = ".jsonl"
+# A fill has a dozen short fields.
+LINE_BYTES_MAX = 65_536
+
+
+def attribute_ledger(
+    ledger_file: Path,
+    *,
+    fills: Path | None,
+    outcomes: Path | None,
+    plan_id: str = "",
+    plan_score: int | None = None,
+) -> AttributionReport:
+    """Attribute what a ledger file holds, with facts from files beside those in it.
+
+    Args:
+        ledger_file: The SQLite file of a policy service.
+        fills: More fills, `.jsonl` or `.parquet`; one that the ledger has as well counts once.
+        outcomes: More outcomes, in the same forms.
+        plan_id: Only this plan; empty for all.
+        plan_score: What a judge of plans gave, [0, 100].
+
+    Raises:
+        DataInvalid: A file is missing or not usable, or the ledger holds nothing of the plan.
+        DetentError: The facts contradict each other or the ledger; see `attribute`.
+    """
+    if not ledger_file.is_file():
+        raise invalid(ledger_file.name, "(no such file)", "the ledger file of a policy service")
+    records, plans, held_fills, held_outcomes = asyncio.run(_read(ledger_file, plan_id))
+    if not records:
+        of = f" of plan {plan_id!r}" if plan_id else ""
+        raise invalid(ledger_file.name, "no decision", f"at least one decision{of}")
+    more_fills = [one for one in _facts(Fill, fills) if plan_id in ("", one.plan_id)]
+    more_outcomes = [one for one in _facts(Outcome, outcomes) if plan_id in ("", one.plan_id)]
+    return attribute(
+        records,
+        list(_joined({one.fill_id: one for one in held_fills}, more_fills).values()),
+        list(_joined({_bar(one): one for one in held_outcomes}, more_outcomes).values()),
+        plans=plans,
+        plan_score=plan_score,
+    )
+
+
+async def _read(
+    ledger_file: Path, plan_id: str
+) -> tuple[list[DecisionRecord], dict[str, BoundPlan], list[Fill], list[Outcome]]:
+    """Read everything of a plan, or of all, in the order of writing."""
+    ledger = SqliteLedger(ledger_file)
+    try:
+        records: list[DecisionRecord] = []
+        query = ListDecisionsRequest(
+            plan_id=plan_id, symbol="", page_size=PAGE_SIZE_MAX, page_token=""
+        )
+        after_id = 0
+        while rows := await ledger.list_records(query, after_id):
+            texts = [str(text).encode() for _, text in rows]
+            records += [from_json(DecisionRecord, parse_json("record", text)) for text in texts]
+            after_id = rows[-1][0]
+            if len(records) > RECORDS_MAX:
+                raise invalid(ledger_file.name, "more decisions", f"at most {RECORDS_MAX}")
+        plans = {}
+        for name in sorted({record.plan_id for record in records}):
+            known = await ledger.find_plan(name)
+            if known is not None:
+                plans[name] = known[0]
+        trades = SqliteTrades(ledger.file)
+        return records, plans, await trades.fills(plan_id), await trades.outcomes(plan_id)
+    finally:
+        await ledger.close()
+
+
+def _bar(outcome: Outcome) -> tuple[str, str, int]:
+    return outcome.plan_id, outcome.symbol, outcome.ts_ms
+
+
+def _joined(held: dict[Any, Fact], more: list[Fact]) -> dict[Any, Fact]:
+    """Add facts to those that are held; the same fact again changes nothing."""
+    joined = dict(held)
+    for fact in more:
+        key = fact.fill_id if isinstance(fact, Fill) else _bar(fact)
+        if joined.setdefault(key, fact) != fact:
+            raise DataConflict(str(key), fact, f"what is held: {joined[key]}")
+    return joined
+
+
+def _facts(kind: type[Fact], path: Path | None) -> Iterator[Fact]:
+    """Read facts, and name the row, counted from 1, that is none."""
+    if path is None:
+        return
+    for row, fields in _rows(path):
+        try:
+            yield from_json(kind, fields)
+        except InvalidField as error:
+            raise invalid_at(path.name, row, error) from error
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Give the rows of a file as JSON objects; a cell that is null is no key."""
+    try:
+        match path.suffix.lower():
+            case ".jsonl":
+                with path.open("rb") as lines:
+                    row = 0
+                    while line := lines.readline(LINE_BYTES_MAX):
+                        row += 1
+                        yield row, _object(path, row, line)
+            case ".parquet":
+                with pq.ParquetFile(path) as source:
+                    row = 0
+                    for batch in source.iter_batches():
+                        for cells in batch.to_pylist():
+                            row += 1
+                            yield row, {k: v for k, v in cells.items() if v is not None}
+            case suffix:
+                expected = f"{LINES_SUFFIX} or .parquet"
+                raise invalid(path.name, suffix or "(no suffix)", expected)
+    except (OSError, pa.ArrowException) as error:
+        raise invalid(path.name, type(error).__name__, "a file that can be read") from error
+
+
+def _object(path: Path, row: int, line: bytes) -> dict[str, Any]:
+    try:
+        return dict(parse_json("line", line.strip()))
+    except InvalidField as error:
+        raise invalid_at(path.name, row, error) from error
