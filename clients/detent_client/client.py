@@ -46,6 +46,8 @@ from detent.contracts.calls.policy import (
     OpenPlanResponse,
     ReportLocalAnswersRequest,
     ReportLocalAnswersResponse,
+    SetStandDownRequest,
+    SetStandDownResponse,
 )
 from detent.contracts.decision import Decision, DecisionKind, DecisionRow
 from detent.contracts.errors import (
@@ -183,6 +185,10 @@ class DetentClient:
     async def get_plan(self, plan_id: str) -> GetPlanResponse:
         """Give a plan as it was opened."""
         return await self._call(self._policy, GetPlanRequest(plan_id=plan_id), GetPlanResponse)
+
+    async def set_stand_down(self, request: SetStandDownRequest) -> SetStandDownResponse:
+        """Keep symbols of a book flat until an instant, or lift that; safe to repeat."""
+        return await self._call(self._policy, request, SetStandDownResponse)
 
     # Bars
 

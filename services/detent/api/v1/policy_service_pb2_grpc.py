@@ -60,6 +60,11 @@ class PolicyServiceStub:
                 request_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.ReportLocalAnswersRequest.SerializeToString,
                 response_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.ReportLocalAnswersResponse.FromString,
                 _registered_method=True)
+        self.SetStandDown = channel.unary_unary(
+                '/detent.api.v1.PolicyService/SetStandDown',
+                request_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownRequest.SerializeToString,
+                response_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
@@ -112,6 +117,18 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetStandDown(self, request, context):
+        """Keeps symbols of a book flat until an instant, or lifts that.
+
+        It holds for every plan of the book, open now or later, and survives a restart. Every
+        source has one stand-down per book and symbol: a new one replaces its own, and only the
+        source itself can lift it. It is durable, and every decision that is computed from then
+        on obeys it, when the answer leaves. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -139,6 +156,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.ReportLocalAnswers,
                     request_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.ReportLocalAnswersRequest.FromString,
                     response_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.ReportLocalAnswersResponse.SerializeToString,
+            ),
+            'SetStandDown': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetStandDown,
+                    request_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownRequest.FromString,
+                    response_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -277,6 +299,33 @@ class PolicyService:
             '/detent.api.v1.PolicyService/ReportLocalAnswers',
             detent_dot_api_dot_v1_dot_policy__service__pb2.ReportLocalAnswersRequest.SerializeToString,
             detent_dot_api_dot_v1_dot_policy__service__pb2.ReportLocalAnswersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetStandDown(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detent.api.v1.PolicyService/SetStandDown',
+            detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownRequest.SerializeToString,
+            detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownResponse.FromString,
             options,
             channel_credentials,
             insecure,

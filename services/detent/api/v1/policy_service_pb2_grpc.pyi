@@ -57,6 +57,14 @@ class PolicyServiceStub:
 
     Idempotent by plan, symbol, bar and kind.
     """
+    SetStandDown: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.SetStandDownRequest, _policy_service_pb2.SetStandDownResponse]
+    """Keeps symbols of a book flat until an instant, or lifts that.
+
+    It holds for every plan of the book, open now or later, and survives a restart. Every
+    source has one stand-down per book and symbol: a new one replaces its own, and only the
+    source itself can lift it. It is durable, and every decision that is computed from then
+    on obeys it, when the answer leaves. Idempotent.
+    """
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
@@ -86,6 +94,14 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """Takes the answers that a client gave while no service was reachable.
 
     Idempotent by plan, symbol, bar and kind.
+    """
+    SetStandDown: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.SetStandDownRequest, _policy_service_pb2.SetStandDownResponse]  # type: ignore[assignment]
+    """Keeps symbols of a book flat until an instant, or lifts that.
+
+    It holds for every plan of the book, open now or later, and survives a restart. Every
+    source has one stand-down per book and symbol: a new one replaces its own, and only the
+    source itself can lift it. It is durable, and every decision that is computed from then
+    on obeys it, when the answer leaves. Idempotent.
     """
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -143,6 +159,20 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes the answers that a client gave while no service was reachable.
 
         Idempotent by plan, symbol, bar and kind.
+        """
+
+    @_abc_1.abstractmethod
+    def SetStandDown(
+        self,
+        request: _policy_service_pb2.SetStandDownRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.SetStandDownResponse, _abc.Awaitable[_policy_service_pb2.SetStandDownResponse]]:
+        """Keeps symbols of a book flat until an instant, or lifts that.
+
+        It holds for every plan of the book, open now or later, and survives a restart. Every
+        source has one stand-down per book and symbol: a new one replaces its own, and only the
+        source itself can lift it. It is durable, and every decision that is computed from then
+        on obeys it, when the answer leaves. Idempotent.
         """
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -8,7 +8,13 @@ from detent.core.policy.weight import notional_of
 
 # What must get out gets out: no band, no cooldown, no least notional (decision D8).
 EXEMPT_REASONS = frozenset(
-    {Reason.STAND_DOWN, Reason.EMERGENCY_EXIT_EXECUTED, Reason.SYMBOL_NOT_ALLOWED}
+    {
+        Reason.STAND_DOWN,
+        Reason.EMERGENCY_EXIT_EXECUTED,
+        Reason.SYMBOL_NOT_ALLOWED,
+        Reason.RISK_OFF,
+        Reason.RISK_REDUCE,
+    }
 )
 # A tightened limit does not wait for a cooldown, but a sliver beyond it is not traded.
 CAP_REASONS = frozenset(

@@ -26,6 +26,8 @@ from detent.contracts.calls.policy import (
     ReportLocalAnswersRequest,
     ReportLocalAnswersResponse,
     RowRefusal,
+    SetStandDownRequest,
+    SetStandDownResponse,
 )
 from detent.contracts.canonical import sha256_hex
 from detent.contracts.decimals import format_decimal
@@ -42,6 +44,7 @@ from detent.contracts.errors import (
     LedgerUnavailable,
     SymbolNotInPlan,
 )
+from detent.contracts.json_codec import to_json
 from detent.contracts.plan import Plan, PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
 from detent.contracts.reasons import Reason
@@ -53,6 +56,7 @@ from detent.rpc.tracing import span
 from detent.servers.policy.held import HeldBinding
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import OpenPlan, Plans, SymbolChain
+from detent.servers.policy.stand_downs import StandDowns
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +70,7 @@ QUESTION_FIELDS = (
     "exit_intent",
     "bar_close",
     "caller_features",
+    "further_exit_intents",
 )
 KILLS = frozenset({Reason.KILL_SWITCH_ENV, Reason.KILL_SWITCH_CONFIG})
 
@@ -178,6 +183,21 @@ class PolicyHandler:
             policy_config_hash=bound.policy_config_hash,
         )
 
+    async def set_stand_down(self, query: SetStandDownRequest, call: Call) -> SetStandDownResponse:
+        """Keep symbols of a book flat until an instant, or lift that."""
+        changed, known = await self._plans.stand_downs.change(query, at_ms=self._now_ms())
+        facts: dict[str, object] = {
+            "book": query.book,
+            "symbols": query.symbols[:SYMBOLS_LOGGED_MAX],
+            "count": changed,
+            "caller": call.identity,
+        }
+        if query.stand_down is None:
+            log.warning(events.STAND_DOWN_LIFTED, extra=facts | {"source": query.lift})
+        else:
+            log.warning(events.STAND_DOWN_SET, extra=facts | to_json(query.stand_down))
+        return SetStandDownResponse(book=query.book, changed_count=changed, known_count=known)
+
     # Bars
 
     async def decide_target_weights(
@@ -223,7 +243,7 @@ class PolicyHandler:
             await self._plans.recall(opened, [row.symbol for row in rows.fresh], ts_ms=query.ts_ms)
             # (5), (6) The proxy on every bar, the choice, the weight.
             with span(self._tracer, "decide", call.trace):
-                fresh = _records(opened, query, rows.fresh, outcomes)
+                fresh = _records(opened, query, rows.fresh, outcomes, self._plans.stand_downs)
             # (7) Durable, then the answer may leave.
             with span(self._tracer, "record", call.trace):
                 if fresh:
@@ -388,6 +408,7 @@ def _records(
     query: DecideTargetWeightsRequest,
     rows: Sequence[DecisionRow],
     outcomes: Mapping[str, ModelOutcome] | None,
+    stand_downs: StandDowns,
 ) -> list[Written]:
     """Decide rows, each beside its proxy, and write their records."""
     closes = opened.closes_at([row.symbol for row in rows], query.ts_ms)
@@ -405,6 +426,7 @@ def _records(
             proxy=proxy,
             model=outcomes[row.symbol] if outcomes is not None else None,
             point=opened.chains[row.symbol].point,
+            standing=stand_downs.in_force(opened.bound.plan.book, row.symbol, query.ts_ms),
         )
         canonical = record.canonical
         written.append(

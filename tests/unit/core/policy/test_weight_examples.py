@@ -251,6 +251,7 @@ def test_the_reasons_of_an_emergency_are_spelled_as_the_seed_spells_them() -> No
         "emergency_exit_veto_same_bar",
         "emergency_exit_veto_min_hold",
         "emergency_exit_missing_exit_rule",
+        "emergency_exit_preempts_entry",
     ]
 
 
