@@ -90,7 +90,9 @@ def record_decision(
         binding=bound.binding, trigger_state=row.trigger_state, proxy=proxy, model=model
     )
     asked = row.risk_overrides.stand_down if row.risk_overrides is not None else None
-    stand_down = stand_down_in_force((standing, asked), ts_ms)
+    stand_down = None
+    if standing is not None or asked is not None:
+        stand_down = stand_down_in_force((standing, asked), ts_ms)
     inputs = policy_inputs(
         plan=bound.plan,
         ts_ms=ts_ms,

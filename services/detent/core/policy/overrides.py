@@ -39,8 +39,11 @@ def override_weight(inputs: PolicyInputs, weight_ppm: int) -> Overridden:
     intents = exit_intents(inputs)
     capped_ppm, reasons = _capped(inputs, weight_ppm)
     capped_ppm, blocked = _without_new_exposure(inputs, capped_ppm)
-    capped_ppm, derisked = derisked_weight(inputs, intents, capped_ppm)
-    reasons = [*reasons, *blocked, *derisked]
+    reasons += blocked
+    # A bar without either has nothing to give up, and almost every bar is one.
+    if intents or inputs.state.latched_ts_ms is not None:
+        capped_ppm, derisked = derisked_weight(inputs, intents, capped_ppm)
+        reasons += derisked
     final_ppm = capped_ppm
     tier = TIER_RISK_CAP if reasons else TIER_POLICY
     if _stands_down(inputs):
@@ -48,7 +51,7 @@ def override_weight(inputs: PolicyInputs, weight_ppm: int) -> Overridden:
         final_ppm, tier = 0, TIER_STAND_DOWN
 
     cooldown_bars = None
-    emergency = emergency_reason(inputs, intents)
+    emergency = emergency_reason(inputs, intents) if intents else None
     if emergency is not None:
         config = inputs.config
         cooldown_bars = max(1, config.rebalance_cooldown_bars, config.min_hold_bars)
@@ -71,6 +74,8 @@ def override_weight(inputs: PolicyInputs, weight_ppm: int) -> Overridden:
 
 def _stands_down(inputs: PolicyInputs) -> bool:
     asked = inputs.overrides.stand_down if inputs.overrides is not None else None
+    if asked is None and inputs.stand_down is None:
+        return False
     return stand_down_in_force((inputs.stand_down, asked), inputs.ts_ms) is not None
 
 
