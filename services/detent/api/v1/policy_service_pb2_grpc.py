@@ -122,8 +122,8 @@ class PolicyServiceServicer:
 
         It holds for every plan of the book, open now or later, and survives a restart. Every
         source has one stand-down per book and symbol: a new one replaces its own, and only the
-        source itself can lift it. It is durable, and every decision that is computed from then
-        on obeys it, when the answer leaves. Idempotent.
+        source itself can lift it. When the answer leaves it is durable, and obeyed by every
+        decision that is computed from then on. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -62,8 +62,8 @@ class PolicyServiceStub:
 
     It holds for every plan of the book, open now or later, and survives a restart. Every
     source has one stand-down per book and symbol: a new one replaces its own, and only the
-    source itself can lift it. It is durable, and every decision that is computed from then
-    on obeys it, when the answer leaves. Idempotent.
+    source itself can lift it. When the answer leaves it is durable, and obeyed by every
+    decision that is computed from then on. Idempotent.
     """
 
 @_typing.type_check_only
@@ -100,8 +100,8 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
 
     It holds for every plan of the book, open now or later, and survives a restart. Every
     source has one stand-down per book and symbol: a new one replaces its own, and only the
-    source itself can lift it. It is durable, and every decision that is computed from then
-    on obeys it, when the answer leaves. Idempotent.
+    source itself can lift it. When the answer leaves it is durable, and obeyed by every
+    decision that is computed from then on. Idempotent.
     """
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -171,8 +171,8 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
 
         It holds for every plan of the book, open now or later, and survives a restart. Every
         source has one stand-down per book and symbol: a new one replaces its own, and only the
-        source itself can lift it. It is durable, and every decision that is computed from then
-        on obeys it, when the answer leaves. Idempotent.
+        source itself can lift it. When the answer leaves it is durable, and obeyed by every
+        decision that is computed from then on. Idempotent.
         """
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -49,8 +49,8 @@ class StandDowns:
     async def change(self, query: SetStandDownRequest, *, at_ms: int) -> tuple[int, int]:
         """Set or lift; it is obeyed at once, and durable when this returns.
 
-        Decisions that are computed before the change are durable before it is: both go through
-        one queue. So every answer that leaves after the confirmation obeys it.
+        What is computed from here on obeys it. Decisions that were computed before are durable
+        before it is, because both go through one queue; nothing computed earlier comes later.
 
         Returns:
             How many scopes changed, and how many were so already.

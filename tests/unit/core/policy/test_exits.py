@@ -300,3 +300,20 @@ def test_precedence_is_emergency_then_stand_down_then_caps_then_policy() -> None
         assert (Reason.STAND_DOWN in found.reasons) == stands
         assert (Reason.RISK_CAP_OVERRIDE in found.reasons) == caps
         assert found.target_weight_capped_ppm == (60_000 if caps else 215_000)
+
+
+@pytest.mark.proves("R222")
+@pytest.mark.parametrize("trigger_state", list(TriggerState))
+def test_overrides_are_looked_at_whatever_the_trigger_says(trigger_state: TriggerState) -> None:
+    """Upstream returned early from an inactive bar: who stood it down left no trace."""
+    found, _ = decided(
+        emergency(),
+        trigger_state=trigger_state,
+        current_weight_ppm=200_000,
+        stand_down=standing(START_MS + 1),
+        overrides=RiskOverrides(max_weight_ppm=60_000),
+    )
+
+    assert {Reason.STAND_DOWN, EXECUTED} <= set(found.reasons)
+    assert (found.target_weight_final_ppm, found.precedence_tier) == (0, 1)
+    assert found.order_style is OrderStyle.TAKER
