@@ -22,6 +22,7 @@ from detent.contracts.plan import (
     SymbolCap,
     TriggerState,
 )
+from detent.contracts.reasons import Reason
 from detent.core.policy.inputs import PolicyInputs
 
 TRIGGERS = {
@@ -123,6 +124,15 @@ def draw_cases(count: int, *, seed: int) -> Cases:
         symbol_cap_ppm=shared(none_or(integers(0, PPM, configs))),
         bars_since_rebalance=none_or(integers(0, 6)),
         bars_since_entry=none_or(integers(0, 6)),
+        no_new_long=chance.random(count) < 0.2,
+        no_new_short=chance.random(count) < 0.2,
+        latched=chance.random(count) < 0.1,
+        reduce_ppm=np.where(
+            chance.random(count) < 0.85,
+            NONE,
+            one_of(integers(1, PPM - 1), constant(1), constant(PPM - 1), constant(PPM // 2)),
+        ),
+        risk_off=chance.random(count) < 0.05,
     )
 
 
@@ -134,6 +144,7 @@ def policy_inputs_of(cases: Cases) -> Iterator[PolicyInputs]:
     for index in range(len(cases)):
         if index % BARS_PER_CONFIG == 0:
             config, limits = _config(lists, index)
+        intents = _intents(lists, index)
         yield PolicyInputs(
             symbol=SYMBOL,
             ts_ms=START_MS,
@@ -144,14 +155,21 @@ def policy_inputs_of(cases: Cases) -> Iterator[PolicyInputs]:
             vol_hat_ppm=_volatility(lists["vol_hat_ppm"][index]),
             current_weight_ppm=lists["current_ppm"][index],
             equity=Decimal(lists["equity_cents"][index]).scaleb(-2),
-            exit_intent=INTENTS[lists["intent"][index]],
+            exit_intent=intents[0] if intents else None,
+            further_exit_intents=intents[1:],
             emergency_only=lists["emergency_only"][index],
             overrides=_overrides(
                 _or_none(lists["override_cap_ppm"][index]), lists["stands_down"][index]
             ),
             config=config,
             limits=limits,
-            state=_state(lists["bars_since_rebalance"][index], lists["bars_since_entry"][index]),
+            state=_state(
+                lists["bars_since_rebalance"][index],
+                lists["bars_since_entry"][index],
+                latched=lists["latched"][index],
+            ),
+            no_new_long=_SHUT if lists["no_new_long"][index] else (),
+            no_new_short=_SHUT if lists["no_new_short"][index] else (),
         )
 
 
@@ -174,6 +192,26 @@ def _config(lists: dict[str, list[Any]], index: int) -> tuple[PolicyConfig, Risk
     return config, RiskLimits(max_weight_ppm=lists["max_weight_ppm"][index], symbol_caps=caps)
 
 
+def _intents(lists: dict[str, list[Any]], index: int) -> tuple[ExitIntent, ...]:
+    """Give the exits of a bar, each now and then twice, in an order that means nothing."""
+    found = [INTENTS[lists["intent"][index]]]
+    share_ppm = lists["reduce_ppm"][index]
+    if share_ppm != NONE:
+        found.append(_reduction(share_ppm))
+        if index % 3 == 0:
+            found.append(_reduction(1 + share_ppm // 2))
+    if lists["risk_off"][index]:
+        found += [_RISK_OFF] * (1 + index % 2)
+    intents = [intent for intent in found if intent is not None]
+    turned = index % len(intents) if intents else 0
+    return (*intents[turned:], *intents[:turned])
+
+
+def _reduction(share_ppm: int) -> ExitIntent:
+    share_ppm = min(share_ppm, PPM - 1)
+    return ExitIntent(kind=ExitKind.RISK_REDUCE, exit_rule_id="trim", reduce_ppm=share_ppm)
+
+
 def _or_none(value: int) -> int | None:
     return None if value == NONE else value
 
@@ -189,12 +227,13 @@ def _overrides(cap_ppm: int | None, stands_down: bool) -> RiskOverrides | None:
     return RiskOverrides(max_weight_ppm=cap_ppm, stand_down=_STAND_DOWN if stands_down else None)
 
 
-def _state(bars_since_rebalance: int, bars_since_entry: int) -> PolicyState:
+def _state(bars_since_rebalance: int, bars_since_entry: int, *, latched: bool) -> PolicyState:
     return PolicyState(
         last_target_weight_ppm=0,
         last_rebalance_ts_ms=_instant(bars_since_rebalance),
         entry_ts_ms=_instant(bars_since_entry),
         trade_set_count=1,
+        latched_ts_ms=START_MS - HOUR_MS if latched else None,
     )
 
 
@@ -202,6 +241,8 @@ def _instant(bars_ago: int) -> int | None:
     return None if bars_ago == NONE else START_MS - bars_ago * HOUR_MS
 
 
+_SHUT = (Reason.L2_BLOCK_BUY,)
+_RISK_OFF = ExitIntent(kind=ExitKind.RISK_OFF, exit_rule_id="breadth")
 _STAND_DOWN = StandDown(
     until_ts_ms=START_MS + HOUR_MS, reason="news", source=StandDownSource.RISK_ENGINE
 )

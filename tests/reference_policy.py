@@ -2,7 +2,8 @@
 
 Nothing here was taken from `core/policy`, nor may it import it: the two agree because both
 follow the same text, or one of them is wrong. Sources: FORMULAS 2.1 (steps 1 to 8 and the
-execution rule), decisions D8, D9 and D22; the order style is rows R214 to R217.
+execution rule) and 2.2 (the ladder of exits), decisions D8, D9 and D22; the order style is rows
+R214 to R217, what keeps new exposure out is rows R327, R328, R348 and R349.
 """
 
 import msgspec
@@ -50,6 +51,11 @@ class Cases(msgspec.Struct, frozen=True, kw_only=True):
     symbol_cap_ppm: Ints
     bars_since_rebalance: Ints
     bars_since_entry: Ints
+    no_new_long: Bools
+    no_new_short: Bools
+    latched: Bools
+    reduce_ppm: Ints
+    risk_off: Bools
 
     def __len__(self) -> int:
         return len(self.trigger)
@@ -64,6 +70,8 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
     final_ppm: Ints
     trades: Bools
     tier: Ints
+    preempted: Bools
+    latched: Bools
 
 
 def half_even(numerator: Ints, denominator: Ints | int) -> Ints:
@@ -90,17 +98,14 @@ def decide(cases: Cases) -> Weights:
     policy_ppm = np.where(cases.emergency_only, stays, policy_ppm)
 
     capped_ppm, is_capped = _capped(cases, policy_ppm)
+    capped_ppm, is_limited = _limited(cases, capped_ppm)
     final_ppm = np.where(cases.stands_down, 0, capped_ppm)
     executed, vetoed = _emergency(cases)
     # An exit that has to wait may still not end with more than is held.
-    same_side = np.sign(final_ppm) == np.sign(cases.current_ppm)
-    no_more = np.where(
-        same_side,
-        np.sign(final_ppm) * np.minimum(np.abs(final_ppm), np.abs(cases.current_ppm)),
-        0,
-    )
+    no_more = _no_more_than(final_ppm, cases.current_ppm)
+    preempted = (executed | vetoed) & (no_more != final_ppm)
     final_ppm = np.select([executed, vetoed], [np.zeros_like(final_ppm), no_more], final_ppm)
-    tier = np.select([executed, cases.stands_down, is_capped], [1, 2, 3], 4)
+    tier = np.select([executed, cases.stands_down, is_capped | is_limited], [1, 2, 3], 4)
     return Weights(
         raw_ppm=raw_ppm,
         policy_ppm=policy_ppm,
@@ -108,6 +113,8 @@ def decide(cases: Cases) -> Weights:
         final_ppm=final_ppm,
         trades=_trades(cases, final_ppm, executed=executed, is_capped=is_capped),
         tier=tier,
+        preempted=preempted,
+        latched=cases.risk_off | (cases.latched & ((direction != 0) | cases.emergency_only)),
     )
 
 
@@ -159,6 +166,31 @@ def _capped(cases: Cases, weight_ppm: Ints) -> tuple[Ints, Bools]:
     return np.sign(weight_ppm) * np.minimum(size, limit), (size > limit) | ~cases.allowed
 
 
+def _no_more_than(weight_ppm: Ints, held_ppm: Ints) -> Ints:
+    """Give the part of a weight that is held already: between nothing and what is held."""
+    return np.clip(weight_ppm, np.minimum(held_ppm, 0), np.maximum(held_ppm, 0))
+
+
+def _limited(cases: Cases, weight_ppm: Ints) -> tuple[Ints, Bools]:
+    """What lets nothing new in, then a share given up, then everything (rows R327, R349)."""
+    held = cases.current_ppm
+    before = weight_ppm
+    shut = np.where(weight_ppm > 0, cases.no_new_long, cases.no_new_short) | cases.latched
+    weight_ppm = np.where(shut, _no_more_than(weight_ppm, held), weight_ppm)
+    cut = weight_ppm != before
+
+    reduces = cases.reduce_ppm != NONE
+    size = np.abs(held)
+    left = np.minimum(half_even((PPM - cases.reduce_ppm) * size, PPM), size - 1)
+    dust = (left <= cases.epsilon_ppm) | (
+        left * cases.equity_cents <= cases.min_notional_cents * PPM
+    )
+    left = np.where(dust, 0, np.maximum(left, 0)) * np.sign(held)
+    weight_ppm = np.where(reduces, _no_more_than(weight_ppm, left), weight_ppm)
+    weight_ppm = np.where(cases.risk_off, 0, weight_ppm)
+    return weight_ppm, cut | reduces | cases.risk_off
+
+
 def _emergency(cases: Cases) -> tuple[Bools, Bools]:
     """Rows R225 to R230 and R346: a rule must be named, and an entry must have aged."""
     asked = cases.intent != NO_INTENT
@@ -174,6 +206,7 @@ def _trades(cases: Cases, final_ppm: Ints, *, executed: Bools, is_capped: Bools)
     delta = final_ppm - cases.current_ppm
     leaves = (cases.trigger == INACTIVE) | (cases.trigger == EXIT_ONLY)
     exempt = leaves | cases.stands_down | executed | ~cases.allowed
+    exempt |= cases.risk_off | (cases.reduce_ppm != NONE)
     in_band = np.abs(delta) <= cases.epsilon_ppm
     too_small = np.abs(delta) * cases.equity_cents < cases.min_notional_cents * PPM
     cooling = (cases.bars_since_rebalance != NONE) & (

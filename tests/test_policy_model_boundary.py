@@ -95,6 +95,11 @@ def test_policy_sees_exactly_these_fields() -> None:
         "state",
         # What a book of learning permits: gates and a budget, nothing of any signal.
         "learning",
+        # What keeps new exposure out or asks for an exit; none of it can add anything.
+        "further_exit_intents",
+        "stand_down",
+        "no_new_long",
+        "no_new_short",
     }
 
 

@@ -10,7 +10,8 @@ advise the strategist itself; for the regime and toxicity it always has an answe
 """
 
 from detent_client.binding_file import read_binding
-from detent_client.client import DetentClient, OpenedPlan
+from detent_client.client import DetentClient
+from detent_client.opened_plan import OpenedPlan
 from detent_client.options import ClientOptions
 from detent_client.signal_answer import SignalAnswer
 

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
-import msgspec
 from opentelemetry.context import Context
 from opentelemetry.trace import Tracer
 
@@ -50,6 +49,8 @@ from detent.contracts.calls.policy import (
     RecordOutcomesResponse,
     ReportLocalAnswersRequest,
     ReportLocalAnswersResponse,
+    SetStandDownRequest,
+    SetStandDownResponse,
 )
 from detent.contracts.decision import Decision, DecisionKind, DecisionRow
 from detent.contracts.errors import (
@@ -74,6 +75,7 @@ from detent_client.batches import iter_requests
 from detent_client.breaker import CircuitBreaker
 from detent_client.journal import Journal, JournalEntry
 from detent_client.local_answer import answer_locally
+from detent_client.opened_plan import OpenedPlan
 from detent_client.options import ClientOptions
 from detent_client.refusals import raise_refusal
 from detent_client.signal_answer import SignalAnswer, answers_of, local_answers
@@ -93,13 +95,6 @@ UNANSWERED = (
 RETRIED = (ServiceUnavailable, LedgerUnavailable)
 REPORT_ROWS_MAX = 1_000
 BINDINGS_MAX = 16
-
-
-class OpenedPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds an open plan with the binding hash that every call on it carries."""
-
-    plan: Plan
-    binding_hash: str
 
 
 class DetentClient:
@@ -187,6 +182,10 @@ class DetentClient:
     async def get_plan(self, plan_id: str) -> GetPlanResponse:
         """Give a plan as it was opened."""
         return await self._call(self._policy, GetPlanRequest(plan_id=plan_id), GetPlanResponse)
+
+    async def set_stand_down(self, request: SetStandDownRequest) -> SetStandDownResponse:
+        """Keep symbols of a book flat until an instant, or lift that; safe to repeat."""
+        return await self._call(self._policy, request, SetStandDownResponse)
 
     # Bars
 

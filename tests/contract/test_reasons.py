@@ -90,6 +90,7 @@ def test_the_emergency_reasons_keep_the_seeds_spelling() -> None:
         "emergency_exit_veto_same_bar",
         "emergency_exit_veto_min_hold",
         "emergency_exit_missing_exit_rule",
+        "emergency_exit_preempts_entry",
     ]
 
 

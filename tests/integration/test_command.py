@@ -5,13 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.builders import HORIZON, SYMBOL, TRIGGER, bar_series
 from tests.conftest import Artifacts, client_of
-from tests.strategist import Strategist, feed
+from tests.strategist import Strategist, feed, recorded
 from typer.testing import CliRunner
 
 from detent.contracts.plan import TriggerState
@@ -57,6 +58,7 @@ def test_every_command_explains_itself() -> None:
         ("demo",),
         ("up",),
         ("decide",),
+        ("stand-down",),
         ("artifact", "build"),
         ("artifact", "verify"),
         ("artifact", "show"),
@@ -172,6 +174,52 @@ async def test_a_decision_can_be_asked_for_by_hand(
     )
     assert older.exit_code == 2
     assert "BAR_OUT_OF_ORDER" in older.stderr
+
+
+@pytest.mark.proves("R220")
+async def test_a_book_is_stood_down_and_let_go_by_hand(
+    stack: Stack, decided: Strategist, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    bars, plan = decided.bars, decided.opened.plan
+    until = datetime.fromtimestamp(bars[207].ts_ms / 1_000, UTC).isoformat()
+    where = ("stand-down", plan.book, "--target", stack.targets["policy"])
+    told = ("--until", until, "--reason", "exchange halt")
+
+    answers = [json_of(run_in_thread(*where, *told, "--json")) for _ in range(2)]
+    async with client_of(stack, tmp_path / "journal-2.jsonl") as client:
+        decided.client = client
+        finals = [(await decided.decide(205)).target_weight_final_ppm]
+        lifted = run_in_thread(*where, "--lift")
+        finals.append((await decided.decide(206)).target_weight_final_ppm)
+
+    assert [(one["changed_count"], one["known_count"]) for one in answers] == [(1, 0), (0, 1)]
+    assert lifted.exit_code == 0
+    assert "the whole book" in lifted.output
+    assert finals[0] == 0
+    rows = recorded(stack.ledger_file, plan.plan_id)[-2:]
+    assert [row["stand_down_reason"] for row in rows] == ["exchange halt", None]
+
+
+@pytest.mark.proves("R220")
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        (("--until", "2026-11-21T18:00:00", "--reason", "x"), "until"),
+        (("--until", "tomorrow", "--reason", "x"), "until"),
+        (("--reason", "x"), "until"),
+        (("--until", "2026-11-21T18:00:00Z"), "reason"),
+        (("--until", "1970-01-01T00:00:00Z", "--reason", "x"), "until_ts_ms"),
+        (("--lift", "--reason", "x"), "reason"),
+        (("--symbol", "eurusd", "--lift"), "symbols"),
+    ],
+    ids=str,
+)
+def test_a_stand_down_that_is_half_said_is_refused(words: tuple[str, ...], field: str) -> None:
+    """An end without its zone would be another instant on another machine."""
+    result = run("stand-down", "book", *words, "--json")
+
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["error"]["metadata"]["field"] == field
 
 
 def run_in_thread(*words: str) -> Any:

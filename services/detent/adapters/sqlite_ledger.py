@@ -15,7 +15,7 @@ from detent.contracts.canonical import canonical_bytes, parse_json
 from detent.contracts.decision import DecisionKind, DecisionRecord, LocalAnswer
 from detent.contracts.errors import DetentError
 from detent.contracts.json_codec import from_json, to_json
-from detent.contracts.plan import Plan, PlanStatus
+from detent.contracts.plan import Plan, PlanStatus, StandDown, StandDownSource
 from detent.core.ledger.chain import StoredRecord, Verification, verify_chains
 from detent.core.ledger.record import BoundPlan, bind_plan
 
@@ -45,6 +45,19 @@ class BlockEvent(msgspec.Struct, frozen=True, kw_only=True):
     binding_hash: str
     ts_ms: int | None
     error: DetentError
+
+
+class StandDownChange(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds one change of a scope's stand-down by one source; None lifts it.
+
+    The symbol is empty when the scope is the whole book.
+    """
+
+    at_ms: int
+    book: str
+    symbol: str
+    source: StandDownSource
+    stand_down: StandDown | None
 
 
 class SqliteLedger:
@@ -192,6 +205,25 @@ class SqliteLedger:
 
         return await self._file.use(walk)
 
+    # Stand-downs
+
+    async def add_stand_downs(self, changes: Sequence[StandDownChange]) -> None:
+        """Note what was set and what was lifted, all or nothing."""
+        sql = (
+            "INSERT INTO stand_downs (at_ms, book, symbol, source, until_ts_ms, reason)"
+            " VALUES (?, ?, ?, ?, ?, ?)"
+        )
+        await self._file.write([(sql, [_stand_down_row(change) for change in changes])])
+
+    async def standing_stand_downs(self) -> list[StandDownChange]:
+        """Give what each source set last for each scope and has not lifted."""
+        rows = await self._file.read(
+            "SELECT at_ms, book, symbol, source, until_ts_ms, reason FROM stand_downs WHERE id IN"
+            " (SELECT MAX(id) FROM stand_downs GROUP BY book, symbol, source)"
+            " AND until_ts_ms IS NOT NULL ORDER BY id"
+        )
+        return [_stand_down_change(row) for row in rows]
+
     # What is not a record
 
     async def add_block_events(self, refused: Sequence[BlockEvent]) -> None:
@@ -255,6 +287,24 @@ def _block_row(event: BlockEvent) -> tuple[object, ...]:
         event.ts_ms,
         event.error.message,
         json.dumps(event.error.metadata, sort_keys=True),
+    )
+
+
+def _stand_down_row(change: StandDownChange) -> tuple[object, ...]:
+    set_to = change.stand_down
+    scope = (change.at_ms, change.book, change.symbol, change.source.value)
+    return (*scope, None, "") if set_to is None else (*scope, set_to.until_ts_ms, set_to.reason)
+
+
+def _stand_down_change(row: Row) -> StandDownChange:
+    at_ms, book, symbol, source, until_ts_ms, reason = row
+    by = StandDownSource(source)
+    return StandDownChange(
+        at_ms=at_ms,
+        book=book,
+        symbol=symbol,
+        source=by,
+        stand_down=StandDown(until_ts_ms=until_ts_ms, reason=reason, source=by),
     )
 
 

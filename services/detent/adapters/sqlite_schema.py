@@ -40,6 +40,9 @@ RECORD_COLUMNS = (
     ("target_weight_final_ppm", "$.outcome.target_weight_final_ppm"),
     ("order_style", "$.outcome.order_style"),
     ("reasons", "$.outcome.reasons"),
+    ("stand_down_until_ts_ms", "$.stand_down.until_ts_ms"),
+    ("stand_down_reason", "$.stand_down.reason"),
+    ("stand_down_source", "$.stand_down.source"),
 )
 
 _GENERATED = ",\n  ".join(
@@ -97,6 +100,15 @@ CREATE TABLE IF NOT EXISTS late_answers (
   kind TEXT NOT NULL,
   record_hash TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS stand_downs (
+  id INTEGER PRIMARY KEY,
+  at_ms INTEGER NOT NULL,
+  book TEXT NOT NULL,
+  symbol TEXT NOT NULL,
+  source TEXT NOT NULL,
+  until_ts_ms INTEGER,
+  reason TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS local_answers (
   id INTEGER PRIMARY KEY,
   plan_id TEXT NOT NULL,
@@ -130,6 +142,7 @@ TABLES = (
     "plan_log",
     "block_events",
     "late_answers",
+    "stand_downs",
     "local_answers",
     "fills",
     "outcomes",

@@ -22,13 +22,16 @@ from detent.contracts.plan import (
     PolicyState,
     PositionState,
     RiskOverrides,
+    StandDown,
     TriggerState,
     VolUnit,
 )
 from detent.contracts.reasons import Reason
+from detent.contracts.snapshots import L2FeatureSnapshot
 from detent.contracts.units import INT64_MAX
 
 GENESIS_HASH = "0" * 64
+FURTHER_EXITS_MAX = 16
 
 
 class DecisionKind(StrEnum):
@@ -54,9 +57,13 @@ class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
         caller_features: What only the strategist knows and the model is given, at most
             `CALLER_FEATURES_MAX`, each name once; kept by name, in whatever order they came.
         learning: What was measured for a learning plan, or None.
+        l2_snapshot: The order book at the close of the bar, for the plan's `l2_limits`.
+        further_exit_intents: Further exits asked for on the bar, at most `FURTHER_EXITS_MAX`.
     """
 
-    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"caller_features", "learning"})
+    JSON_GROWN: ClassVar[frozenset[str]] = frozenset(
+        {"caller_features", "l2_snapshot", "further_exit_intents", "learning"}
+    )
 
     symbol: str
     bar_close: Decimal
@@ -69,6 +76,8 @@ class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
     risk_overrides: RiskOverrides | None
     caller_features: tuple[CallerFeature, ...] = ()
     learning: LearningConditions | None = None
+    l2_snapshot: L2FeatureSnapshot | None = None
+    further_exit_intents: tuple[ExitIntent, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a row that is not a bar of one symbol."""
@@ -85,6 +94,12 @@ class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
             # One question has one text, whatever order it was asked in.
             by_name = tuple(sorted(self.caller_features, key=lambda one: one.name))
             structs.force_setattr(self, "caller_features", by_name)
+        if self.l2_snapshot is not None and self.l2_snapshot.symbol != self.symbol:
+            raise InvalidField("l2_snapshot.symbol", self.l2_snapshot.symbol, self.symbol)
+        if self.further_exit_intents != ():
+            check_count("further_exit_intents", self.further_exit_intents, 1, FURTHER_EXITS_MAX)
+            if self.exit_intent is None:
+                raise InvalidField("exit_intent", "(missing)", "the first of the exits")
 
 
 class SignalRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,12 +173,13 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     It holds no wall clock and no latency, so that a replay gives the same bytes. The field
     `record_hash` is derived: it is the SHA-256 of the canonical JSON of the others. `learning`
-    holds the tags of the plan's experiment; None is for profit.
+    holds the tags of the plan's experiment; None is for profit. `stand_down` holds the one in
+    force that ends last, of those that stand and the row's own.
     """
 
     SCHEMA: ClassVar[str] = "detent.decision_record.v1"
     DERIVED: ClassVar[frozenset[str]] = frozenset({"record_hash"})
-    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"learning"})
+    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"learning", "stand_down"})
 
     binding_hash: str
     plan_id: str
@@ -180,6 +196,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     state_after: PolicyState
     valid_until_ts_ms: int
     learning: LearningTags | None = None
+    stand_down: StandDown | None = None
 
     @property
     def canonical(self) -> bytes:

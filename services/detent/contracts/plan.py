@@ -53,9 +53,18 @@ class StandDownSource(StrEnum):
 
 
 class ExitKind(StrEnum):
-    """Says how urgent an exit is."""
+    """Says how urgent an exit is, strongest first."""
 
     EMERGENCY = "emergency"
+    RISK_OFF = "risk_off"
+    RISK_REDUCE = "risk_reduce"
+
+
+class MissingL2(StrEnum):
+    """Says what a row without an order book means for new exposure."""
+
+    ALLOW = "allow"
+    BLOCK = "block"
 
 
 class OrderStyle(StrEnum):
@@ -222,15 +231,31 @@ class RiskOverrides(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExitIntent(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks for an exit; `exit_rule_id` names the rule that fired and may be empty."""
+    """Asks for an exit.
+
+    Attributes:
+        kind: How urgent it is.
+        exit_rule_id: The rule that fired; an emergency with a blank one is vetoed.
+        reduce_ppm: Share of what is held that a RISK_REDUCE gives up, [1, 999999]; None for
+            every other kind.
+    """
+
+    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"reduce_ppm"})
 
     kind: ExitKind
     exit_rule_id: str
+    reduce_ppm: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a rule name that is no text; an empty one is vetoed, not refused."""
+        """Refuse a rule name that is no text, and a share where none belongs or none is."""
         if self.exit_rule_id.strip(" "):
             check_text("exit_rule_id", self.exit_rule_id)
+        if self.kind is ExitKind.RISK_REDUCE:
+            if self.reduce_ppm is None:
+                raise InvalidField("reduce_ppm", "(missing)", "the share that is given up")
+            check_int("reduce_ppm", self.reduce_ppm, 1, PPM_ONE - 1)
+        elif self.reduce_ppm is not None:
+            raise InvalidField("reduce_ppm", self.reduce_ppm, f"no share for {self.kind}")
 
 
 class PositionState(msgspec.Struct, frozen=True, kw_only=True):
@@ -254,17 +279,45 @@ class PolicyState(msgspec.Struct, frozen=True, kw_only=True):
         last_rebalance_ts_ms: Bar of the last decided rebalance.
         entry_ts_ms: Bar on which the position was entered; None when flat.
         trade_set_count: Trade sets begun, flat to flat.
+        latched_ts_ms: Bar of the risk-off exit that still keeps new exposure out, or None.
     """
+
+    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"latched_ts_ms"})
 
     last_target_weight_ppm: int
     last_rebalance_ts_ms: int | None
     entry_ts_ms: int | None
     trade_set_count: int
+    latched_ts_ms: int | None = None
 
 
 STATE_INITIAL = PolicyState(
     last_target_weight_ppm=0, last_rebalance_ts_ms=None, entry_ts_ms=None, trade_set_count=0
 )
+
+
+class L2Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Says what the order book must offer before a bar may add exposure; exits always pass.
+
+    Attributes:
+        entry_impact_bps: Impact from which new exposure is blocked, at least 0.
+        exec_impact_bps: Impact from which its execution is blocked, at least 0.
+        exec_max_age_ms: How old the book may be at the close of the bar, in data time.
+        missing_l2: What a row without a book means; it has to be said.
+
+    Source: FORMULAS 1.2 (ADR-057 and ADR-062 of that system); rows R327 and R328.
+    """
+
+    missing_l2: MissingL2
+    entry_impact_bps: int = 200
+    exec_impact_bps: int = 50
+    exec_max_age_ms: int = 1_500
+
+    def __post_init__(self) -> None:
+        """Refuse thresholds out of range."""
+        check_int("entry_impact_bps", self.entry_impact_bps, 0, INT32_MAX)
+        check_int("exec_impact_bps", self.exec_impact_bps, 0, INT32_MAX)
+        check_int("exec_max_age_ms", self.exec_max_age_ms, 0, INTERVAL_MS_MAX)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -282,10 +335,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             data time, 0 to 366 days; None asks for no more than the feature set does. It
             stands here and not in the policy config, because policy sees no feature (P5).
         learning: Makes it a learning plan, whose book is named so; None is for profit (D24).
+        l2_limits: What the order book must offer before there is new exposure; None asks
+            nothing of it. It stands here for the same reason as `max_feature_age_ms`.
     """
 
     SCHEMA: ClassVar[str] = "detent.plan.v1"
-    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"max_feature_age_ms", "learning"})
+    JSON_GROWN: ClassVar[frozenset[str]] = frozenset(
+        {"max_feature_age_ms", "learning", "l2_limits"}
+    )
 
     plan_id: str
     book: str
@@ -296,6 +353,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     risk_limits: RiskLimits = RiskLimits()
     max_feature_age_ms: int | None = None
     learning: LearningBook | None = None
+    l2_limits: L2Limits | None = None
 
     def __post_init__(self) -> None:
         """Refuse a plan without symbols or triggers, and names used twice."""

@@ -9,8 +9,8 @@ from enum import StrEnum
 class Reason(StrEnum):
     """Says why the proxy answered, or which rule changed a weight.
 
-    The value is what the ledger stores; the emergency reasons keep the seeds' spelling, and the
-    gates of the learning book that of the seeds' forerunner.
+    The value is what the ledger stores; the five emergency reasons keep the seeds' spelling, and
+    the gates of the learning book that of the seeds' forerunner.
     """
 
     KILL_SWITCH_ENV = "KILL_SWITCH_ENV"
@@ -61,11 +61,15 @@ class Reason(StrEnum):
     RISK_CAP_PLAN = "RISK_CAP_PLAN"
     RISK_CAP_OVERRIDE = "RISK_CAP_OVERRIDE"
     SYMBOL_NOT_ALLOWED = "SYMBOL_NOT_ALLOWED"
+    RISK_REDUCE = "RISK_REDUCE"
+    RISK_OFF = "RISK_OFF"
+    RISK_OFF_LATCHED = "RISK_OFF_LATCHED"
     STAND_DOWN = "STAND_DOWN"
     EMERGENCY_EXIT_EXECUTED = "emergency_exit_executed"
     EMERGENCY_EXIT_VETO_SAME_BAR = "emergency_exit_veto_same_bar"
     EMERGENCY_EXIT_VETO_MIN_HOLD = "emergency_exit_veto_min_hold"
     EMERGENCY_EXIT_MISSING_EXIT_RULE = "emergency_exit_missing_exit_rule"
+    EMERGENCY_EXIT_PREEMPTS_ENTRY = "emergency_exit_preempts_entry"
     REBALANCE_BAND = "REBALANCE_BAND"
     REBALANCE_COOLDOWN = "REBALANCE_COOLDOWN"
     MIN_NOTIONAL = "MIN_NOTIONAL"
@@ -75,6 +79,7 @@ class Reason(StrEnum):
     L2_IMPACT_SELL_HIGH = "L2_IMPACT_SELL_HIGH"
     L2_BLOCK_BUY = "L2_BLOCK_BUY"
     L2_BLOCK_SELL = "L2_BLOCK_SELL"
+    EXEC_L2_MISSING = "EXEC_L2_MISSING"
     EXEC_L2_STALE = "EXEC_L2_STALE"
     EXEC_L2_INSUFFICIENT_DEPTH_BUY = "EXEC_L2_INSUFFICIENT_DEPTH_BUY"
     EXEC_L2_INSUFFICIENT_DEPTH_SELL = "EXEC_L2_INSUFFICIENT_DEPTH_SELL"

@@ -9,6 +9,8 @@ from tests.builders import START_MS, emergency, plan_of, policy_config, row_of
 from detent.contracts.decision import DecisionKind, DecisionRow, LocalAnswer
 from detent.contracts.errors import InvalidField
 from detent.contracts.plan import (
+    ExitIntent,
+    ExitKind,
     HorizonAlpha,
     Plan,
     PositionState,
@@ -121,3 +123,12 @@ def test_an_answer_that_changed_sides_cannot_be_reported() -> None:
             target_weight_final_ppm=100_000,
             reason=Reason.CLIENT_NO_SERVICE,
         )
+
+
+@pytest.mark.proves("R349")
+def test_risk_exits_are_obeyed_without_any_service() -> None:
+    half = ExitIntent(kind=ExitKind.RISK_REDUCE, exit_rule_id="trim", reduce_ppm=500_000)
+    off = ExitIntent(kind=ExitKind.RISK_OFF, exit_rule_id="breadth")
+
+    assert local(row_of(weight_ppm=200_000, exit_intent=half)) == 100_000
+    assert local(row_of(weight_ppm=200_000, exit_intent=half, further_exit_intents=(off,))) == 0

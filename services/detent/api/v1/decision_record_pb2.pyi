@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from detent.api.v1 import caller_feature_pb2 as _caller_feature_pb2
+from detent.api.v1 import feature_snapshot_pb2 as _feature_snapshot_pb2
 from detent.api.v1 import learning_pb2 as _learning_pb2
 from detent.api.v1 import model_binding_pb2 as _model_binding_pb2
 from detent.api.v1 import plan_pb2 as _plan_pb2
@@ -75,6 +76,7 @@ class DecisionRecord(_message.Message):
     STATE_AFTER_FIELD_NUMBER: _builtins.int
     VALID_UNTIL_TS_MS_FIELD_NUMBER: _builtins.int
     RECORD_HASH_FIELD_NUMBER: _builtins.int
+    STAND_DOWN_FIELD_NUMBER: _builtins.int
     LEARNING_FIELD_NUMBER: _builtins.int
     binding_hash: _builtins.str
     """Holds the binding that the plan pins, 64 lowercase hex."""
@@ -115,6 +117,12 @@ class DecisionRecord(_message.Message):
         """Holds what policy remembers after this bar."""
 
     @_builtins.property
+    def stand_down(self) -> _plan_pb2.StandDown:
+        """Holds the stand-down in force on this bar: of those that stand in the service and the
+        row's own, the one that ends last. Absent when none is in force.
+        """
+
+    @_builtins.property
     def learning(self) -> _learning_pb2.LearningTags:
         """Holds the tags of the plan's experiment. Absent for profit."""
 
@@ -136,11 +144,12 @@ class DecisionRecord(_message.Message):
         state_after: _plan_pb2.PolicyState | None = ...,
         valid_until_ts_ms: _builtins.int = ...,
         record_hash: _builtins.str = ...,
+        stand_down: _plan_pb2.StandDown | None = ...,
         learning: _learning_pb2.LearningTags | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["learning", b"learning", "outcome", b"outcome", "row", b"row", "signal", b"signal", "state_after", b"state_after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["learning", b"learning", "outcome", b"outcome", "row", b"row", "signal", b"signal", "stand_down", b"stand_down", "state_after", b"state_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "book", b"book", "kind", b"kind", "learning", b"learning", "outcome", b"outcome", "plan_id", b"plan_id", "policy_config_hash", b"policy_config_hash", "previous_hash", b"previous_hash", "record_hash", b"record_hash", "row", b"row", "sequence", b"sequence", "signal", b"signal", "state_after", b"state_after", "trade_set_id", b"trade_set_id", "ts_ms", b"ts_ms", "valid_until_ts_ms", b"valid_until_ts_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "book", b"book", "kind", b"kind", "learning", b"learning", "outcome", b"outcome", "plan_id", b"plan_id", "policy_config_hash", b"policy_config_hash", "previous_hash", b"previous_hash", "record_hash", b"record_hash", "row", b"row", "sequence", b"sequence", "signal", b"signal", "stand_down", b"stand_down", "state_after", b"state_after", "trade_set_id", b"trade_set_id", "ts_ms", b"ts_ms", "valid_until_ts_ms", b"valid_until_ts_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -162,6 +171,8 @@ class DecisionRow(_message.Message):
     VOL_UNIT_FIELD_NUMBER: _builtins.int
     RISK_OVERRIDES_FIELD_NUMBER: _builtins.int
     CALLER_FEATURES_FIELD_NUMBER: _builtins.int
+    L2_SNAPSHOT_FIELD_NUMBER: _builtins.int
+    FURTHER_EXIT_INTENTS_FIELD_NUMBER: _builtins.int
     LEARNING_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Names the instrument."""
@@ -201,6 +212,19 @@ class DecisionRow(_message.Message):
         """
 
     @_builtins.property
+    def l2_snapshot(self) -> _feature_snapshot_pb2.L2FeatureSnapshot:
+        """States the order book of the symbol at the close of the bar, for the plan's `l2_limits`;
+        its symbol is the row's. Absent means that none is known. No probability and no weight is
+        computed from it: it can only keep new exposure out.
+        """
+
+    @_builtins.property
+    def further_exit_intents(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.ExitIntent]:
+        """Lists further exits that are asked for on the same bar, at most 16; `exit_intent` is the
+        first. The strongest that is not vetoed decides, once.
+        """
+
+    @_builtins.property
     def learning(self) -> _learning_pb2.LearningConditions:
         """States what was measured for a learning plan; without it nothing new is begun there. A
         row of a plan for profit that has it is refused.
@@ -219,11 +243,13 @@ class DecisionRow(_message.Message):
         vol_unit: _plan_pb2.VolUnit.ValueType = ...,
         risk_overrides: _plan_pb2.RiskOverrides | None = ...,
         caller_features: _abc.Iterable[_caller_feature_pb2.CallerFeature] | None = ...,
+        l2_snapshot: _feature_snapshot_pb2.L2FeatureSnapshot | None = ...,
+        further_exit_intents: _abc.Iterable[_plan_pb2.ExitIntent] | None = ...,
         learning: _learning_pb2.LearningConditions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_vol_hat_ppm", b"_vol_hat_ppm", "exit_intent", b"exit_intent", "learning", b"learning", "position", b"position", "risk_overrides", b"risk_overrides", "vol_hat_ppm", b"vol_hat_ppm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_vol_hat_ppm", b"_vol_hat_ppm", "exit_intent", b"exit_intent", "l2_snapshot", b"l2_snapshot", "learning", b"learning", "position", b"position", "risk_overrides", b"risk_overrides", "vol_hat_ppm", b"vol_hat_ppm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_vol_hat_ppm", b"_vol_hat_ppm", "active_trigger_ids", b"active_trigger_ids", "bar_close", b"bar_close", "caller_features", b"caller_features", "exit_intent", b"exit_intent", "learning", b"learning", "position", b"position", "risk_overrides", b"risk_overrides", "symbol", b"symbol", "trigger_state", b"trigger_state", "vol_hat_ppm", b"vol_hat_ppm", "vol_unit", b"vol_unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_vol_hat_ppm", b"_vol_hat_ppm", "active_trigger_ids", b"active_trigger_ids", "bar_close", b"bar_close", "caller_features", b"caller_features", "exit_intent", b"exit_intent", "further_exit_intents", b"further_exit_intents", "l2_snapshot", b"l2_snapshot", "learning", b"learning", "position", b"position", "risk_overrides", b"risk_overrides", "symbol", b"symbol", "trigger_state", b"trigger_state", "vol_hat_ppm", b"vol_hat_ppm", "vol_unit", b"vol_unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__vol_hat_ppm: _TypeAlias = _typing.Literal["vol_hat_ppm"]  # noqa: Y015
     _WhichOneofArgType__vol_hat_ppm: _TypeAlias = _typing.Literal["_vol_hat_ppm", b"_vol_hat_ppm"]  # noqa: Y015

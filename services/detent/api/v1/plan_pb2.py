@@ -25,45 +25,49 @@ _sym_db = _symbol_database.Default()
 from detent.api.v1 import learning_pb2 as detent_dot_api_dot_v1_dot_learning__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64\x65tent/api/v1/plan.proto\x12\rdetent.api.v1\x1a\x1c\x64\x65tent/api/v1/learning.proto\"\xc4\x02\n\x04Plan\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0c\n\x04\x62ook\x18\x02 \x01(\t\x12\x0f\n\x07symbols\x18\x03 \x03(\t\x12\x17\n\x0f\x62\x61r_interval_ms\x18\x04 \x01(\x03\x12(\n\x08triggers\x18\x05 \x03(\x0b\x32\x16.detent.api.v1.Trigger\x12\x32\n\rpolicy_config\x18\x06 \x01(\x0b\x32\x1b.detent.api.v1.PolicyConfig\x12.\n\x0brisk_limits\x18\x07 \x01(\x0b\x32\x19.detent.api.v1.RiskLimits\x12\x1f\n\x12max_feature_age_ms\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12-\n\x08learning\x18\x14 \x01(\x0b\x32\x1b.detent.api.v1.LearningBookB\x15\n\x13_max_feature_age_ms\"6\n\x07Trigger\x12\x12\n\ntrigger_id\x18\x01 \x01(\t\x12\x17\n\x0fparameters_hash\x18\x02 \x01(\t\"\xd7\x02\n\x0cPolicyConfig\x12\x12\n\nhorizon_id\x18\x01 \x01(\t\x12\x0f\n\x07tau_bps\x18\x02 \x01(\x05\x12\x16\n\x0evol_target_ppm\x18\x03 \x01(\x03\x12(\n\x08vol_unit\x18\x04 \x01(\x0e\x32\x16.detent.api.v1.VolUnit\x12\x11\n\tw_min_ppm\x18\x05 \x01(\x03\x12\x11\n\tw_max_ppm\x18\x06 \x01(\x03\x12\x35\n\x10\x61lpha_by_horizon\x18\x07 \x03(\x0b\x32\x1b.detent.api.v1.HorizonAlpha\x12\x15\n\repsilon_w_ppm\x18\x08 \x01(\x03\x12\x1a\n\x12min_trade_notional\x18\t \x01(\t\x12\x1f\n\x17rebalance_cooldown_bars\x18\n \x01(\x05\x12\x15\n\rmin_hold_bars\x18\x0b \x01(\x05\x12\x18\n\x10symbol_allowlist\x18\x0c \x03(\t\"5\n\x0cHorizonAlpha\x12\x12\n\nhorizon_id\x18\x01 \x01(\t\x12\x11\n\talpha_ppm\x18\x02 \x01(\x03\"S\n\nRiskLimits\x12\x16\n\x0emax_weight_ppm\x18\x01 \x01(\x03\x12-\n\x0bsymbol_caps\x18\x02 \x03(\x0b\x32\x18.detent.api.v1.SymbolCap\"3\n\tSymbolCap\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x16\n\x0emax_weight_ppm\x18\x02 \x01(\x03\"m\n\rRiskOverrides\x12\x1b\n\x0emax_weight_ppm\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12,\n\nstand_down\x18\x02 \x01(\x0b\x32\x18.detent.api.v1.StandDownB\x11\n\x0f_max_weight_ppm\"`\n\tStandDown\x12\x13\n\x0buntil_ts_ms\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12.\n\x06source\x18\x03 \x01(\x0e\x32\x1e.detent.api.v1.StandDownSource\"I\n\nExitIntent\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.detent.api.v1.ExitKind\x12\x14\n\x0c\x65xit_rule_id\x18\x02 \x01(\t\";\n\rPositionState\x12\x1a\n\x12\x63urrent_weight_ppm\x18\x01 \x01(\x03\x12\x0e\n\x06\x65quity\x18\x02 \x01(\t\"\xac\x01\n\x0bPolicyState\x12\x1e\n\x16last_target_weight_ppm\x18\x01 \x01(\x03\x12!\n\x14last_rebalance_ts_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x18\n\x0b\x65ntry_ts_ms\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x17\n\x0ftrade_set_count\x18\x04 \x01(\x05\x42\x17\n\x15_last_rebalance_ts_msB\x0e\n\x0c_entry_ts_ms*\xa7\x01\n\x0cTriggerState\x12\x1d\n\x19TRIGGER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16TRIGGER_STATE_INACTIVE\x10\x01\x12\x1e\n\x1aTRIGGER_STATE_LONG_ALLOWED\x10\x02\x12\x1f\n\x1bTRIGGER_STATE_SHORT_ALLOWED\x10\x03\x12\x1b\n\x17TRIGGER_STATE_EXIT_ONLY\x10\x04*R\n\x07VolUnit\x12\x18\n\x14VOL_UNIT_UNSPECIFIED\x10\x00\x12\x17\n\x13VOL_UNIT_ANNUALISED\x10\x01\x12\x14\n\x10VOL_UNIT_PER_BAR\x10\x02*\x8f\x01\n\x0fStandDownSource\x12!\n\x1dSTAND_DOWN_SOURCE_UNSPECIFIED\x10\x00\x12\x1b\n\x17STAND_DOWN_SOURCE_JUDGE\x10\x01\x12\x19\n\x15STAND_DOWN_SOURCE_OPS\x10\x02\x12!\n\x1dSTAND_DOWN_SOURCE_RISK_ENGINE\x10\x03*>\n\x08\x45xitKind\x12\x19\n\x15\x45XIT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45XIT_KIND_EMERGENCY\x10\x01*q\n\nOrderStyle\x12\x1b\n\x17ORDER_STYLE_UNSPECIFIED\x10\x00\x12\x14\n\x10ORDER_STYLE_NONE\x10\x01\x12\x19\n\x15ORDER_STYLE_POST_ONLY\x10\x02\x12\x15\n\x11ORDER_STYLE_TAKER\x10\x03*W\n\nPlanStatus\x12\x1b\n\x17PLAN_STATUS_UNSPECIFIED\x10\x00\x12\x14\n\x10PLAN_STATUS_OPEN\x10\x01\x12\x16\n\x12PLAN_STATUS_CLOSED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64\x65tent/api/v1/plan.proto\x12\rdetent.api.v1\x1a\x1c\x64\x65tent/api/v1/learning.proto\"\xf0\x02\n\x04Plan\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0c\n\x04\x62ook\x18\x02 \x01(\t\x12\x0f\n\x07symbols\x18\x03 \x03(\t\x12\x17\n\x0f\x62\x61r_interval_ms\x18\x04 \x01(\x03\x12(\n\x08triggers\x18\x05 \x03(\x0b\x32\x16.detent.api.v1.Trigger\x12\x32\n\rpolicy_config\x18\x06 \x01(\x0b\x32\x1b.detent.api.v1.PolicyConfig\x12.\n\x0brisk_limits\x18\x07 \x01(\x0b\x32\x19.detent.api.v1.RiskLimits\x12\x1f\n\x12max_feature_age_ms\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12-\n\x08learning\x18\x14 \x01(\x0b\x32\x1b.detent.api.v1.LearningBook\x12*\n\tl2_limits\x18\t \x01(\x0b\x32\x17.detent.api.v1.L2LimitsB\x15\n\x13_max_feature_age_ms\"\x84\x01\n\x08L2Limits\x12\x18\n\x10\x65ntry_impact_bps\x18\x01 \x01(\x05\x12\x17\n\x0f\x65xec_impact_bps\x18\x02 \x01(\x05\x12\x17\n\x0f\x65xec_max_age_ms\x18\x03 \x01(\x03\x12,\n\nmissing_l2\x18\x04 \x01(\x0e\x32\x18.detent.api.v1.MissingL2\"6\n\x07Trigger\x12\x12\n\ntrigger_id\x18\x01 \x01(\t\x12\x17\n\x0fparameters_hash\x18\x02 \x01(\t\"\xd7\x02\n\x0cPolicyConfig\x12\x12\n\nhorizon_id\x18\x01 \x01(\t\x12\x0f\n\x07tau_bps\x18\x02 \x01(\x05\x12\x16\n\x0evol_target_ppm\x18\x03 \x01(\x03\x12(\n\x08vol_unit\x18\x04 \x01(\x0e\x32\x16.detent.api.v1.VolUnit\x12\x11\n\tw_min_ppm\x18\x05 \x01(\x03\x12\x11\n\tw_max_ppm\x18\x06 \x01(\x03\x12\x35\n\x10\x61lpha_by_horizon\x18\x07 \x03(\x0b\x32\x1b.detent.api.v1.HorizonAlpha\x12\x15\n\repsilon_w_ppm\x18\x08 \x01(\x03\x12\x1a\n\x12min_trade_notional\x18\t \x01(\t\x12\x1f\n\x17rebalance_cooldown_bars\x18\n \x01(\x05\x12\x15\n\rmin_hold_bars\x18\x0b \x01(\x05\x12\x18\n\x10symbol_allowlist\x18\x0c \x03(\t\"5\n\x0cHorizonAlpha\x12\x12\n\nhorizon_id\x18\x01 \x01(\t\x12\x11\n\talpha_ppm\x18\x02 \x01(\x03\"S\n\nRiskLimits\x12\x16\n\x0emax_weight_ppm\x18\x01 \x01(\x03\x12-\n\x0bsymbol_caps\x18\x02 \x03(\x0b\x32\x18.detent.api.v1.SymbolCap\"3\n\tSymbolCap\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x16\n\x0emax_weight_ppm\x18\x02 \x01(\x03\"m\n\rRiskOverrides\x12\x1b\n\x0emax_weight_ppm\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12,\n\nstand_down\x18\x02 \x01(\x0b\x32\x18.detent.api.v1.StandDownB\x11\n\x0f_max_weight_ppm\"`\n\tStandDown\x12\x13\n\x0buntil_ts_ms\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12.\n\x06source\x18\x03 \x01(\x0e\x32\x1e.detent.api.v1.StandDownSource\"q\n\nExitIntent\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.detent.api.v1.ExitKind\x12\x14\n\x0c\x65xit_rule_id\x18\x02 \x01(\t\x12\x17\n\nreduce_ppm\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_reduce_ppm\";\n\rPositionState\x12\x1a\n\x12\x63urrent_weight_ppm\x18\x01 \x01(\x03\x12\x0e\n\x06\x65quity\x18\x02 \x01(\t\"\xda\x01\n\x0bPolicyState\x12\x1e\n\x16last_target_weight_ppm\x18\x01 \x01(\x03\x12!\n\x14last_rebalance_ts_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x18\n\x0b\x65ntry_ts_ms\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x17\n\x0ftrade_set_count\x18\x04 \x01(\x05\x12\x1a\n\rlatched_ts_ms\x18\x05 \x01(\x03H\x02\x88\x01\x01\x42\x17\n\x15_last_rebalance_ts_msB\x0e\n\x0c_entry_ts_msB\x10\n\x0e_latched_ts_ms*\xa7\x01\n\x0cTriggerState\x12\x1d\n\x19TRIGGER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16TRIGGER_STATE_INACTIVE\x10\x01\x12\x1e\n\x1aTRIGGER_STATE_LONG_ALLOWED\x10\x02\x12\x1f\n\x1bTRIGGER_STATE_SHORT_ALLOWED\x10\x03\x12\x1b\n\x17TRIGGER_STATE_EXIT_ONLY\x10\x04*R\n\x07VolUnit\x12\x18\n\x14VOL_UNIT_UNSPECIFIED\x10\x00\x12\x17\n\x13VOL_UNIT_ANNUALISED\x10\x01\x12\x14\n\x10VOL_UNIT_PER_BAR\x10\x02*\x8f\x01\n\x0fStandDownSource\x12!\n\x1dSTAND_DOWN_SOURCE_UNSPECIFIED\x10\x00\x12\x1b\n\x17STAND_DOWN_SOURCE_JUDGE\x10\x01\x12\x19\n\x15STAND_DOWN_SOURCE_OPS\x10\x02\x12!\n\x1dSTAND_DOWN_SOURCE_RISK_ENGINE\x10\x03*q\n\x08\x45xitKind\x12\x19\n\x15\x45XIT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45XIT_KIND_EMERGENCY\x10\x01\x12\x16\n\x12\x45XIT_KIND_RISK_OFF\x10\x02\x12\x19\n\x15\x45XIT_KIND_RISK_REDUCE\x10\x03*S\n\tMissingL2\x12\x1a\n\x16MISSING_L2_UNSPECIFIED\x10\x00\x12\x14\n\x10MISSING_L2_ALLOW\x10\x01\x12\x14\n\x10MISSING_L2_BLOCK\x10\x02*q\n\nOrderStyle\x12\x1b\n\x17ORDER_STYLE_UNSPECIFIED\x10\x00\x12\x14\n\x10ORDER_STYLE_NONE\x10\x01\x12\x19\n\x15ORDER_STYLE_POST_ONLY\x10\x02\x12\x15\n\x11ORDER_STYLE_TAKER\x10\x03*W\n\nPlanStatus\x12\x1b\n\x17PLAN_STATUS_UNSPECIFIED\x10\x00\x12\x14\n\x10PLAN_STATUS_OPEN\x10\x01\x12\x16\n\x12PLAN_STATUS_CLOSED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'detent.api.v1.plan_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRIGGERSTATE']._serialized_start=1516
-  _globals['_TRIGGERSTATE']._serialized_end=1683
-  _globals['_VOLUNIT']._serialized_start=1685
-  _globals['_VOLUNIT']._serialized_end=1767
-  _globals['_STANDDOWNSOURCE']._serialized_start=1770
-  _globals['_STANDDOWNSOURCE']._serialized_end=1913
-  _globals['_EXITKIND']._serialized_start=1915
-  _globals['_EXITKIND']._serialized_end=1977
-  _globals['_ORDERSTYLE']._serialized_start=1979
-  _globals['_ORDERSTYLE']._serialized_end=2092
-  _globals['_PLANSTATUS']._serialized_start=2094
-  _globals['_PLANSTATUS']._serialized_end=2181
+  _globals['_TRIGGERSTATE']._serialized_start=1781
+  _globals['_TRIGGERSTATE']._serialized_end=1948
+  _globals['_VOLUNIT']._serialized_start=1950
+  _globals['_VOLUNIT']._serialized_end=2032
+  _globals['_STANDDOWNSOURCE']._serialized_start=2035
+  _globals['_STANDDOWNSOURCE']._serialized_end=2178
+  _globals['_EXITKIND']._serialized_start=2180
+  _globals['_EXITKIND']._serialized_end=2293
+  _globals['_MISSINGL2']._serialized_start=2295
+  _globals['_MISSINGL2']._serialized_end=2378
+  _globals['_ORDERSTYLE']._serialized_start=2380
+  _globals['_ORDERSTYLE']._serialized_end=2493
+  _globals['_PLANSTATUS']._serialized_start=2495
+  _globals['_PLANSTATUS']._serialized_end=2582
   _globals['_PLAN']._serialized_start=74
-  _globals['_PLAN']._serialized_end=398
-  _globals['_TRIGGER']._serialized_start=400
-  _globals['_TRIGGER']._serialized_end=454
-  _globals['_POLICYCONFIG']._serialized_start=457
-  _globals['_POLICYCONFIG']._serialized_end=800
-  _globals['_HORIZONALPHA']._serialized_start=802
-  _globals['_HORIZONALPHA']._serialized_end=855
-  _globals['_RISKLIMITS']._serialized_start=857
-  _globals['_RISKLIMITS']._serialized_end=940
-  _globals['_SYMBOLCAP']._serialized_start=942
-  _globals['_SYMBOLCAP']._serialized_end=993
-  _globals['_RISKOVERRIDES']._serialized_start=995
-  _globals['_RISKOVERRIDES']._serialized_end=1104
-  _globals['_STANDDOWN']._serialized_start=1106
-  _globals['_STANDDOWN']._serialized_end=1202
-  _globals['_EXITINTENT']._serialized_start=1204
-  _globals['_EXITINTENT']._serialized_end=1277
-  _globals['_POSITIONSTATE']._serialized_start=1279
-  _globals['_POSITIONSTATE']._serialized_end=1338
-  _globals['_POLICYSTATE']._serialized_start=1341
-  _globals['_POLICYSTATE']._serialized_end=1513
+  _globals['_PLAN']._serialized_end=442
+  _globals['_L2LIMITS']._serialized_start=445
+  _globals['_L2LIMITS']._serialized_end=577
+  _globals['_TRIGGER']._serialized_start=579
+  _globals['_TRIGGER']._serialized_end=633
+  _globals['_POLICYCONFIG']._serialized_start=636
+  _globals['_POLICYCONFIG']._serialized_end=979
+  _globals['_HORIZONALPHA']._serialized_start=981
+  _globals['_HORIZONALPHA']._serialized_end=1034
+  _globals['_RISKLIMITS']._serialized_start=1036
+  _globals['_RISKLIMITS']._serialized_end=1119
+  _globals['_SYMBOLCAP']._serialized_start=1121
+  _globals['_SYMBOLCAP']._serialized_end=1172
+  _globals['_RISKOVERRIDES']._serialized_start=1174
+  _globals['_RISKOVERRIDES']._serialized_end=1283
+  _globals['_STANDDOWN']._serialized_start=1285
+  _globals['_STANDDOWN']._serialized_end=1381
+  _globals['_EXITINTENT']._serialized_start=1383
+  _globals['_EXITINTENT']._serialized_end=1496
+  _globals['_POSITIONSTATE']._serialized_start=1498
+  _globals['_POSITIONSTATE']._serialized_end=1557
+  _globals['_POLICYSTATE']._serialized_start=1560
+  _globals['_POLICYSTATE']._serialized_end=1778
 # @@protoc_insertion_point(module_scope)

@@ -114,6 +114,10 @@ class _ExitKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExitKind.Val
     """Is an error to send."""
     EXIT_KIND_EMERGENCY: _ExitKind.ValueType  # 1
     """Flattens now, subject to the same-bar and minimum-hold vetoes."""
+    EXIT_KIND_RISK_OFF: _ExitKind.ValueType  # 2
+    """Flattens now and keeps new exposure out until a bar permits no direction; no veto."""
+    EXIT_KIND_RISK_REDUCE: _ExitKind.ValueType  # 3
+    """Gives up a share of what is held now; no veto."""
 
 class ExitKind(_ExitKind, metaclass=_ExitKindEnumTypeWrapper):
     """Says how urgent an exit is. Growing."""
@@ -122,7 +126,35 @@ EXIT_KIND_UNSPECIFIED: ExitKind.ValueType  # 0
 """Is an error to send."""
 EXIT_KIND_EMERGENCY: ExitKind.ValueType  # 1
 """Flattens now, subject to the same-bar and minimum-hold vetoes."""
+EXIT_KIND_RISK_OFF: ExitKind.ValueType  # 2
+"""Flattens now and keeps new exposure out until a bar permits no direction; no veto."""
+EXIT_KIND_RISK_REDUCE: ExitKind.ValueType  # 3
+"""Gives up a share of what is held now; no veto."""
 Global___ExitKind: _TypeAlias = ExitKind  # noqa: Y015
+
+class _MissingL2:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MissingL2EnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MissingL2.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MISSING_L2_UNSPECIFIED: _MissingL2.ValueType  # 0
+    """Is an error to send."""
+    MISSING_L2_ALLOW: _MissingL2.ValueType  # 1
+    """Lets new exposure pass, as if nothing had been asked of the book."""
+    MISSING_L2_BLOCK: _MissingL2.ValueType  # 2
+    """Blocks new exposure on both sides."""
+
+class MissingL2(_MissingL2, metaclass=_MissingL2EnumTypeWrapper):
+    """Says what a row without an order book means for new exposure. Frozen."""
+
+MISSING_L2_UNSPECIFIED: MissingL2.ValueType  # 0
+"""Is an error to send."""
+MISSING_L2_ALLOW: MissingL2.ValueType  # 1
+"""Lets new exposure pass, as if nothing had been asked of the book."""
+MISSING_L2_BLOCK: MissingL2.ValueType  # 2
+"""Blocks new exposure on both sides."""
+Global___MissingL2: _TypeAlias = MissingL2  # noqa: Y015
 
 class _OrderStyle:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -191,6 +223,7 @@ class Plan(_message.Message):
     RISK_LIMITS_FIELD_NUMBER: _builtins.int
     MAX_FEATURE_AGE_MS_FIELD_NUMBER: _builtins.int
     LEARNING_FIELD_NUMBER: _builtins.int
+    L2_LIMITS_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """Names the plan; the strategist chooses it and never uses it twice."""
     book: _builtins.str
@@ -225,6 +258,12 @@ class Plan(_message.Message):
         and hashes as before there was this field.
         """
 
+    @_builtins.property
+    def l2_limits(self) -> Global___L2Limits:
+        """Holds what the order book must offer before there is new exposure. Absent asks nothing of
+        it, and hashes as before there was this field.
+        """
+
     def __init__(
         self,
         *,
@@ -237,16 +276,57 @@ class Plan(_message.Message):
         risk_limits: Global___RiskLimits | None = ...,
         max_feature_age_ms: _builtins.int | None = ...,
         learning: _learning_pb2.LearningBook | None = ...,
+        l2_limits: Global___L2Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_feature_age_ms", b"_max_feature_age_ms", "learning", b"learning", "max_feature_age_ms", b"max_feature_age_ms", "policy_config", b"policy_config", "risk_limits", b"risk_limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_feature_age_ms", b"_max_feature_age_ms", "l2_limits", b"l2_limits", "learning", b"learning", "max_feature_age_ms", b"max_feature_age_ms", "policy_config", b"policy_config", "risk_limits", b"risk_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_feature_age_ms", b"_max_feature_age_ms", "bar_interval_ms", b"bar_interval_ms", "book", b"book", "learning", b"learning", "max_feature_age_ms", b"max_feature_age_ms", "plan_id", b"plan_id", "policy_config", b"policy_config", "risk_limits", b"risk_limits", "symbols", b"symbols", "triggers", b"triggers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_feature_age_ms", b"_max_feature_age_ms", "bar_interval_ms", b"bar_interval_ms", "book", b"book", "l2_limits", b"l2_limits", "learning", b"learning", "max_feature_age_ms", b"max_feature_age_ms", "plan_id", b"plan_id", "policy_config", b"policy_config", "risk_limits", b"risk_limits", "symbols", b"symbols", "triggers", b"triggers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_feature_age_ms: _TypeAlias = _typing.Literal["max_feature_age_ms"]  # noqa: Y015
     _WhichOneofArgType__max_feature_age_ms: _TypeAlias = _typing.Literal["_max_feature_age_ms", b"_max_feature_age_ms"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_feature_age_ms) -> _WhichOneofReturnType__max_feature_age_ms | None: ...
 
 Global___Plan: _TypeAlias = Plan  # noqa: Y015
+
+@_typing.final
+class L2Limits(_message.Message):
+    """Says what the order book must offer before a bar may add exposure. It never holds an exit
+    back. Each side is judged for itself: asks for what would be long, bids for what would be
+    short.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_IMPACT_BPS_FIELD_NUMBER: _builtins.int
+    EXEC_IMPACT_BPS_FIELD_NUMBER: _builtins.int
+    EXEC_MAX_AGE_MS_FIELD_NUMBER: _builtins.int
+    MISSING_L2_FIELD_NUMBER: _builtins.int
+    entry_impact_bps: _builtins.int
+    """Blocks new exposure from this impact on, in basis points of the best price, at least 0."""
+    exec_impact_bps: _builtins.int
+    """Blocks execution of new exposure from this impact on, in basis points, at least 0."""
+    exec_max_age_ms: _builtins.int
+    """Holds how old the book may be at the close of the bar, in data time: 0 to 366 days in
+    milliseconds. A book that is older, or younger than the close, blocks execution of new
+    exposure.
+    """
+    missing_l2: Global___MissingL2.ValueType
+    """Says what a row without a book means."""
+    def __init__(
+        self,
+        *,
+        entry_impact_bps: _builtins.int = ...,
+        exec_impact_bps: _builtins.int = ...,
+        exec_max_age_ms: _builtins.int = ...,
+        missing_l2: Global___MissingL2.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_impact_bps", b"entry_impact_bps", "exec_impact_bps", b"exec_impact_bps", "exec_max_age_ms", b"exec_max_age_ms", "missing_l2", b"missing_l2"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___L2Limits: _TypeAlias = L2Limits  # noqa: Y015
 
 @_typing.final
 class Trigger(_message.Message):
@@ -486,27 +566,35 @@ Global___StandDown: _TypeAlias = StandDown  # noqa: Y015
 
 @_typing.final
 class ExitIntent(_message.Message):
-    """Asks for an exit by emergency; execution treats it as flatten."""
+    """Asks for an exit; execution treats an emergency as flatten."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KIND_FIELD_NUMBER: _builtins.int
     EXIT_RULE_ID_FIELD_NUMBER: _builtins.int
+    REDUCE_PPM_FIELD_NUMBER: _builtins.int
     kind: Global___ExitKind.ValueType
     """Says how urgent the exit is."""
     exit_rule_id: _builtins.str
     """Names the exit rule that fired; an emergency without one is vetoed."""
+    reduce_ppm: _builtins.int
+    """Holds the share of what is held that is given up, in parts per million, 1 to 999999.
+    Present for RISK_REDUCE, absent for every other kind.
+    """
     def __init__(
         self,
         *,
         kind: Global___ExitKind.ValueType = ...,
         exit_rule_id: _builtins.str = ...,
+        reduce_ppm: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reduce_ppm", b"_reduce_ppm", "reduce_ppm", b"reduce_ppm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_rule_id", b"exit_rule_id", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reduce_ppm", b"_reduce_ppm", "exit_rule_id", b"exit_rule_id", "kind", b"kind", "reduce_ppm", b"reduce_ppm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__reduce_ppm: _TypeAlias = _typing.Literal["reduce_ppm"]  # noqa: Y015
+    _WhichOneofArgType__reduce_ppm: _TypeAlias = _typing.Literal["_reduce_ppm", b"_reduce_ppm"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reduce_ppm) -> _WhichOneofReturnType__reduce_ppm | None: ...
 
 Global___ExitIntent: _TypeAlias = ExitIntent  # noqa: Y015
 
@@ -546,6 +634,7 @@ class PolicyState(_message.Message):
     LAST_REBALANCE_TS_MS_FIELD_NUMBER: _builtins.int
     ENTRY_TS_MS_FIELD_NUMBER: _builtins.int
     TRADE_SET_COUNT_FIELD_NUMBER: _builtins.int
+    LATCHED_TS_MS_FIELD_NUMBER: _builtins.int
     last_target_weight_ppm: _builtins.int
     """Holds the final weight of the last record, in parts per million."""
     last_rebalance_ts_ms: _builtins.int
@@ -554,6 +643,10 @@ class PolicyState(_message.Message):
     """Holds the bar on which the position was entered. Absent when flat."""
     trade_set_count: _builtins.int
     """Counts the trade sets begun, flat to flat."""
+    latched_ts_ms: _builtins.int
+    """Holds the bar of the risk-off exit that keeps new exposure out until a bar permits no
+    direction. Absent when none does, and hashes as before there was this field.
+    """
     def __init__(
         self,
         *,
@@ -561,18 +654,23 @@ class PolicyState(_message.Message):
         last_rebalance_ts_ms: _builtins.int | None = ...,
         entry_ts_ms: _builtins.int | None = ...,
         trade_set_count: _builtins.int = ...,
+        latched_ts_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_entry_ts_ms", b"_entry_ts_ms", "_last_rebalance_ts_ms", b"_last_rebalance_ts_ms", "entry_ts_ms", b"entry_ts_ms", "last_rebalance_ts_ms", b"last_rebalance_ts_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_entry_ts_ms", b"_entry_ts_ms", "_last_rebalance_ts_ms", b"_last_rebalance_ts_ms", "_latched_ts_ms", b"_latched_ts_ms", "entry_ts_ms", b"entry_ts_ms", "last_rebalance_ts_ms", b"last_rebalance_ts_ms", "latched_ts_ms", b"latched_ts_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_entry_ts_ms", b"_entry_ts_ms", "_last_rebalance_ts_ms", b"_last_rebalance_ts_ms", "entry_ts_ms", b"entry_ts_ms", "last_rebalance_ts_ms", b"last_rebalance_ts_ms", "last_target_weight_ppm", b"last_target_weight_ppm", "trade_set_count", b"trade_set_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_entry_ts_ms", b"_entry_ts_ms", "_last_rebalance_ts_ms", b"_last_rebalance_ts_ms", "_latched_ts_ms", b"_latched_ts_ms", "entry_ts_ms", b"entry_ts_ms", "last_rebalance_ts_ms", b"last_rebalance_ts_ms", "last_target_weight_ppm", b"last_target_weight_ppm", "latched_ts_ms", b"latched_ts_ms", "trade_set_count", b"trade_set_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__entry_ts_ms: _TypeAlias = _typing.Literal["entry_ts_ms"]  # noqa: Y015
     _WhichOneofArgType__entry_ts_ms: _TypeAlias = _typing.Literal["_entry_ts_ms", b"_entry_ts_ms"]  # noqa: Y015
     _WhichOneofReturnType__last_rebalance_ts_ms: _TypeAlias = _typing.Literal["last_rebalance_ts_ms"]  # noqa: Y015
     _WhichOneofArgType__last_rebalance_ts_ms: _TypeAlias = _typing.Literal["_last_rebalance_ts_ms", b"_last_rebalance_ts_ms"]  # noqa: Y015
+    _WhichOneofReturnType__latched_ts_ms: _TypeAlias = _typing.Literal["latched_ts_ms"]  # noqa: Y015
+    _WhichOneofArgType__latched_ts_ms: _TypeAlias = _typing.Literal["_latched_ts_ms", b"_latched_ts_ms"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__entry_ts_ms) -> _WhichOneofReturnType__entry_ts_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_rebalance_ts_ms) -> _WhichOneofReturnType__last_rebalance_ts_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latched_ts_ms) -> _WhichOneofReturnType__latched_ts_ms | None: ...
 
 Global___PolicyState: _TypeAlias = PolicyState  # noqa: Y015

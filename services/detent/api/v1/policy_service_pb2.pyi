@@ -464,6 +464,76 @@ class RecordOutcomesResponse(_message.Message):
 Global___RecordOutcomesResponse: _TypeAlias = RecordOutcomesResponse  # noqa: Y015
 
 @_typing.final
+class SetStandDownRequest(_message.Message):
+    """Asks for a stand-down of a book, or of some of its symbols, or for its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_FIELD_NUMBER: _builtins.int
+    SYMBOLS_FIELD_NUMBER: _builtins.int
+    STAND_DOWN_FIELD_NUMBER: _builtins.int
+    LIFT_FIELD_NUMBER: _builtins.int
+    book: _builtins.str
+    """Names the book."""
+    lift: _plan_pb2.StandDownSource.ValueType
+    """Ends what this source set on the same scope."""
+    @_builtins.property
+    def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lists the symbols, at most 5000, each once; empty means the whole book."""
+
+    @_builtins.property
+    def stand_down(self) -> _plan_pb2.StandDown:
+        """Sets this stand-down in the place of what its source set before on the same scope."""
+
+    def __init__(
+        self,
+        *,
+        book: _builtins.str = ...,
+        symbols: _abc.Iterable[_builtins.str] | None = ...,
+        stand_down: _plan_pb2.StandDown | None = ...,
+        lift: _plan_pb2.StandDownSource.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "lift", b"lift", "stand_down", b"stand_down"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "change", b"change", "lift", b"lift", "stand_down", b"stand_down", "symbols", b"symbols"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["stand_down", "lift"]  # noqa: Y015
+    _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
+
+Global___SetStandDownRequest: _TypeAlias = SetStandDownRequest  # noqa: Y015
+
+@_typing.final
+class SetStandDownResponse(_message.Message):
+    """Confirms that a stand-down, or its end, is durable and obeyed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_FIELD_NUMBER: _builtins.int
+    CHANGED_COUNT_FIELD_NUMBER: _builtins.int
+    KNOWN_COUNT_FIELD_NUMBER: _builtins.int
+    book: _builtins.str
+    """Names the book."""
+    changed_count: _builtins.int
+    """Counts the scopes (the book, or symbols) that changed."""
+    known_count: _builtins.int
+    """Counts the scopes that were so already."""
+    def __init__(
+        self,
+        *,
+        book: _builtins.str = ...,
+        changed_count: _builtins.int = ...,
+        known_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "changed_count", b"changed_count", "known_count", b"known_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetStandDownResponse: _TypeAlias = SetStandDownResponse  # noqa: Y015
+
+@_typing.final
 class PlanArm(_message.Message):
     """Names one arm of a plan."""
 

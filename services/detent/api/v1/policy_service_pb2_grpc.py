@@ -70,6 +70,11 @@ class PolicyServiceStub:
                 request_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.RecordOutcomesRequest.SerializeToString,
                 response_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.RecordOutcomesResponse.FromString,
                 _registered_method=True)
+        self.SetStandDown = channel.unary_unary(
+                '/detent.api.v1.PolicyService/SetStandDown',
+                request_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownRequest.SerializeToString,
+                response_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
@@ -143,6 +148,18 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetStandDown(self, request, context):
+        """Keeps symbols of a book flat until an instant, or lifts that.
+
+        It holds for every plan of the book, open now or later, and survives a restart. Every
+        source has one stand-down per book and symbol: a new one replaces its own, and only the
+        source itself can lift it. When the answer leaves it is durable, and obeyed by every
+        decision that is computed from then on. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -180,6 +197,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.RecordOutcomes,
                     request_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.RecordOutcomesRequest.FromString,
                     response_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.RecordOutcomesResponse.SerializeToString,
+            ),
+            'SetStandDown': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetStandDown,
+                    request_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownRequest.FromString,
+                    response_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -372,6 +394,33 @@ class PolicyService:
             '/detent.api.v1.PolicyService/RecordOutcomes',
             detent_dot_api_dot_v1_dot_policy__service__pb2.RecordOutcomesRequest.SerializeToString,
             detent_dot_api_dot_v1_dot_policy__service__pb2.RecordOutcomesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetStandDown(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detent.api.v1.PolicyService/SetStandDown',
+            detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownRequest.SerializeToString,
+            detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -70,6 +70,14 @@ class PolicyServiceStub:
     Idempotent by plan, symbol and bar; other content fails with
     `ERROR_REASON_DATA_CONFLICT`.
     """
+    SetStandDown: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.SetStandDownRequest, _policy_service_pb2.SetStandDownResponse]
+    """Keeps symbols of a book flat until an instant, or lifts that.
+
+    It holds for every plan of the book, open now or later, and survives a restart. Every
+    source has one stand-down per book and symbol: a new one replaces its own, and only the
+    source itself can lift it. When the answer leaves it is durable, and obeyed by every
+    decision that is computed from then on. Idempotent.
+    """
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
@@ -112,6 +120,14 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
 
     Idempotent by plan, symbol and bar; other content fails with
     `ERROR_REASON_DATA_CONFLICT`.
+    """
+    SetStandDown: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.SetStandDownRequest, _policy_service_pb2.SetStandDownResponse]  # type: ignore[assignment]
+    """Keeps symbols of a book flat until an instant, or lifts that.
+
+    It holds for every plan of the book, open now or later, and survives a restart. Every
+    source has one stand-down per book and symbol: a new one replaces its own, and only the
+    source itself can lift it. When the answer leaves it is durable, and obeyed by every
+    decision that is computed from then on. Idempotent.
     """
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -194,6 +210,20 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent by plan, symbol and bar; other content fails with
         `ERROR_REASON_DATA_CONFLICT`.
+        """
+
+    @_abc_1.abstractmethod
+    def SetStandDown(
+        self,
+        request: _policy_service_pb2.SetStandDownRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.SetStandDownResponse, _abc.Awaitable[_policy_service_pb2.SetStandDownResponse]]:
+        """Keeps symbols of a book flat until an instant, or lifts that.
+
+        It holds for every plan of the book, open now or later, and survives a restart. Every
+        source has one stand-down per book and symbol: a new one replaces its own, and only the
+        source itself can lift it. When the answer leaves it is durable, and obeyed by every
+        decision that is computed from then on. Idempotent.
         """
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -120,6 +120,12 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The bar's own limit cut the weight."""
     REASON_SYMBOL_NOT_ALLOWED: _Reason.ValueType  # 47
     """The symbol is not on the policy's allow-list: the target is 0."""
+    REASON_RISK_REDUCE: _Reason.ValueType  # 71
+    """A share of what is held was given up."""
+    REASON_RISK_OFF: _Reason.ValueType  # 72
+    """A risk-off exit was carried out: the target is 0."""
+    REASON_RISK_OFF_LATCHED: _Reason.ValueType  # 73
+    """A risk-off exit still keeps new exposure out: nothing is added."""
     REASON_STAND_DOWN: _Reason.ValueType  # 48
     """A stand-down is in force: the target is 0."""
     REASON_EMERGENCY_EXIT_EXECUTED: _Reason.ValueType  # 49
@@ -130,6 +136,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The emergency exit waits: the minimum hold has not passed."""
     REASON_EMERGENCY_EXIT_MISSING_EXIT_RULE: _Reason.ValueType  # 52
     """The emergency exit names no exit rule and is not executed."""
+    REASON_EMERGENCY_EXIT_PREEMPTS_ENTRY: _Reason.ValueType  # 70
+    """The emergency exit took the place of an entry on the same bar: nothing is added."""
     REASON_REBALANCE_BAND: _Reason.ValueType  # 53
     """The change lies inside the band: nothing is traded."""
     REASON_REBALANCE_COOLDOWN: _Reason.ValueType  # 54
@@ -148,8 +156,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The book blocks new longs."""
     REASON_L2_BLOCK_SELL: _Reason.ValueType  # 61
     """The book blocks new shorts."""
+    REASON_EXEC_L2_MISSING: _Reason.ValueType  # 74
+    """The row has no book and the plan asks for one: no new exposure."""
     REASON_EXEC_L2_STALE: _Reason.ValueType  # 62
-    """The book is too old to execute new exposure against."""
+    """The book is not of the close of the bar, or too old to execute new exposure against."""
     REASON_EXEC_L2_INSUFFICIENT_DEPTH_BUY: _Reason.ValueType  # 63
     """The asks cannot fill the order."""
     REASON_EXEC_L2_INSUFFICIENT_DEPTH_SELL: _Reason.ValueType  # 64
@@ -303,6 +313,12 @@ REASON_RISK_CAP_OVERRIDE: Reason.ValueType  # 46
 """The bar's own limit cut the weight."""
 REASON_SYMBOL_NOT_ALLOWED: Reason.ValueType  # 47
 """The symbol is not on the policy's allow-list: the target is 0."""
+REASON_RISK_REDUCE: Reason.ValueType  # 71
+"""A share of what is held was given up."""
+REASON_RISK_OFF: Reason.ValueType  # 72
+"""A risk-off exit was carried out: the target is 0."""
+REASON_RISK_OFF_LATCHED: Reason.ValueType  # 73
+"""A risk-off exit still keeps new exposure out: nothing is added."""
 REASON_STAND_DOWN: Reason.ValueType  # 48
 """A stand-down is in force: the target is 0."""
 REASON_EMERGENCY_EXIT_EXECUTED: Reason.ValueType  # 49
@@ -313,6 +329,8 @@ REASON_EMERGENCY_EXIT_VETO_MIN_HOLD: Reason.ValueType  # 51
 """The emergency exit waits: the minimum hold has not passed."""
 REASON_EMERGENCY_EXIT_MISSING_EXIT_RULE: Reason.ValueType  # 52
 """The emergency exit names no exit rule and is not executed."""
+REASON_EMERGENCY_EXIT_PREEMPTS_ENTRY: Reason.ValueType  # 70
+"""The emergency exit took the place of an entry on the same bar: nothing is added."""
 REASON_REBALANCE_BAND: Reason.ValueType  # 53
 """The change lies inside the band: nothing is traded."""
 REASON_REBALANCE_COOLDOWN: Reason.ValueType  # 54
@@ -331,8 +349,10 @@ REASON_L2_BLOCK_BUY: Reason.ValueType  # 60
 """The book blocks new longs."""
 REASON_L2_BLOCK_SELL: Reason.ValueType  # 61
 """The book blocks new shorts."""
+REASON_EXEC_L2_MISSING: Reason.ValueType  # 74
+"""The row has no book and the plan asks for one: no new exposure."""
 REASON_EXEC_L2_STALE: Reason.ValueType  # 62
-"""The book is too old to execute new exposure against."""
+"""The book is not of the close of the bar, or too old to execute new exposure against."""
 REASON_EXEC_L2_INSUFFICIENT_DEPTH_BUY: Reason.ValueType  # 63
 """The asks cannot fill the order."""
 REASON_EXEC_L2_INSUFFICIENT_DEPTH_SELL: Reason.ValueType  # 64

@@ -9,12 +9,13 @@ from detent.contracts.checks import (
     check_count,
     check_exactly_one,
     check_name,
+    check_symbol,
     check_ts_ms,
     check_unique,
 )
 from detent.contracts.decision import Decision, DecisionKind, DecisionRow, LocalAnswer
 from detent.contracts.errors import InvalidField
-from detent.contracts.plan import Plan, PlanStatus
+from detent.contracts.plan import Plan, PlanStatus, StandDown, StandDownSource
 from detent.contracts.reasons import ErrorReason
 from detent.contracts.trades import Fill, Outcome
 from detent.contracts.units import ROWS_MAX
@@ -191,3 +192,42 @@ def _check_plan(field: str, plan_id: str, facts: Sequence[Fill | Outcome]) -> No
     for index, fact in enumerate(facts):
         if fact.plan_id != plan_id:
             raise InvalidField(f"{field}[{index}].plan_id", fact.plan_id, plan_id)
+
+
+class SetStandDownRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks for a stand-down of a book, or of some of its symbols, or for its end.
+
+    Attributes:
+        book: The book.
+        symbols: 1 to 5,000 of them; empty means the whole book.
+        stand_down: What its source asks for, in the place of what it set before.
+        lift: The source whose stand-down ends.
+    """
+
+    book: str
+    symbols: tuple[str, ...] = ()
+    stand_down: StandDown | None = None
+    lift: StandDownSource | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a scope that is none, and a change that says nothing or both."""
+        check_name("book", self.book)
+        check_count("symbols", self.symbols, 0, ROWS_MAX)
+        check_unique("symbols", self.symbols)
+        for symbol in self.symbols:
+            check_symbol("symbols", symbol)
+        check_exactly_one("change", stand_down=self.stand_down, lift=self.lift)
+
+
+class SetStandDownResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Confirms that a stand-down, or its end, is durable and obeyed.
+
+    Attributes:
+        book: The book.
+        changed_count: Scopes (the book, or symbols) that changed.
+        known_count: Scopes that were so already.
+    """
+
+    book: str
+    changed_count: int
+    known_count: int

@@ -14,11 +14,19 @@ from detent.contracts.decision import (
     SignalRecord,
 )
 from detent.contracts.learning import LearningShorts
-from detent.contracts.plan import STATE_INITIAL, Plan, PolicyState, TriggerState
+from detent.contracts.plan import (
+    STATE_INITIAL,
+    Plan,
+    PolicyState,
+    StandDown,
+    TriggerState,
+)
 from detent.contracts.units import TS_MS_MAX
 from detent.core.policy.decide import decide_weight
 from detent.core.policy.inputs import PolicyInputs
 from detent.core.policy.learning import LearningTerms
+from detent.core.policy.stand_down import stand_down_in_force
+from detent.core.rollout.book_gates import book_gates
 from detent.core.rollout.learning_gate import closed_gates
 from detent.core.signals.choice import ModelOutcome, choose_signal, policy_signal_bps
 from detent.core.signals.proxy import ProxyAnswer
@@ -64,6 +72,7 @@ def record_decision(
     proxy: ProxyAnswer,
     model: ModelOutcome | None,
     point: ChainPoint,
+    standing: StandDown | None = None,
 ) -> DecisionRecord:
     """Decide one row and write its record.
 
@@ -75,6 +84,7 @@ def record_decision(
         proxy: The proxy's answer; always there.
         model: What came of asking the model; None when it was not asked.
         point: Where the chain stands.
+        standing: What stands down the symbol in the service, beside what the row says.
 
     Returns:
         The record; the same arguments give the same bytes.
@@ -82,8 +92,18 @@ def record_decision(
     signal = choose_signal(
         binding=bound.binding, trigger_state=row.trigger_state, proxy=proxy, model=model
     )
+    asked = row.risk_overrides.stand_down if row.risk_overrides is not None else None
+    stand_down = None
+    if standing is not None or asked is not None:
+        stand_down = stand_down_in_force((standing, asked), ts_ms)
     inputs = policy_inputs(
-        plan=bound.plan, ts_ms=ts_ms, kind=kind, row=row, signal=signal, state=point.state
+        plan=bound.plan,
+        ts_ms=ts_ms,
+        kind=kind,
+        row=row,
+        signal=signal,
+        state=point.state,
+        stand_down=stand_down,
     )
     outcome, state_after = decide_weight(inputs)
     plan_id = bound.plan.plan_id
@@ -103,6 +123,7 @@ def record_decision(
         state_after=state_after,
         valid_until_ts_ms=min(ts_ms + bound.plan.bar_interval_ms, TS_MS_MAX),
         learning=bound.plan.learning.tags if bound.plan.learning is not None else None,
+        stand_down=stand_down,
     )
 
 
@@ -114,8 +135,10 @@ def policy_inputs(
     row: DecisionRow,
     signal: SignalRecord | None,
     state: PolicyState,
+    stand_down: StandDown | None = None,
 ) -> PolicyInputs:
     """Give policy what it may see of a bar; without a signal it can only hold or reduce."""
+    gates = book_gates(plan.l2_limits, row.l2_snapshot, ts_ms=ts_ms)
     return PolicyInputs(
         symbol=row.symbol,
         ts_ms=ts_ms,
@@ -133,6 +156,10 @@ def policy_inputs(
         limits=plan.risk_limits,
         state=state,
         learning=learning_terms(plan, row, ts_ms=ts_ms),
+        further_exit_intents=row.further_exit_intents,
+        stand_down=stand_down,
+        no_new_long=gates.no_new_long,
+        no_new_short=gates.no_new_short,
     )
 
 
@@ -192,4 +219,5 @@ def replay_decision(
         proxy=ProxyAnswer(p_hat_bps=signal.proxy_p_hat_bps, reason=signal.proxy_reason),
         model=model,
         point=point,
+        standing=record.stand_down,
     )

@@ -3,6 +3,7 @@
 from detent.contracts.decision import PolicyOutcome
 from detent.contracts.plan import OrderStyle, PolicyState, TriggerState
 from detent.contracts.reasons import Reason
+from detent.core.policy.exits import exit_intents, is_risk_off
 from detent.core.policy.inputs import PolicyInputs
 from detent.core.policy.overrides import override_weight
 from detent.core.policy.rebalance import rebalance
@@ -75,4 +76,18 @@ def _state_after(inputs: PolicyInputs, outcome: PolicyOutcome) -> PolicyState:
         last_rebalance_ts_ms=inputs.ts_ms if trades else before.last_rebalance_ts_ms,
         entry_ts_ms=entry_ts_ms if held_ppm != 0 else None,
         trade_set_count=trade_set_count,
+        latched_ts_ms=_latched_ts_ms(inputs),
     )
+
+
+def _latched_ts_ms(inputs: PolicyInputs) -> int | None:
+    """Say which risk-off exit keeps new exposure out from here on.
+
+    It does so until a regular bar whose trigger permits no direction: a permission that stood
+    while the risk was taken off has to be given anew.
+    """
+    if is_risk_off(exit_intents(inputs)):
+        return inputs.ts_ms
+    if DIRECTION[inputs.trigger_state] == 0 and not inputs.emergency_only:
+        return None
+    return inputs.state.latched_ts_ms

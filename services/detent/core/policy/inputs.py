@@ -10,8 +10,10 @@ from detent.contracts.plan import (
     PolicyState,
     RiskLimits,
     RiskOverrides,
+    StandDown,
     TriggerState,
 )
+from detent.contracts.reasons import Reason
 from detent.core.policy.learning import LearningTerms
 
 
@@ -36,6 +38,10 @@ class PolicyInputs(msgspec.Struct, frozen=True, kw_only=True):
         limits: What bounds every weight.
         state: What policy remembers.
         learning: What the learning book permits; None is for profit.
+        further_exit_intents: Further exits that are asked for on the bar.
+        stand_down: The one in force, beside that of `overrides`, or None.
+        no_new_long: Why no long exposure may be added; empty when it may.
+        no_new_short: Why no short exposure may be added; empty when it may.
     """
 
     symbol: str
@@ -54,6 +60,10 @@ class PolicyInputs(msgspec.Struct, frozen=True, kw_only=True):
     limits: RiskLimits
     state: PolicyState
     learning: LearningTerms | None = None
+    further_exit_intents: tuple[ExitIntent, ...] = ()
+    stand_down: StandDown | None = None
+    no_new_long: tuple[Reason, ...] = ()
+    no_new_short: tuple[Reason, ...] = ()
 
     def bars_since(self, ts_ms: int) -> int:
         """Count the bars from an earlier instant to this bar, on data time."""

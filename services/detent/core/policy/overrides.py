@@ -1,11 +1,17 @@
-"""Apply what outranks policy: risk caps, stand-down, emergency exit, in that order."""
+"""Apply what outranks policy: risk limits, stand-down, emergency exit, in that order."""
 
 import msgspec
 
-from detent.contracts.plan import ExitKind
 from detent.contracts.reasons import Reason
+from detent.core.policy.exits import (
+    derisked_weight,
+    emergency_reason,
+    exit_intents,
+    not_more_than_held,
+)
 from detent.core.policy.inputs import PolicyInputs
 from detent.core.policy.learning import LearningTerms, learning_weight
+from detent.core.policy.stand_down import stand_down_in_force
 
 TIER_EMERGENCY = 1
 TIER_STAND_DOWN = 2
@@ -26,34 +32,46 @@ class Overridden(msgspec.Struct, frozen=True, kw_only=True):
 def override_weight(inputs: PolicyInputs, weight_ppm: int) -> Overridden:
     """Apply every override; all that fire are recorded, the strongest decides.
 
+    The order is that of precedence, weakest first: risk limits (caps, allow-list, what the
+    book does not offer, risk exits), stand-down, emergency exit.
+
     Source: FORMULAS 2.1, steps 7 and 8; decision D8.
     """
-    capped_ppm, cap_reasons = _capped(inputs, weight_ppm)
+    intents = exit_intents(inputs)
+    capped_ppm, reasons = _capped(inputs, weight_ppm)
     if inputs.learning is not None:
-        capped_ppm, learning_reasons = learning_weight(
+        capped_ppm, limited = learning_weight(
             inputs.learning,
             capped_ppm,
             current_ppm=inputs.current_weight_ppm,
             held_ms=_held_ms(inputs, inputs.learning),
         )
-        cap_reasons.extend(learning_reasons)
-    reasons = list(cap_reasons)
+        reasons += limited
+    capped_ppm, blocked = _without_new_exposure(inputs, capped_ppm)
+    reasons += blocked
+    # A bar without either has nothing to give up, and almost every bar is one.
+    if intents or inputs.state.latched_ts_ms is not None:
+        capped_ppm, derisked = derisked_weight(inputs, intents, capped_ppm)
+        reasons += derisked
     final_ppm = capped_ppm
-    tier = TIER_RISK_CAP if cap_reasons else TIER_POLICY
+    tier = TIER_RISK_CAP if reasons else TIER_POLICY
     if _stands_down(inputs):
         reasons.append(Reason.STAND_DOWN)
         final_ppm, tier = 0, TIER_STAND_DOWN
 
     cooldown_bars = None
-    emergency = emergency_reason(inputs)
+    emergency = emergency_reason(inputs, intents) if intents else None
     if emergency is not None:
         config = inputs.config
         cooldown_bars = max(1, config.rebalance_cooldown_bars, config.min_hold_bars)
         reasons.append(emergency)
+        held_ppm = not_more_than_held(inputs, final_ppm)
+        if held_ppm != final_ppm:
+            # Who asks to get out gets no more, vetoed or not; what was lost is on record.
+            reasons.append(Reason.EMERGENCY_EXIT_PREEMPTS_ENTRY)
+        final_ppm = held_ppm
         if emergency is Reason.EMERGENCY_EXIT_EXECUTED:
             final_ppm, tier = 0, TIER_EMERGENCY
-        else:
-            final_ppm = _not_more_than_held(inputs, final_ppm)
     return Overridden(
         capped_ppm=capped_ppm,
         final_ppm=final_ppm,
@@ -61,25 +79,6 @@ def override_weight(inputs: PolicyInputs, weight_ppm: int) -> Overridden:
         reasons=tuple(reasons),
         cooldown_recommendation_bars=cooldown_bars,
     )
-
-
-def emergency_reason(inputs: PolicyInputs) -> Reason | None:
-    """Say what becomes of an emergency intent; None when there is none.
-
-    Source: seed 002, phase 0 A; rows R225 to R230, R346, R347.
-    """
-    intent = inputs.exit_intent
-    if intent is None or intent.kind is not ExitKind.EMERGENCY:
-        return None
-    if not intent.exit_rule_id.strip():
-        return Reason.EMERGENCY_EXIT_MISSING_EXIT_RULE
-    entry_ts_ms = inputs.state.entry_ts_ms
-    if entry_ts_ms is not None and inputs.current_weight_ppm != 0:
-        if entry_ts_ms == inputs.ts_ms:
-            return Reason.EMERGENCY_EXIT_VETO_SAME_BAR
-        if inputs.bars_since(entry_ts_ms) < inputs.config.min_hold_bars:
-            return Reason.EMERGENCY_EXIT_VETO_MIN_HOLD
-    return Reason.EMERGENCY_EXIT_EXECUTED
 
 
 def _held_ms(inputs: PolicyInputs, terms: LearningTerms) -> int | None:
@@ -92,8 +91,19 @@ def _held_ms(inputs: PolicyInputs, terms: LearningTerms) -> int | None:
 
 
 def _stands_down(inputs: PolicyInputs) -> bool:
-    stand_down = inputs.overrides.stand_down if inputs.overrides is not None else None
-    return stand_down is not None and inputs.ts_ms < stand_down.until_ts_ms
+    asked = inputs.overrides.stand_down if inputs.overrides is not None else None
+    if asked is None and inputs.stand_down is None:
+        return False
+    return stand_down_in_force((inputs.stand_down, asked), inputs.ts_ms) is not None
+
+
+def _without_new_exposure(inputs: PolicyInputs, weight_ppm: int) -> tuple[int, tuple[Reason, ...]]:
+    """Keep out what a gate does not let in; holding and leaving always pass."""
+    closed = inputs.no_new_long if weight_ppm > 0 else inputs.no_new_short
+    if not closed:
+        return weight_ppm, ()
+    held_ppm = not_more_than_held(inputs, weight_ppm)
+    return held_ppm, (closed if held_ppm != weight_ppm else ())
 
 
 def _capped(inputs: PolicyInputs, weight_ppm: int) -> tuple[int, list[Reason]]:
@@ -119,12 +129,3 @@ def _capped(inputs: PolicyInputs, weight_ppm: int) -> tuple[int, list[Reason]]:
         magnitude_ppm = 0
         reasons.append(Reason.SYMBOL_NOT_ALLOWED)
     return (magnitude_ppm if weight_ppm > 0 else -magnitude_ppm), reasons
-
-
-def _not_more_than_held(inputs: PolicyInputs, weight_ppm: int) -> int:
-    """Cut a weight to what is held: who asks for an exit does not get more."""
-    current_ppm = inputs.current_weight_ppm
-    if weight_ppm * current_ppm <= 0:
-        return 0
-    magnitude_ppm = min(abs(weight_ppm), abs(current_ppm))
-    return magnitude_ppm if weight_ppm > 0 else -magnitude_ppm

@@ -12,6 +12,8 @@ EXEMPT_REASONS = LEARNING_EXITS | {
     Reason.STAND_DOWN,
     Reason.EMERGENCY_EXIT_EXECUTED,
     Reason.SYMBOL_NOT_ALLOWED,
+    Reason.RISK_OFF,
+    Reason.RISK_REDUCE,
 }
 # A tightened limit does not wait for a cooldown, but a sliver beyond it is not traded.
 CAP_REASONS = frozenset(

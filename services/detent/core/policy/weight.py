@@ -127,12 +127,13 @@ def _decayed_weight(inputs: PolicyInputs) -> tuple[int, list[Reason]]:
     magnitude_ppm = divide_half_even(kept_ppm * abs(current_ppm), PPM_ONE)
     # Half-even rounding of a small weight may stand still; an exit may not.
     magnitude_ppm = min(magnitude_ppm, abs(current_ppm) - 1)
-    if not _is_worth_holding(inputs, magnitude_ppm):
+    if not is_worth_holding(inputs, magnitude_ppm):
         return 0, [Reason.EXIT_DECAY, Reason.EXIT_SNAPPED]
     return (magnitude_ppm if current_ppm > 0 else -magnitude_ppm), [Reason.EXIT_DECAY]
 
 
-def _is_worth_holding(inputs: PolicyInputs, magnitude_ppm: int) -> bool:
+def is_worth_holding(inputs: PolicyInputs, magnitude_ppm: int) -> bool:
+    """Say whether what an exit leaves is more than the band and the least notional (D8)."""
     config = inputs.config
     if magnitude_ppm <= config.epsilon_w_ppm:
         return False

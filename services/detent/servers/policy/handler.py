@@ -11,7 +11,6 @@ from opentelemetry.trace import Tracer
 from detent.adapters.sqlite_ledger import BlockEvent, SqliteLedger, Written
 from detent.contracts import events
 from detent.contracts.binding import Head, ModelBinding, SignalSource
-from detent.contracts.caller_feature import CallerFeature
 from detent.contracts.calls.policy import (
     ClosePlanRequest,
     ClosePlanResponse,
@@ -30,22 +29,23 @@ from detent.contracts.calls.policy import (
     ReportLocalAnswersRequest,
     ReportLocalAnswersResponse,
     RowRefusal,
+    SetStandDownRequest,
+    SetStandDownResponse,
 )
 from detent.contracts.canonical import sha256_hex
-from detent.contracts.decimals import format_decimal
 from detent.contracts.decision import DecisionKind, DecisionRow, decision_of
 from detent.contracts.errors import (
     BarFromFuture,
     BarOutOfOrder,
     BindingMismatch,
     DeadlineExceeded,
-    DecisionConflict,
     DetentError,
     HorizonMismatch,
     InvalidField,
     LedgerUnavailable,
     SymbolNotInPlan,
 )
+from detent.contracts.json_codec import to_json
 from detent.contracts.plan import Plan, PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
 from detent.contracts.reasons import Reason
@@ -57,21 +57,13 @@ from detent.rpc.tracing import span
 from detent.servers.policy.held import HeldBinding
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import OpenPlan, Plans, SymbolChain
+from detent.servers.policy.question import check_same_question
+from detent.servers.policy.stand_downs import StandDowns
 from detent.servers.policy.trade_facts import TradeFactsTaker
 
 log = logging.getLogger(__name__)
 
 SYMBOLS_LOGGED_MAX = 16
-# Refusals of 5,000 rows still fit in one answer.
-CALLER_FEATURES_SHOWN_MAX = 4
-# What a key stands for; position and volatility may differ when a bar is asked again.
-QUESTION_FIELDS = (
-    "trigger_state",
-    "active_trigger_ids",
-    "exit_intent",
-    "bar_close",
-    "caller_features",
-)
 KILLS = frozenset({Reason.KILL_SWITCH_ENV, Reason.KILL_SWITCH_CONFIG})
 
 
@@ -186,6 +178,21 @@ class PolicyHandler:
             policy_config_hash=bound.policy_config_hash,
         )
 
+    async def set_stand_down(self, query: SetStandDownRequest, call: Call) -> SetStandDownResponse:
+        """Keep symbols of a book flat until an instant, or lift that."""
+        changed, known = await self._plans.stand_downs.change(query, at_ms=self._now_ms())
+        facts: dict[str, object] = {
+            "book": query.book,
+            "symbols": query.symbols[:SYMBOLS_LOGGED_MAX],
+            "count": changed,
+            "caller": call.identity,
+        }
+        if query.stand_down is None:
+            log.warning(events.STAND_DOWN_LIFTED, extra=facts | {"source": query.lift})
+        else:
+            log.warning(events.STAND_DOWN_SET, extra=facts | to_json(query.stand_down))
+        return SetStandDownResponse(book=query.book, changed_count=changed, known_count=known)
+
     # Bars
 
     async def decide_target_weights(
@@ -231,7 +238,7 @@ class PolicyHandler:
             await self._plans.recall(opened, [row.symbol for row in rows.fresh], ts_ms=query.ts_ms)
             # (5), (6) The proxy on every bar, the choice, the weight.
             with span(self._tracer, "decide", call.trace):
-                fresh = _records(opened, query, rows.fresh, outcomes)
+                fresh = _records(opened, query, rows.fresh, outcomes, self._plans.stand_downs)
             # (7) Durable, then the answer may leave.
             with span(self._tracer, "record", call.trace):
                 if fresh:
@@ -302,7 +309,7 @@ class PolicyHandler:
             kind=query.kind,
         )
         if written is not None:
-            _check_same_question(written.record.row, row, ts_ms=query.ts_ms)
+            check_same_question(written.record.row, row, ts_ms=query.ts_ms)
         elif query.ts_ms < last_ts_ms:
             raise BarOutOfOrder(
                 f"{row.symbol}: the bar {query.ts_ms} is older than the last decided {last_ts_ms}",
@@ -408,6 +415,7 @@ def _records(
     query: DecideTargetWeightsRequest,
     rows: Sequence[DecisionRow],
     outcomes: Mapping[str, ModelOutcome] | None,
+    stand_downs: StandDowns,
 ) -> list[Written]:
     """Decide rows, each beside its proxy, and write their records."""
     closes = opened.closes_at([row.symbol for row in rows], query.ts_ms)
@@ -425,6 +433,7 @@ def _records(
             proxy=proxy,
             model=outcomes[row.symbol] if outcomes is not None else None,
             point=opened.chains[row.symbol].point,
+            standing=stand_downs.in_force(opened.bound.plan.book, row.symbol, query.ts_ms),
         )
         canonical = record.canonical
         written.append(
@@ -445,31 +454,6 @@ def _log_outcomes(outcomes: Mapping[str, ModelOutcome], *, ts_ms: int) -> None:
         else:
             event = events.ML_KILL_SWITCH_ON if reason in KILLS else events.ML_ACTIVE_BLOCKED
             log.warning(event, extra=facts | {"reason": reason.value})
-
-
-def _check_same_question(recorded: DecisionRow, asked: DecisionRow, *, ts_ms: int) -> None:
-    """Refuse another question under the same key; position and volatility may differ."""
-    for field in QUESTION_FIELDS:
-        found, expected = getattr(asked, field), getattr(recorded, field)
-        if found != expected and field == "caller_features":
-            found = _differing(asked.caller_features, recorded.caller_features)
-            expected = _differing(recorded.caller_features, asked.caller_features)
-        if found != expected:
-            raise DecisionConflict(
-                f"{asked.symbol} at {ts_ms} was decided with {field} {expected}, not {found}",
-                symbol=asked.symbol,
-                ts_ms=ts_ms,
-                field=field,
-                found=found,
-                expected=expected,
-            )
-
-
-def _differing(these: Sequence[CallerFeature], those: Sequence[CallerFeature]) -> str:
-    """Write the first caller features that others do not say alike."""
-    known = frozenset(those)
-    differing = [one for one in these if one not in known][:CALLER_FEATURES_SHOWN_MAX]
-    return ", ".join(f"{one.name}={format_decimal(one.value)}" for one in differing) or "(missing)"
 
 
 def _result(symbol: str, rows: _Sorted) -> DecisionResult:

@@ -12,6 +12,7 @@ from detent.contracts.plan import Plan, PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
 from detent.core.ledger.record import CHAIN_START, BoundPlan, ChainPoint
 from detent.servers.policy.closes import Closes
+from detent.servers.policy.stand_downs import StandDowns
 
 # Hourly bars of an instrument that rests over a long holiday lie this far apart on average.
 BARS_APART_MAX = 8
@@ -84,17 +85,19 @@ class OpenPlan:
 
 
 class Plans:
-    """Keeps the open plans; what it holds is always what the ledger says."""
+    """Keeps the open plans and stand-downs; what it holds is always what the ledger says."""
 
     def __init__(self, ledger: SqliteLedger) -> None:
         """Start empty; `restore` reads the ledger."""
         self._ledger = ledger
+        self.stand_downs = StandDowns(ledger)
         self._open: dict[str, OpenPlan] = {}
         self._owners: dict[tuple[str, str], str] = {}
         self._opening = asyncio.Lock()
 
     async def restore(self) -> None:
-        """Take up every open plan where its last durable record left it."""
+        """Take up every open plan where its last durable record left it, and what stands down."""
+        await self.stand_downs.restore()
         for bound in await self._ledger.open_plans():
             opened = OpenPlan(bound)
             for written in await self._ledger.last_records(bound.plan):

@@ -8,6 +8,7 @@ from tests.random_bars import draw_cases, policy_inputs_of
 from tests.reference_policy import EXIT_ONLY, INACTIVE, LONG, SHORT, Cases, Weights
 
 from detent.contracts.plan import OrderStyle
+from detent.contracts.reasons import Reason
 from detent.core.policy.decide import decide_weight
 
 CHUNK = 125_000
@@ -18,7 +19,7 @@ def decided(cases: Cases) -> Weights:
     """Let the real policy decide every case."""
     rows = []
     for inputs in policy_inputs_of(cases):
-        outcome, _ = decide_weight(inputs)
+        outcome, state = decide_weight(inputs)
         rows.append(
             (
                 outcome.target_weight_raw_ppm,
@@ -27,6 +28,8 @@ def decided(cases: Cases) -> Weights:
                 outcome.target_weight_final_ppm,
                 outcome.order_style is not OrderStyle.NONE,
                 outcome.precedence_tier,
+                Reason.EMERGENCY_EXIT_PREEMPTS_ENTRY in outcome.reasons,
+                state.latched_ts_ms is not None,
             )
         )
     columns = np.array(rows, dtype=np.int64).T
@@ -37,6 +40,8 @@ def decided(cases: Cases) -> Weights:
         final_ppm=columns[3],
         trades=columns[4].astype(bool),
         tier=columns[5],
+        preempted=columns[6].astype(bool),
+        latched=columns[7].astype(bool),
     )
 
 
@@ -66,9 +71,21 @@ def assert_never(cases: Cases, found: Weights) -> None:
     blind = (cases.strength_bps == reference_policy.NONE) | ~cases.known | (cases.vol_hat_ppm <= 0)
     unsure = entries & blind
     assert (size[unsure] <= np.abs(current[unsure])).all()
+    # (5) What is shut lets nothing in, on its side only; risk exits get out, at once.
+    for shut, side in ((cases.no_new_long, 1), (cases.no_new_short, -1)):
+        assert (side * final[shut] <= np.maximum(side * current[shut], 0)).all()
+    latched = cases.latched | (cases.intent != reference_policy.NO_INTENT)
+    assert (final[latched] * current[latched] >= 0).all()
+    assert (size[latched] <= np.abs(current[latched])).all()
+    reduced = (cases.reduce_ppm != reference_policy.NONE) & (current != 0)
+    assert (size[reduced] < np.abs(current[reduced])).all()
+    assert not final[cases.risk_off].any()
+    out_now = (reduced | cases.risk_off | cases.stands_down) & (final != current)
+    assert found.trades[out_now].all()
 
 
 @pytest.mark.proves("R189", "R190", "R192", "R193", "R194", "R214", "R215", "R216", "R222")
+@pytest.mark.proves("R327", "R348", "R349")
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_a_million_bars_agree_with_the_reference_and_break_no_promise(chunk: int) -> None:
     cases = draw_cases(CHUNK, seed=chunk)
@@ -112,6 +129,11 @@ def test_the_cases_reach_every_corner() -> None:
         assert (free != 0).mean() > 0.3
     at_bound = (np.abs(found.raw_ppm) == cases.w_max_ppm) & (cases.w_max_ppm > 0)
     assert at_bound.mean() > 0.01
+    assert found.preempted.mean() > 0.003
+    none = np.zeros(len(cases), dtype=bool)
+    for name in ("no_new_long", "no_new_short", "latched", "risk_off"):
+        without = reference_policy.decide(structs.replace(cases, **{name: none}))
+        assert (without.final_ppm != found.final_ppm).mean() > 0.003, name
     clamped = (found.policy_ppm == 0) & (np.sign(cases.current_ppm) != 0)
     assert clamped.mean() > 0.05
 
@@ -124,6 +146,13 @@ def test_the_cases_reach_every_corner() -> None:
         pytest.param(lambda c, w: w.final_ppm + (c.trigger == LONG), id="cap by one"),
         pytest.param(
             lambda c, w: np.where(c.trigger == EXIT_ONLY, c.current_ppm, w.final_ppm), id="exit"
+        ),
+        pytest.param(
+            lambda c, w: np.where(c.no_new_short, w.capped_ppm - 1, w.final_ppm), id="shut side"
+        ),
+        pytest.param(lambda c, w: np.where(c.latched, w.raw_ppm, w.final_ppm), id="latch"),
+        pytest.param(
+            lambda c, w: np.where(c.reduce_ppm > 0, c.current_ppm, w.final_ppm), id="reduction"
         ),
     ],
 )

@@ -77,9 +77,13 @@ def test_the_published_table(case: tuple[TriggerState, int, int, int, int, int, 
 
 @pytest.mark.proves("R193")
 @pytest.mark.parametrize(
-    ("alpha_ppm", "upstream_stalls_at_ppm"), [(300_000, 16_470), (100_000, 45_750)]
+    ("alpha_ppm", "upstream_stalls_at_ppm", "after_bars"),
+    [(300_000, 16_470, 7), (100_000, 45_750, 14)],
 )
-def test_an_exit_passes_where_upstream_stalled(alpha_ppm: int, upstream_stalls_at_ppm: int) -> None:
+def test_an_exit_passes_where_upstream_stalled(
+    alpha_ppm: int, upstream_stalls_at_ppm: int, after_bars: int
+) -> None:
+    """Annex A: .2 is .01647 after 7 bars, or .04575 after 14, and upstream traded no more."""
     config = policy_config(alpha_by_horizon=(HorizonAlpha(horizon_id="h4", alpha_ppm=alpha_ppm),))
     held_ppm, path = 200_000, []
     while held_ppm:
@@ -88,6 +92,7 @@ def test_an_exit_passes_where_upstream_stalled(alpha_ppm: int, upstream_stalls_a
         held_ppm = found.target_weight_final_ppm
         path.append(held_ppm)
 
+    assert path[after_bars - 1] // 10 == upstream_stalls_at_ppm // 10
     assert min(weight for weight in path if weight) < upstream_stalls_at_ppm
     assert path[-1] == 0
     # The last step is the snap: what is worth no more than the band is not held.
@@ -251,6 +256,7 @@ def test_the_reasons_of_an_emergency_are_spelled_as_the_seed_spells_them() -> No
         "emergency_exit_veto_same_bar",
         "emergency_exit_veto_min_hold",
         "emergency_exit_missing_exit_rule",
+        "emergency_exit_preempts_entry",
     ]
 
 

@@ -1,0 +1,95 @@
+"""Keep symbols flat for a while, or let them go again: `detent stand-down`."""
+
+import asyncio
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detent.contracts.calls.policy import SetStandDownRequest, SetStandDownResponse
+from detent.contracts.errors import InvalidField
+from detent.contracts.json_codec import to_json
+from detent.contracts.plan import StandDown, StandDownSource
+from detent_cli.output import JsonFlag, print_facts, print_json, reported
+from detent_client import ClientOptions, DetentClient
+
+UNTIL_EXPECTED = "an instant with its zone, as in 2026-11-21T18:00:00Z"
+
+
+def stand_down(
+    book: Annotated[str, typer.Argument(help="The book.")],
+    *,
+    symbol: Annotated[
+        list[str] | None,
+        typer.Option(help="A symbol of it; may be repeated. None means the whole book."),
+    ] = None,
+    until: Annotated[
+        str, typer.Option(help="First instant that is free again, with its zone.")
+    ] = "",
+    reason: Annotated[str, typer.Option(help="Why, in a few words.")] = "",
+    source: Annotated[
+        StandDownSource, typer.Option(help="Who asks; only the same source can lift it.")
+    ] = StandDownSource.OPS,
+    lift: Annotated[bool, typer.Option("--lift", help="End what this source asked for.")] = False,
+    target: Annotated[str, typer.Option(help="Address of the policy service.")] = (
+        "127.0.0.1:7303"
+    ),
+    as_json: JsonFlag = False,
+) -> None:
+    """Flatten a book, or some of its symbols, and keep it flat until an instant.
+
+    It holds for every plan of the book, now and later, and survives a restart of the service.
+    """
+
+    async def asked(request: SetStandDownRequest) -> SetStandDownResponse:
+        with tempfile.TemporaryDirectory() as folder:
+            options = ClientOptions(
+                journal_file=Path(folder) / "journal.jsonl", policy_target=target, deadline_s=10.0
+            )
+            async with DetentClient(options) as client:
+                return await client.set_stand_down(request)
+
+    with reported(as_json=as_json):
+        request = _request(
+            book, tuple(symbol or ()), until=until, reason=reason, source=source, lift=lift
+        )
+        answer = asyncio.run(asked(request))
+    if as_json:
+        print_json(to_json(answer))
+        return
+    scope = ", ".join(symbol or ()) or "the whole book"
+    facts = (("scope", scope), ("changed", answer.changed_count), ("known", answer.known_count))
+    print_facts(f"{'Lifted' if lift else 'Stand-down'}: {book}", facts)
+
+
+def _request(
+    book: str,
+    symbols: tuple[str, ...],
+    *,
+    until: str,
+    reason: str,
+    source: StandDownSource,
+    lift: bool,
+) -> SetStandDownRequest:
+    """Build the request; raises `InvalidField` when it says too much or too little."""
+    if lift:
+        for name, said in (("until", until), ("reason", reason)):
+            if said:
+                raise InvalidField(name, said, "nothing beside --lift")
+        return SetStandDownRequest(book=book, symbols=symbols, lift=source)
+    stand_down = StandDown(until_ts_ms=_instant_ms(until), reason=reason, source=source)
+    return SetStandDownRequest(book=book, symbols=symbols, stand_down=stand_down)
+
+
+def _instant_ms(text: str) -> int:
+    """Read an instant; one without a zone would mean another time on another machine."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidField("until", text or "(missing)", UNTIL_EXPECTED) from error
+    if instant.tzinfo is None:
+        raise InvalidField("until", text, UNTIL_EXPECTED)
+    since = instant.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000 + since.microseconds // 1_000
