@@ -150,11 +150,3 @@ def _declare_local(metadata: MetaData) -> None:
         UniqueConstraint("features_hash"),
         Index("model_inputs_expiry", "expires_ms"),
     )
-
-
-# What is shipped, in this order: a record never arrives before its plan.
-SHIPPED = {
-    name: tuple(column.name for column in table.columns if column.name != "id")
-    for name, table in ledger_metadata(SQLITE).tables.items()
-    if name not in LOCAL_ONLY
-}

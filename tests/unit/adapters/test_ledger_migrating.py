@@ -10,8 +10,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect
 from tests.postgres_server import PostgresServer
 
+from detent.adapters.ledger_columns import SHIPPED
 from detent.adapters.ledger_migrating import connected, migrate_postgresql, new_file_script
-from detent.adapters.ledger_tables import POSTGRESQL, SHIPPED, SQLITE, ledger_metadata
+from detent.adapters.ledger_tables import LOCAL_ONLY, POSTGRESQL, SQLITE, ledger_metadata
 from detent.adapters.sqlite_ledger import SqliteLedger
 from detent.adapters.sqlite_schema import SCHEMA_VERSION, SCRIPT_FILE
 from detent.contracts.errors import LedgerUnavailable
@@ -27,6 +28,16 @@ pytestmark = [
 
 def test_a_new_file_is_laid_out_as_the_steps_would() -> None:
     assert SCRIPT_FILE.read_text() == new_file_script(), "run `make ledger-file`"
+
+
+def test_what_is_shipped_is_what_the_tables_declare() -> None:
+    declared = {
+        name: tuple(column.name for column in table.columns if column.name != "id")
+        for name, table in ledger_metadata(SQLITE).tables.items()
+        if name not in LOCAL_ONLY
+    }
+
+    assert declared == SHIPPED
 
 
 async def test_a_new_file_is_what_the_tables_declare(tmp_path: Path) -> None:
@@ -73,7 +84,11 @@ async def test_a_file_of_the_first_form_opens_with_all_that_it_held(tmp_path: Pa
     engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
         context = MigrationContext.configure(connection)
-        assert compare_metadata(context, ledger_metadata(SQLITE)) == []
+        left = compare_metadata(context, ledger_metadata(SQLITE))
+        # The first form did not say that a primary key is never null; SQLite needs no telling.
+        assert {(name, column) for ((name, _, _, column, *_),) in left} == {
+            ("modify_nullable", "id")
+        }
     engine.dispose()
 
 

@@ -1,0 +1,33 @@
+"""Name the shipped tables and their columns, for those who need no more of the schema.
+
+`ledger_tables` declares them; a test holds the two equal. Importing it costs a second, which a
+process that writes records does not have at its start.
+"""
+
+_BAR = ("plan_id", "symbol", "ts_ms")
+
+# Tables in the order in which they are shipped: a record never arrives before its plan.
+SHIPPED: dict[str, tuple[str, ...]] = {
+    "plan_log": ("plan_id", "event", "book", "binding_hash", "plan", "binding"),
+    "decision_records": (*_BAR, "kind", "sequence", "record_hash", "canonical"),
+    "shadow_signals": (*_BAR, "kind", "binding_hash", "canonical"),
+    "fills": (*_BAR, "fill_id", "canonical"),
+    "outcomes": (*_BAR, "outcome_id", "canonical"),
+    "late_answers": ("at_ms", *_BAR, "kind", "record_hash"),
+    "local_answers": (*_BAR, "kind", "canonical"),
+    "block_events": (
+        "at_ms",
+        "method",
+        "reason",
+        "plan_id",
+        "binding_hash",
+        "ts_ms",
+        "message",
+        "metadata",
+    ),
+    "results_summary": ("plan_id", "book", "canonical"),
+    "anchors": ("anchor_index", "at_ms", "anchor_hash", "canonical", "key_id", "signature"),
+}
+# The step of `ledger_migrations` that a database must have reached.
+STEP = "0002"
+WRITER = "detent_writer"
