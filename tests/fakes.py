@@ -197,7 +197,7 @@ class PolicyHost:
                 ),
                 Service(
                     name="LedgerService",
-                    handler=LedgerHandler(ledger=self.ledger, plans=self.plans),
+                    handler=LedgerHandler(ledger=self.ledger),
                 ),
             ],
             self._tracer,

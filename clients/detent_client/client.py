@@ -57,6 +57,7 @@ from detent.contracts.errors import (
     InvalidResponse,
     LedgerUnavailable,
     ModelNotReady,
+    NotOwner,
     Overloaded,
     ServiceUnavailable,
     SignalFailed,
@@ -70,8 +71,9 @@ from detent_client.batches import iter_requests
 from detent_client.breaker import CircuitBreaker
 from detent_client.journal import Journal, JournalEntry
 from detent_client.local_answer import answer_locally
+from detent_client.owners import Owners
 from detent_client.options import ClientOptions
-from detent_client.refusals import raise_refusal
+from detent_client.refusals import is_unrecorded, raise_refusal
 from detent_client.signal_answer import SignalAnswer, answers_of, local_answers
 
 T = TypeVar("T")
@@ -127,6 +129,7 @@ class DetentClient:
         self._channels: list[grpc.aio.Channel] = [open_channel(options.policy_target)]
         self._policy = RemoteService(self._channels[0], "PolicyService", self._tracer)
         self._ledger = RemoteService(self._channels[0], "LedgerService", self._tracer)
+        self._owners = Owners(self._tracer)
         self._features: RemoteService | None = None
         if options.feature_target is not None:
             self._channels.append(open_channel(options.feature_target))
@@ -156,7 +159,7 @@ class DetentClient:
         """Wait for a report under way and close the channels."""
         if self._report is not None:
             await asyncio.gather(self._report, return_exceptions=True)
-        for channel in self._channels:
+        for channel in (*self._channels, *self._owners.channels):
             await channel.close()
 
     # Plans
@@ -244,7 +247,22 @@ class DetentClient:
         if [result.symbol for result in response.results] != [row.symbol for row in rows]:
             return await self._decide_locally(opened, request)
         self._report_soon()
-        return response.results
+        return await self._completed(opened, request, response.results)
+
+    async def _completed(
+        self,
+        opened: OpenedPlan,
+        request: DecideTargetWeightsRequest,
+        results: tuple[DecisionResult, ...],
+    ) -> tuple[DecisionResult, ...]:
+        """Answer rows by ourselves that the service could not record: it let exits out only."""
+        left = frozenset(result.symbol for result in results if is_unrecorded(result))
+        if not left:
+            return results
+        rows = tuple(row for row in request.rows if row.symbol in left)
+        local = await self._decide_locally(opened, msgspec.structs.replace(request, rows=rows))
+        answers = {result.symbol: result for result in local}
+        return tuple(answers.get(result.symbol, result) for result in results)
 
     async def _decide_locally(
         self, opened: OpenedPlan, request: DecideTargetWeightsRequest
@@ -431,13 +449,23 @@ class DetentClient:
         *,
         deadline_s: float | None = None,
     ) -> T:
-        """Make a call; every call here is idempotent, by key or by nature."""
+        """Make a call; every call here is idempotent, by key or by nature.
+
+        A plan's owner is followed once: who is sent on from there was told two things.
+        """
 
         async def attempt(timeout_s: float, trace: Context) -> T:
             return await service.call(request, response_type, timeout_s=timeout_s, trace=trace)
 
         name = type(request).__name__
-        return await self._attempts(name, attempt, deadline_s, self._policy_breaker)
+        plan_id = getattr(getattr(request, "plan", request), "plan_id", "")
+        if service is self._policy:
+            service = self._owners.service(plan_id) or service
+        try:
+            return await self._attempts(name, attempt, deadline_s, self._policy_breaker)
+        except NotOwner as error:
+            service = self._owners.follow(plan_id, error)
+            return await self._attempts(name, attempt, deadline_s, self._policy_breaker)
 
     async def _attempts(
         self,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from detent.adapters.ledger_anchors import SignedAnchor
 from detent.adapters.sqlite_file import Durability, Row, SqliteFile, Statement
 from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT, STORED, prepare
 from detent.contracts.binding import ModelBinding
@@ -16,6 +17,7 @@ from detent.contracts.decision import DecisionKind, DecisionRecord, LocalAnswer
 from detent.contracts.errors import DetentError
 from detent.contracts.json_codec import from_json, to_json
 from detent.contracts.plan import Plan, PlanStatus
+from detent.core.ledger.anchor import Anchor
 from detent.core.ledger.chain import ChainKey, Pins, Verification, verify_chains
 from detent.core.ledger.record import BoundPlan, bind_plan
 
@@ -119,7 +121,7 @@ class SqliteLedger:
     async def open_plans(self) -> list[BoundPlan]:
         """Give the plans that still decide, in the order in which they were opened."""
         rows = await self._file.read(f"{_OPENED} AND NOT {_IS_CLOSED} ORDER BY id")
-        return [_bound(row) for row in rows]
+        return [bound_of(row) for row in rows]
 
     async def find_plan(self, plan_id: str) -> tuple[BoundPlan, PlanStatus] | None:
         """Give a plan by its name, open or closed."""
@@ -128,7 +130,7 @@ class SqliteLedger:
         if not rows:
             return None
         status = PlanStatus.CLOSED if rows[0][2] else PlanStatus.OPEN
-        return _bound(rows[0]), status
+        return bound_of(rows[0]), status
 
     # Records
 
@@ -189,7 +191,7 @@ class SqliteLedger:
             f"{sql} WHERE plan_id = ? AND symbol = ? AND ts_ms = ? AND kind = ?",
             (plan_id, symbol, ts_ms, kind.value),
         )
-        return _written(rows[0]) if rows else None
+        return written_of(rows[0]) if rows else None
 
     async def find_record_by_hash(self, record_hash: str) -> Written | None:
         """Give a record by its hash, if there is one."""
@@ -198,7 +200,7 @@ class SqliteLedger:
             f"{sql} WHERE substr(record_hash, 1, 16) = ? AND record_hash = ?",
             (record_hash[:16], record_hash),
         )
-        return _written(rows[0]) if rows else None
+        return written_of(rows[0]) if rows else None
 
     async def last_records(self, plan: Plan) -> list[Written]:
         """Give the last record of every symbol of a plan, as far as there is one."""
@@ -215,7 +217,7 @@ class SqliteLedger:
                     break
             return list(found.values())
 
-        return [_written(row) for row in await self._file.use(walk_back)]
+        return [written_of(row) for row in await self._file.use(walk_back)]
 
     async def closes_between(
         self, plan: Plan, since_ts_ms: int, ts_ms: int
@@ -272,6 +274,32 @@ class SqliteLedger:
             return verify_chains(rows, anchored)
 
         return await self._file.use(walk)
+
+    # Anchors
+
+    async def ledger_id(self) -> str:
+        """Name this ledger; drawn once when its file was made."""
+        return str((await self._file.read("SELECT ledger_id FROM ledger_identity"))[0][0])
+
+    async def anchor_count(self) -> int:
+        """Count the anchors that the file knows of."""
+        return int((await self._file.read("SELECT COUNT(*) FROM anchors"))[0][0])
+
+    async def add_anchor(self, anchor: Anchor, signed: SignedAnchor) -> None:
+        """Note an anchor that is in the file outside."""
+        sql = (
+            "INSERT INTO anchors (anchor_index, at_ms, anchor_hash, canonical, key_id, signature)"
+            " VALUES (?, ?, ?, ?, ?, ?)"
+        )
+        values = (
+            anchor.anchor_index,
+            anchor.at_ms,
+            anchor.anchor_hash,
+            signed.canonical,
+            signed.key_id,
+            signed.signature,
+        )
+        await self._file.write([(sql, [values])])
 
     # What is not a record
 
@@ -349,12 +377,14 @@ def _text(schema: str, value: object) -> str:
     return canonical_bytes(schema, to_json(value)).decode("ascii")
 
 
-def _bound(row: Row) -> BoundPlan:
+def bound_of(row: Row) -> BoundPlan:
+    """Read a plan and its binding from their two texts."""
     plan = from_json(Plan, parse_json("plan", row[0].encode()))
     return bind_plan(plan, from_json(ModelBinding, parse_json("binding", row[1].encode())))
 
 
-def _written(row: Row) -> Written:
+def written_of(row: Row) -> Written:
+    """Read a record from its text and its hash."""
     canonical = str(row[0]).encode("ascii")
     record = from_json(DecisionRecord, parse_json("record", canonical))
     return Written(record=record, canonical=canonical, record_hash=str(row[1]))

@@ -26,7 +26,7 @@ class TableDigest(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         table: Name of the table.
         last_id: Number of the last row that is covered.
-        digest: Fold of SHA-256 over the rows, 64 hex; see `digest_rows`.
+        digest: Fold of SHA-256 over the rows, 64 hex; see `digest_row`.
     """
 
     table: str
@@ -44,7 +44,7 @@ class Anchor(msgspec.Struct, frozen=True, kw_only=True):
         previous_anchor_hash: Hash of the anchor before, 64 hex; zeros for the first.
         last_record_id: Number of the last record that is covered.
         heads: The chains that moved since the anchor before.
-        tables: The tables that grew since the anchor before.
+        tables: The tables that hold anything.
     """
 
     SCHEMA: ClassVar[str] = "detent.ledger_anchor.v1"
@@ -121,21 +121,9 @@ def fold_anchors(anchors: Sequence[Anchor]) -> Anchored:
     )
 
 
-def digest_rows(rows: Iterable[Sequence[object]], *, digest: str = GENESIS_HASH) -> tuple[int, str]:
-    """Fold rows into a digest: each step hashes the digest before and the row.
-
-    Args:
-        rows: Rows in the order of their numbers, which come first in each.
-        digest: What the rows before gave.
-
-    Returns:
-        How many rows there were and the digest, 64 hex.
-    """
-    count = 0
-    for row in rows:
-        count += 1
-        digest = sha256_hex(digest.encode() + _ENCODER.encode(row))
-    return count, digest
+def digest_row(row: Sequence[object], digest: str) -> str:
+    """Fold one more row into a digest: the SHA-256 of the digest before and the row as JSON."""
+    return sha256_hex(digest.encode() + _ENCODER.encode(row))
 
 
 def digest_breaks(
@@ -159,7 +147,7 @@ def digest_breaks(
             breaks += _digest_break(last_id, digest, *due.pop())
         if not due:
             later_count += 1
-        _, digest = digest_rows([row], digest=digest)
+        digest = digest_row(row, digest)
         last_id = number
     while due:
         breaks += _digest_break(last_id, digest, *due.pop())
