@@ -49,7 +49,6 @@ from detent.contracts.calls.policy import (
 )
 from detent.contracts.decision import Decision, DecisionKind, DecisionRow
 from detent.contracts.errors import (
-    BindingMismatch,
     DeadlineExceeded,
     DetentError,
     InternalError,
@@ -71,9 +70,9 @@ from detent_client.batches import iter_requests
 from detent_client.breaker import CircuitBreaker
 from detent_client.journal import Journal, JournalEntry
 from detent_client.local_answer import answer_locally
-from detent_client.owners import Owners
 from detent_client.options import ClientOptions
-from detent_client.refusals import is_unrecorded, raise_refusal
+from detent_client.owners import Owners
+from detent_client.refusals import check_echo, raise_refusal, unrecorded_rows
 from detent_client.signal_answer import SignalAnswer, answers_of, local_answers
 
 T = TypeVar("T")
@@ -175,7 +174,7 @@ class DetentClient:
             binding_hash=binding.binding_hash, plan=plan, model_binding=binding
         )
         response = await self._call(self._policy, request, OpenPlanResponse)
-        _check_echo(response.binding_hash, request.binding_hash)
+        check_echo(response.binding_hash, request.binding_hash)
         return OpenedPlan(plan=plan, binding_hash=response.binding_hash)
 
     async def close_plan(self, opened: OpenedPlan) -> ClosePlanResponse:
@@ -243,7 +242,7 @@ class DetentClient:
             )
         except UNANSWERED:
             return await self._decide_locally(opened, request)
-        _check_echo(response.binding_hash, opened.binding_hash)
+        check_echo(response.binding_hash, opened.binding_hash)
         if [result.symbol for result in response.results] != [row.symbol for row in rows]:
             return await self._decide_locally(opened, request)
         self._report_soon()
@@ -256,10 +255,9 @@ class DetentClient:
         results: tuple[DecisionResult, ...],
     ) -> tuple[DecisionResult, ...]:
         """Answer rows by ourselves that the service could not record: it let exits out only."""
-        left = frozenset(result.symbol for result in results if is_unrecorded(result))
-        if not left:
+        rows = unrecorded_rows(request.rows, results)
+        if not rows:
             return results
-        rows = tuple(row for row in request.rows if row.symbol in left)
         local = await self._decide_locally(opened, msgspec.structs.replace(request, rows=rows))
         answers = {result.symbol: result for result in local}
         return tuple(answers.get(result.symbol, result) for result in results)
@@ -305,7 +303,7 @@ class DetentClient:
                 answers=tuple(entry.answer for entry in same),
             )
             response = await self._call(self._policy, request, ReportLocalAnswersResponse)
-            _check_echo(response.binding_hash, first.binding_hash)
+            check_echo(response.binding_hash, first.binding_hash)
             await asyncio.to_thread(self._journal.drop, same)
             reported += len(same)
         return reported
@@ -371,8 +369,7 @@ class DetentClient:
         but a reason.
 
         Raises:
-            InvalidField: The client was not told where the inference service is, or the
-                binding is the proxy's.
+            InvalidField: There is no address of inference, or the binding is the proxy's.
             BindingMismatch: The service serves another artifact.
             DetentError: The question itself is at fault; or the regime's binding says that
                 a missing answer ends the call.
@@ -501,9 +498,3 @@ class DetentClient:
                 else:
                     breaker.succeeded()
                     return answer
-
-
-def _check_echo(found: str, expected: str) -> None:
-    """Refuse an answer that was given under another binding."""
-    if found != expected:
-        raise BindingMismatch(found, expected)

@@ -75,8 +75,9 @@ async def filled(path: Path, bars: int) -> Writer:
 
 
 @contextmanager
-def shipping(path: Path, url: str, **options: float) -> Iterator[LedgerShipper]:
-    shipper = LedgerShipper(path, ShippingOptions(url=url, interval_s=0.02, **options))  # type: ignore[arg-type]
+def shipping(path: Path, url: str, *, batch_rows: int = 500) -> Iterator[LedgerShipper]:
+    options = ShippingOptions(url=url, interval_s=0.02, batch_rows=batch_rows)
+    shipper = LedgerShipper(path, options)
     shipper.start()
     try:
         yield shipper
@@ -103,8 +104,9 @@ def rows_of_file(path: Path, table: str) -> list[tuple[object, ...]]:
 def rows_of_postgres(url: str, table: str) -> list[tuple[object, ...]]:
     columns = ", ".join(f'"{name}"' for name in ("id", *SHIPPED[table]))
     with psycopg.connect(url) as link:
-        found = link.execute(f"SELECT {columns} FROM {table} ORDER BY id")  # type: ignore[call-overload]
-        return list(found.fetchall())
+        found = link.cursor()
+        found.execute(f"SELECT {columns} FROM {table} ORDER BY id".encode())
+        return found.fetchall()
 
 
 def assert_complete(path: Path, url: str) -> None:

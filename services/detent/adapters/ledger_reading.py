@@ -10,10 +10,16 @@ import msgspec
 
 from detent.adapters.ledger_columns import SHIPPED
 from detent.adapters.sqlite_schema import SCHEMA_VERSION, STORED
-from detent.contracts.calls.ledger import ListDecisionsRequest
+from detent.contracts.calls.ledger import (
+    ChainBreak,
+    ChainHead,
+    ListDecisionsRequest,
+    VerifyLedgerResponse,
+)
 from detent.contracts.errors import LedgerUnavailable
+from detent.contracts.units import ROWS_MAX
 from detent.core.ledger.anchor import Anchored, digest_breaks
-from detent.core.ledger.chain import StoredRecord, Verification, verify_chains
+from detent.core.ledger.chain import BREAKS_MAX, StoredRecord, Verification, verify_chains
 
 Row = tuple[Any, ...]
 FETCHED = 2_000
@@ -35,8 +41,14 @@ class LedgerReader(Protocol):
         """Give the rows of one table of one ledger with their numbers, in their order."""
         ...
 
-    def sources(self) -> tuple[str, ...]:
-        """Name the ledgers whose rows there are."""
+    def columns(self, name: str) -> tuple[str, ...]:
+        """Name the columns of a table or a view."""
+        ...
+
+    def list_records(
+        self, query: ListDecisionsRequest, source: str, after_id: int
+    ) -> list[tuple[str, str]]:
+        """Give (page token, canonical) of a page of records in the order of writing."""
         ...
 
 
@@ -75,9 +87,28 @@ class SqliteReader:
         columns = ", ".join(f'"{column}"' for column in ("id", *SHIPPED[name]))
         return self.query(f"SELECT {columns} FROM {name} ORDER BY id")
 
-    def sources(self) -> tuple[str, ...]:
-        """Name the one ledger that this is."""
-        return tuple(row[0] for row in self.query("SELECT ledger_id FROM ledger_identity"))
+    def columns(self, name: str) -> tuple[str, ...]:
+        """Name the columns of a table or a view."""
+        return tuple(row[0] for row in self.query("SELECT name FROM pragma_table_info(?)", (name,)))
+
+    def list_records(
+        self,
+        query: ListDecisionsRequest,
+        source: str,  # noqa: ARG002  There is one.
+        after_id: int,
+    ) -> list[tuple[str, str]]:
+        """Give (page token, canonical) of a page of records in the order of writing."""
+        rows = self.query(
+            "SELECT CAST(id AS TEXT), canonical FROM decision_records WHERE id > ?"
+            " AND (? = '' OR plan_id = ?) AND (? = '' OR symbol = ?) ORDER BY id LIMIT ?",
+            (
+                after_id,
+                *(query.plan_id, query.plan_id),
+                *(query.symbol, query.symbol),
+                query.page_size,
+            ),
+        )
+        return list(rows)
 
 
 class PostgresReader:
@@ -119,9 +150,10 @@ class PostgresReader:
         columns = ", ".join(f'"{column}"' for column in ("id", *SHIPPED[name]))
         return self.query(f"SELECT {columns} FROM {name} WHERE source = ? ORDER BY id", (source,))
 
-    def sources(self) -> tuple[str, ...]:
-        """Name the ledgers whose plans there are."""
-        return tuple(row[0] for row in self.query("SELECT DISTINCT source FROM plan_log"))
+    def columns(self, name: str) -> tuple[str, ...]:
+        """Name the columns of a table or a view."""
+        sql = "SELECT column_name::text FROM information_schema.columns WHERE table_name = ?"
+        return tuple(row[0] for row in self.query(f"{sql} ORDER BY ordinal_position", (name,)))
 
     def list_records(
         self, query: ListDecisionsRequest, source: str, after_id: int
@@ -186,6 +218,40 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     def is_whole(self) -> bool:
         """Say whether nothing was found."""
         return not self.chains.breaks and not self.breaks
+
+    @property
+    def response(self) -> VerifyLedgerResponse:
+        """Say it as the wire does; a break of the anchors names no plan."""
+        chains = self.chains
+        of_chains = [
+            ChainBreak(
+                plan_id=one.plan_id,
+                symbol=one.symbol,
+                sequence=one.sequence,
+                message=one.message,
+            )
+            for one in chains.breaks
+        ]
+        of_anchors = [
+            ChainBreak(plan_id="", symbol="", sequence=0, message=message)
+            for message in self.breaks
+        ]
+        return VerifyLedgerResponse(
+            record_count=chains.record_count,
+            chain_count=len(chains.heads),
+            breaks=tuple([*of_anchors, *of_chains][:BREAKS_MAX]),
+            heads=tuple(
+                ChainHead(
+                    plan_id=head.plan_id,
+                    symbol=head.symbol,
+                    sequence=head.sequence,
+                    record_hash=head.record_hash,
+                )
+                for head in chains.heads[:ROWS_MAX]
+            ),
+            unanchored_count=chains.unanchored_count,
+            anchor_count=self.anchor_count,
+        )
 
 
 def audit(reader: LedgerReader, anchored: Sequence[Anchored], plan_id: str = "") -> Audit:

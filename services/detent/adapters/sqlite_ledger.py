@@ -1,5 +1,6 @@
 """Keep plans, records, refusals and late answers in one SQLite file."""
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from detent.adapters.ledger_anchors import SignedAnchor
+from detent.adapters.ledger_reading import SqliteReader
 from detent.adapters.sqlite_file import Durability, Row, SqliteFile, Statement
 from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT, STORED, prepare
 from detent.contracts.binding import ModelBinding
@@ -20,6 +22,7 @@ from detent.contracts.plan import Plan, PlanStatus
 from detent.core.ledger.anchor import Anchor
 from detent.core.ledger.chain import ChainKey, Pins, Verification, verify_chains
 from detent.core.ledger.record import BoundPlan, bind_plan
+from detent.core.ledger.summary import RunRow
 
 # Old refusals are forgotten so many at a time.
 PRUNED_EVERY = 1_000
@@ -218,6 +221,20 @@ class SqliteLedger:
             return list(found.values())
 
         return [written_of(row) for row in await self._file.use(walk_back)]
+
+    async def run_rows(self, plan_id: str) -> list[RunRow]:
+        """Give what a summary of a plan needs of its records, each chain in its order.
+
+        It looks at every record there is, through a reader of its own: no commit waits for it.
+        """
+        sql = (
+            "SELECT symbol, ts_ms, sequence, record_hash, signal_source, fallback_reason,"
+            " target_weight_final_ppm FROM bar_decisions WHERE plan_id = ? ORDER BY id"
+        )
+        reader = SqliteReader(self.path)
+        rows = await asyncio.to_thread(lambda: list(reader.query(sql, (plan_id,))))
+        names = RunRow.__struct_fields__
+        return [RunRow(**dict(zip(names, row, strict=True))) for row in rows]
 
     async def closes_between(
         self, plan: Plan, since_ts_ms: int, ts_ms: int

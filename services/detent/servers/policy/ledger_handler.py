@@ -7,8 +7,6 @@ from detent.adapters.ledger_reading import Audit, PostgresReader, SqliteReader, 
 from detent.adapters.sqlite_file import Row
 from detent.adapters.sqlite_ledger import SqliteLedger, Written, bound_of, written_of
 from detent.contracts.calls.ledger import (
-    ChainBreak,
-    ChainHead,
     GetDecisionRequest,
     GetDecisionResponse,
     ListDecisionsRequest,
@@ -22,9 +20,7 @@ from detent.contracts.canonical import parse_json, sha256_hex
 from detent.contracts.decision import DecisionRecord
 from detent.contracts.errors import DecisionNotFound, InvalidField, PlanNotFound
 from detent.contracts.json_codec import from_json
-from detent.contracts.units import ROWS_MAX
 from detent.core.ledger.anchor import Anchored
-from detent.core.ledger.chain import BREAKS_MAX
 from detent.core.ledger.record import CHAIN_START, BoundPlan, ChainPoint, replay_decision
 from detent.rpc.call import Call
 
@@ -93,40 +89,7 @@ class LedgerHandler:
         """Recompute every hash and link, and hold them against the anchors."""
         anchored = [await self._anchored()] if self._anchored is not None else []
         found = await asyncio.to_thread(self._audit, anchored, query.plan_id)
-        chains = found.chains
-        of_anchors = [
-            ChainBreak(plan_id="", symbol="", sequence=0, message=message)
-            for message in found.breaks
-        ]
-        return VerifyLedgerResponse(
-            record_count=chains.record_count,
-            chain_count=len(chains.heads),
-            breaks=tuple(
-                [
-                    *(
-                        ChainBreak(
-                            plan_id=one.plan_id,
-                            symbol=one.symbol,
-                            sequence=one.sequence,
-                            message=one.message,
-                        )
-                        for one in chains.breaks
-                    ),
-                    *of_anchors,
-                ][:BREAKS_MAX]
-            ),
-            heads=tuple(
-                ChainHead(
-                    plan_id=head.plan_id,
-                    symbol=head.symbol,
-                    sequence=head.sequence,
-                    record_hash=head.record_hash,
-                )
-                for head in chains.heads[:ROWS_MAX]
-            ),
-            unanchored_count=chains.unanchored_count,
-            anchor_count=found.anchor_count,
-        )
+        return found.response
 
     def _audit(self, anchored: Sequence[Anchored], plan_id: str) -> Audit:
         # A reader of its own: nobody's commit waits for an auditor.

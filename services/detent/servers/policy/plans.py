@@ -12,6 +12,7 @@ from detent.contracts.plan import Plan, PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
 from detent.core.ledger.ownership import Ownership
 from detent.core.ledger.record import CHAIN_START, BoundPlan, ChainPoint
+from detent.core.ledger.summary import summarise
 from detent.servers.policy.closes import Closes
 
 # Hourly bars of an instrument that rests over a long holiday lie this far apart on average.
@@ -141,7 +142,10 @@ class Plans:
         async with self._opening, opened.locked(plan.symbols):
             if plan.plan_id not in self._open:
                 return
-            await self._ledger.add_plan_event(opened.bound, PlanStatus.CLOSED)
+            summary = summarise(plan.plan_id, await self._ledger.run_rows(plan.plan_id))
+            await self._ledger.add_plan_event(
+                opened.bound, PlanStatus.CLOSED, summary=summary.canonical
+            )
             del self._open[plan.plan_id]
             for symbol in plan.symbols:
                 self._owners.pop((plan.book, symbol), None)

@@ -96,7 +96,7 @@ class Anchoring:
             self._last = draft
             await self._ledger.add_anchor(draft, signed)
         except (OSError, LedgerUnavailable) as error:
-            log.error(events.LEDGER_ANCHOR_FAILED, extra={"error": type(error).__name__})  # noqa: TRY400
+            log.warning(events.LEDGER_ANCHOR_FAILED, extra={"error": type(error).__name__})
             return None
         facts = {"anchor_index": draft.anchor_index, "chains": len(draft.heads)}
         log.info(events.LEDGER_ANCHORED, extra=facts)
