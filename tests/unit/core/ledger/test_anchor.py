@@ -109,7 +109,7 @@ def truncate(rows: Rows, at: int, _chance: random.Random) -> Rows:
 
 def rewrite(rows: Rows, at: int, chance: random.Random) -> Rows:
     """Change a record and chain everything after it anew, as whoever has the code would."""
-    rewritten, previous_hash = list(rows[:at]), rows[at][6][:0].decode()
+    rewritten, previous_hash = list(rows[:at]), GENESIS_HASH
     for place in range(at, len(rows)):
         fields: dict[str, Any] = json.loads(rows[place][6])
         if place == at:
