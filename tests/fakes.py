@@ -158,6 +158,7 @@ class PolicyHost:
         kill_switch_env: Callable[[], bool] = lambda: False,
         tracer: Any = None,
         caller_names: Iterable[str] = (),
+        reserve_bytes: int = 0,
     ) -> None:
         self.ledger_file = ledger_file
         self.binding = binding
@@ -166,7 +167,7 @@ class PolicyHost:
         self.now_ms = START_MS + 100_000 * HOUR_MS
         self.target = ""
         self._tracer = tracer or no_tracer()
-        self.ledger = SqliteLedger(ledger_file)
+        self.ledger = SqliteLedger(ledger_file, reserve_bytes=reserve_bytes)
         self.plans = Plans(self.ledger)
         self.handler = PolicyHandler(
             ledger=self.ledger,

@@ -63,7 +63,7 @@ class PolicySettings(SignatureSettings):
     anchor_file: Path | None = None
     anchor_key_file: Path | None = None
     anchor_interval_s: float = Field(default=60.0, gt=0)
-    inputs_retention_days: int = Field(default=0, ge=0, le=3_650)
+    inputs_retention_days: int = Field(default=30, ge=0, le=3_650)
     replica_index: int = Field(default=0, ge=0)
     replica_count: int = Field(default=1, ge=1)
     replica_targets: tuple[str, ...] = ()
