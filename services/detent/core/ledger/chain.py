@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from detent.contracts.canonical import parse_json, sha256_hex
-from detent.contracts.decision import GENESIS_HASH, DecisionRecord
+from detent.contracts.decision import GENESIS_HASH
 from detent.contracts.errors import InvalidField
 
 BREAKS_MAX = 100
@@ -18,7 +18,6 @@ Pins = Mapping[int, str]
 StoredRecord = tuple[str, str, int, str, int, str, bytes]
 _TYPES = (str, str, int, str, int, str, bytes)
 UNFIT = "a column holds what it was not declared to hold"
-_SCHEMA = f'"schema":"{DecisionRecord.SCHEMA}","sequence":'.encode()
 
 
 class Break(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,37 +55,36 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     heads: tuple[ChainEnd, ...]
 
 
+class _Row(msgspec.Struct, frozen=True, gc=False):
+    """Holds whose bar a record says that it is."""
+
+    symbol: str
+
+
+class _Link(msgspec.Struct, frozen=True, gc=False):
+    """Holds what a record says of its own place; whatever else it says is skipped."""
+
+    plan_id: str
+    row: _Row
+    ts_ms: int
+    kind: str
+    sequence: int
+    previous_hash: str
+
+
+_read_link = msgspec.json.Decoder(_Link).decode
+
+
 class _Chain:
     """Holds where the walk stands in one chain."""
 
-    __slots__ = ("head_hash", "last_pin", "own", "pins", "sequence", "symbol")
+    __slots__ = ("head_hash", "last_pin", "pins", "sequence")
 
-    def __init__(self, plan_id: str, symbol: str, pins: Pins) -> None:
+    def __init__(self, pins: Pins) -> None:
         self.sequence = -1
         self.head_hash = GENESIS_HASH
         self.pins = pins
         self.last_pin = max(pins, default=-1)
-        # How every sound record of this chain says whose it is.
-        self.own = f'"plan_id":"{plan_id}","policy_config_hash":"'.encode()
-        self.symbol = f'"symbol":"{symbol}","trigger_state":"'.encode()
-
-    def is_sound(self, row: StoredRecord) -> bool:
-        """Say whether a row plainly follows, without parsing it.
-
-        Canonical text has its keys sorted and its strings escaped, so each of these pieces can
-        stand in one place only. What fails here is looked at again, more closely.
-        """
-        _, _, ts_ms, kind, sequence, record_hash, canonical = row
-        return (
-            sequence == self.sequence + 1
-            and sha256_hex(canonical) == record_hash
-            and b'"previous_hash":"%b","row":{' % self.head_hash.encode() in canonical
-            and b'%b%d,"signal":{' % (_SCHEMA, sequence) in canonical
-            and b'"ts_ms":%d,"valid_until_ts_ms":' % ts_ms in canonical
-            and b'"kind":"%b","outcome":{' % kind.encode() in canonical
-            and self.own in canonical
-            and self.symbol in canonical
-        )
 
 
 def verify_chains(
@@ -108,22 +106,20 @@ def verify_chains(
     for row in records:
         record_count += 1
         plan_id, symbol, _, _, sequence, record_hash, _ = row
-        if not _is_typed(row):
-            unfit = Break(plan_id=str(plan_id), symbol=str(symbol), sequence=-1, message=UNFIT)
-            breaks.append(unfit)
-            continue
         chain = chains.get((plan_id, symbol))
         if chain is None:
-            chain = _Chain(plan_id, symbol, anchored.get((plan_id, symbol), {}))
-            chains[plan_id, symbol] = chain
-        if not chain.is_sound(row):
+            chain = chains[plan_id, symbol] = _Chain(anchored.get((plan_id, symbol), {}))
+        if not _follows(row, chain):
+            if not _is_typed(row):
+                _note(breaks, (str(plan_id), str(symbol), 0, "", -1, "", b""), UNFIT)
+                continue
             _note(breaks, row, _broken(row, chain))
         if sequence > chain.last_pin:
             unanchored_count += 1
         elif chain.pins.get(sequence, record_hash) != record_hash:
             _note(breaks, row, f"the hash is {record_hash}, an anchor says {chain.pins[sequence]}")
         chain.sequence, chain.head_hash = sequence, record_hash
-    for key in sorted(anchored.keys() | chains.keys()):
+    for key in sorted(anchored.keys() | chains.keys(), key=str):
         _note_end(breaks, key, chains.get(key), anchored.get(key, {}))
     return Verification(
         record_count=record_count,
@@ -131,14 +127,32 @@ def verify_chains(
         breaks=tuple(breaks[:BREAKS_MAX]),
         heads=tuple(
             ChainEnd(
-                plan_id=plan_id,
-                symbol=symbol,
+                plan_id=str(plan_id),
+                symbol=str(symbol),
                 sequence=chain.sequence,
                 record_hash=chain.head_hash,
             )
             for (plan_id, symbol), chain in chains.items()
         ),
     )
+
+
+def _follows(row: StoredRecord, chain: _Chain) -> bool:
+    """Say whether a row plainly follows; one that does not is looked at more closely."""
+    plan_id, symbol, ts_ms, kind, sequence, record_hash, canonical = row
+    try:
+        link = _read_link(canonical)
+        return (
+            sha256_hex(canonical) == record_hash
+            and link.sequence == sequence == chain.sequence + 1
+            and link.previous_hash == chain.head_hash
+            and link.ts_ms == ts_ms
+            and link.row.symbol == symbol
+            and link.plan_id == plan_id
+            and link.kind == kind
+        )
+    except (msgspec.MsgspecError, TypeError, UnicodeError):
+        return False
 
 
 def _is_typed(row: StoredRecord) -> bool:
