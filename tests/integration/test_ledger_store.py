@@ -67,7 +67,6 @@ def verify(stack: Stack, place: object, *, anchored: bool = True) -> tuple[int, 
     return run("verify", "--from", place, *(anchors if anchored else ()))
 
 
-@pytest.mark.proves("R231")
 async def test_a_ledger_is_verified_where_it_lies(filled: Stack, ledger_url: str) -> None:
     for place in (filled.ledger_file, ledger_url):
         code, found = verify(filled, place)

@@ -15,7 +15,7 @@ from detent.core.ledger.completeness import (
     REQUIRED,
     Hole,
     Run,
-    every_bar,
+    expected_bars,
     find_holes,
     judge_runs,
 )
@@ -58,32 +58,47 @@ def check_completeness(
         LedgerUnavailable: It cannot be read.
     """
     calendars = calendars or {}
-    intervals: dict[str, int] = {}
+    plans: dict[str, Mapping[str, Any]] = {}
     closed: set[str] = set()
     for plan_id, event, plan in reader.query("SELECT plan_id, event, plan FROM plan_log"):
-        intervals[plan_id] = int(str(parse_json("plan", plan.encode())["bar_interval_ms"]))
+        plans[plan_id] = parse_json("plan", plan.encode())
         if event == "closed":
             closed.add(plan_id)
-    bars: dict[tuple[str, str], list[int]] = {}
-    with_records: set[str] = set()
+    bars: dict[str, dict[str, set[int]]] = {}
     sql = "SELECT plan_id, symbol, ts_ms, kind FROM decision_records"
     for plan_id, symbol, ts_ms, kind in reader.query(sql):
-        with_records.add(plan_id)
+        of_plan = bars.setdefault(plan_id, {})
         if kind == DecisionKind.BAR:
-            bars.setdefault((plan_id, symbol), []).append(ts_ms)
-    holes: list[Hole] = []
-    for (plan_id, symbol), recorded in sorted(bars.items()):
-        calendar = calendars.get(symbol)
-        if calendar is None and plan_id in intervals:
-            calendar = every_bar(recorded, intervals[plan_id])
-        holes += find_holes(plan_id, symbol, recorded, calendar or ())
+            of_plan.setdefault(symbol, set()).add(ts_ms)
+    holes = [hole for plan_id in sorted(bars) for hole in _holes(plan_id, plans, bars, calendars)]
     summarised = {row[0] for row in reader.query("SELECT plan_id FROM results_summary")}
-    found = dict(zip(REQUIRED, (intervals, with_records, summarised), strict=True))
+    found = dict(zip(REQUIRED, (plans, bars, summarised), strict=True))
     return Completeness(
-        runs=judge_runs(found, open_plans=intervals.keys() - closed),
-        bar_count=sum(map(len, bars.values())),
+        runs=judge_runs(found, open_plans=plans.keys() - closed),
+        bar_count=sum(len(times) for of_plan in bars.values() for times in of_plan.values()),
         holes=tuple(holes[:HOLES_MAX]),
     )
+
+
+def _holes(
+    plan_id: str,
+    plans: Mapping[str, Mapping[str, Any]],
+    bars: Mapping[str, Mapping[str, set[int]]],
+    calendars: Mapping[str, Sequence[int]],
+) -> Iterator[Hole]:
+    """Give the holes of one plan: every symbol of it is due while any of them was decided."""
+    decided = bars[plan_id]
+    times = [ts_ms for recorded in decided.values() for ts_ms in recorded]
+    if plan_id not in plans or not times:
+        return
+    for symbol in sorted({*plans[plan_id]["symbols"], *decided}):
+        due = expected_bars(
+            min(times),
+            max(times),
+            calendar=calendars.get(symbol),
+            interval_ms=plans[plan_id]["bar_interval_ms"],
+        )
+        yield from find_holes(plan_id, symbol, decided.get(symbol, ()), due)
 
 
 def export_parquet(reader: LedgerReader, folder: Path) -> dict[str, int]:

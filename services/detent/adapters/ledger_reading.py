@@ -127,9 +127,9 @@ class PostgresReader:
                 psycopg.connect(self._url, connect_timeout=5) as link,
                 link.cursor("reading", binary=True) as cursor,
             ):
-                cursor.itersize = FETCHED
                 cursor.execute(sql.replace("%", "%%").replace("?", "%s"), values)
-                yield from cursor
+                while rows := cursor.fetchmany(FETCHED):
+                    yield from rows
         except psycopg.Error as error:
             # The driver's text may name hosts and users: only the kind of failure leaves.
             cause = f"PostgreSQL: {type(error).__name__}"

@@ -49,7 +49,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_holes(
-    plan_id: str, symbol: str, recorded: Sequence[int], calendar: Sequence[int]
+    plan_id: str, symbol: str, recorded: Collection[int], calendar: Sequence[int]
 ) -> list[Hole]:
     """Compare the bars that have a record with those that there were.
 
@@ -57,35 +57,41 @@ def find_holes(
         plan_id: The plan.
         symbol: The instrument.
         recorded: Close times of the regular bars that have a record, Unix milliseconds.
-        calendar: Close times of the bars that there were, rising, over any time.
+        calendar: Close times of the bars that there were while the plan decided, rising.
 
     Returns:
-        The stretches without a record between the first and the last recorded bar.
+        The stretches of the calendar without a record.
     """
-    if not len(recorded) or not len(calendar):
-        return []
     times = np.asarray(calendar, dtype=np.int64)
-    within = times[(times >= min(recorded)) & (times <= max(recorded))]
-    absent = ~np.isin(within, np.asarray(recorded, dtype=np.int64))
+    absent = ~np.isin(times, np.asarray(list(recorded), dtype=np.int64))
     # A stretch begins where absence begins, and ends before it ends.
     edges = np.flatnonzero(np.diff(np.concatenate(([0], absent.view(np.int8), [0]))))
     return [
         Hole(
             plan_id=plan_id,
             symbol=symbol,
-            from_ts_ms=int(within[begin]),
-            until_ts_ms=int(within[end - 1]),
+            from_ts_ms=int(times[begin]),
+            until_ts_ms=int(times[end - 1]),
             bar_count=int(end - begin),
         )
         for begin, end in zip(edges[::2], edges[1::2], strict=True)
     ]
 
 
-def every_bar(recorded: Sequence[int], interval_ms: int) -> range:
-    """Give the calendar of an instrument that never rests, as far as bars were recorded."""
-    if not len(recorded):
-        return range(0)
-    return range(min(recorded), max(recorded) + 1, interval_ms)
+def expected_bars(
+    since_ts_ms: int, until_ts_ms: int, *, calendar: Sequence[int] | None, interval_ms: int
+) -> Sequence[int]:
+    """Give the bars that there were from one decided bar of a plan to another.
+
+    Args:
+        since_ts_ms: Close time of the first bar that the plan decided for any symbol.
+        until_ts_ms: Close time of the last one.
+        calendar: Close times of the symbol's bars, rising; None when it never rests.
+        interval_ms: Length of the plan's bars.
+    """
+    if calendar is None:
+        return range(since_ts_ms, until_ts_ms + 1, interval_ms)
+    return [ts_ms for ts_ms in calendar if since_ts_ms <= ts_ms <= until_ts_ms]
 
 
 def judge_runs(

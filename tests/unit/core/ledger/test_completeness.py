@@ -5,7 +5,7 @@ import random
 import pytest
 from tests.builders import HOUR_MS, START_MS
 
-from detent.core.ledger.completeness import every_bar, find_holes, judge_runs
+from detent.core.ledger.completeness import expected_bars, find_holes, judge_runs
 
 BARS = [START_MS + bar * HOUR_MS for bar in range(1_000)]
 
@@ -13,10 +13,11 @@ BARS = [START_MS + bar * HOUR_MS for bar in range(1_000)]
 def test_a_thousand_planted_holes_are_all_found() -> None:
     chance = random.Random(1)
     for _ in range(1_000):
-        at = chance.randrange(1, len(BARS) - 10)
+        at = chance.randrange(len(BARS) - 10)
         length = chance.randrange(1, 9)
         kept = BARS[:at] + BARS[at + length :]
-        (hole,) = find_holes("plan", "EURUSD", kept, every_bar(kept, HOUR_MS))
+        due = expected_bars(BARS[0], BARS[-1], calendar=None, interval_ms=HOUR_MS)
+        (hole,) = find_holes("plan", "EURUSD", kept, due)
 
         assert (hole.from_ts_ms, hole.until_ts_ms) == (BARS[at], BARS[at + length - 1])
         assert hole.bar_count == length
@@ -29,9 +30,11 @@ def test_whole_days_that_the_calendar_rests_are_no_hole() -> None:
     assert find_holes("plan", "EURUSD", week, BARS)
 
 
-def test_nothing_recorded_has_no_holes() -> None:
-    assert find_holes("plan", "EURUSD", [], BARS) == []
-    assert every_bar([], HOUR_MS) == range(0)
+def test_a_symbol_without_any_record_is_one_hole() -> None:
+    due = expected_bars(BARS[3], BARS[7], calendar=BARS, interval_ms=HOUR_MS)
+    (hole,) = find_holes("plan", "EURUSD", (), due)
+
+    assert (hole.from_ts_ms, hole.until_ts_ms, hole.bar_count) == (BARS[3], BARS[7], 5)
 
 
 @pytest.mark.proves("R233")
