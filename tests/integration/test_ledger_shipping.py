@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import random
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -127,6 +128,24 @@ async def test_what_is_written_arrives_and_what_is_added_follows(
 
     assert_complete(path, ledger_url)
     assert (state.conflict_count, state.trouble, state.is_alive) == (0, "", True)
+    await writer.ledger.close()
+
+
+async def test_a_user_that_may_only_add_is_enough(
+    path: Path, ledger_url: str, postgres: PostgresServer
+) -> None:
+    user = f"user_{secrets.token_hex(4)}"
+    postgres.do(f"CREATE ROLE {user} LOGIN")
+    postgres.do(f"GRANT detent_writer TO {user}")
+    url = postgres.url(ledger_url.rpartition("/")[2], user=user)
+    writer = await filled(path, 10)
+    with shipping(path, url) as shipper:
+        await shipped(shipper)
+
+    assert_complete(path, url)
+    for statement in ("DELETE FROM fills", "UPDATE plan_log SET id = 0", "TRUNCATE plan_log"):
+        with psycopg.connect(url) as link, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            link.execute(statement.encode())
     await writer.ledger.close()
 
 

@@ -13,6 +13,8 @@ from tests.builders import HOUR_MS, OTHER_SYMBOL, START_MS, SYMBOL, plan_of, row
 from tests.conftest import Artifacts, client_of
 from typer.testing import CliRunner
 
+from detent.adapters.ledger_reading import open_reader
+from detent.adapters.ledger_views import RECORD_COLUMNS
 from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.calls.ledger import ListDecisionsRequest
 from detent_cli.main import app
@@ -178,6 +180,24 @@ async def test_a_copy_in_parquet_holds_every_row(
         assert set(table.column("symbol").to_pylist()) == {SYMBOL, OTHER_SYMBOL}
         assert (rows["plan_log"], rows["results_summary"]) == (2, 1)
         assert rows["overrides"] == pq.read_table(tmp_path / name / "overrides.parquet").num_rows
+
+
+async def test_both_databases_show_the_same_columns(filled: Stack, ledger_url: str) -> None:
+    columns = ", ".join(
+        ("plan_id", "symbol", "ts_ms", "record_hash", *(name for name, _ in RECORD_COLUMNS))
+    )
+    for sql in (
+        f"SELECT {columns} FROM bar_decisions ORDER BY ts_ms, symbol",
+        (
+            "SELECT plan_id, symbol, ts_ms, position, reason, precedence_tier FROM overrides"
+            " ORDER BY ts_ms, symbol, position"
+        ),
+    ):
+        of_file, of_postgresql = (
+            list(open_reader(str(place)).query(sql)) for place in (filled.ledger_file, ledger_url)
+        )
+        assert len(of_file) >= RECORDS
+        assert of_file == of_postgresql
 
 
 async def test_a_restart_goes_on_anchoring_and_keeps_the_plan_closed(

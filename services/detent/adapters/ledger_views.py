@@ -78,6 +78,9 @@ def _postgresql_views() -> tuple[str, ...]:
 
 def _extracted(column: str, path: str) -> str:
     keys = path.removeprefix("$.").replace(".", ",")
+    if column == "reasons":
+        # As it stands in the text: jsonb would write a list with spaces.
+        return f"(canonical::json #>> '{{{keys}}}') AS {column}"
     cast = "::bigint" if column.endswith(_INTEGER) else ""
     return f"(record #>> '{{{keys}}}'){cast} AS {column}"
 
