@@ -44,7 +44,7 @@ class ShippingOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     url: str
-    batch_rows: int = 500
+    batch_rows: int = 1_000
     interval_s: float = 0.2
 
 
