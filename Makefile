@@ -104,6 +104,10 @@ protos: $(STAMP) ## Write the generated code from protos/
 	@$(PROTOC) $$(find protos/detent -name '*.proto' | sort)
 	@$(PROTOC_INFERENCE) $$(find protos/inference -name '*.proto' | sort)
 
+.PHONY: ledger-file
+ledger-file: $(STAMP) ## Write the layout of a new ledger file from the migrations
+	@$(BIN)/python -m detent.adapters.ledger_migrating
+
 .PHONY: requirements
 requirements: $(STAMP) ## Print which requirement rows are proven, after refreshing the document
 	@$(BIN)/python -m tests.tidy.traceability --write

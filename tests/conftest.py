@@ -18,6 +18,7 @@ from tests.builders import (
     model_binding,
 )
 from tests.fakes import PolicyHost
+from tests.postgres_server import PostgresServer, postgres_server
 from tests.strategist import Bars, feed
 
 from detent.contracts.binding import ModelBinding
@@ -153,6 +154,23 @@ def client_of(stack: Stack, journal_file: Path) -> DetentClient:
             deadline_s=PATIENCE_S,
         )
     )
+
+
+@pytest.fixture(name="postgres", scope="session")
+def _postgres() -> Iterator[PostgresServer]:
+    """Give the worker's PostgreSQL; a test that mistreats one starts its own."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(name="ledger_url")
+def _ledger_url(postgres: PostgresServer) -> str:
+    """Give a database of the test's own, in the form of today, as its owner sees it."""
+    from detent.adapters.ledger_migrating import migrate_postgresql
+
+    url = postgres.url(postgres.fresh_database())
+    migrate_postgresql(url)
+    return url
 
 
 @pytest.fixture(name="binding")

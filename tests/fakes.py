@@ -196,6 +196,7 @@ class PolicyHost:
         kill_switch_env: Callable[[], bool] = lambda: False,
         tracer: Any = None,
         caller_names: Iterable[str] = (),
+        reserve_bytes: int = 0,
     ) -> None:
         self.ledger_file = ledger_file
         self.binding = binding
@@ -204,7 +205,7 @@ class PolicyHost:
         self.now_ms = START_MS + 100_000 * HOUR_MS
         self.target = ""
         self._tracer = tracer or no_tracer()
-        self.ledger = SqliteLedger(ledger_file)
+        self.ledger = SqliteLedger(ledger_file, reserve_bytes=reserve_bytes)
         self.plans = Plans(self.ledger)
         self.handler = PolicyHandler(
             ledger=self.ledger,
@@ -238,7 +239,7 @@ class PolicyHost:
                 ),
                 Service(
                     name="LedgerService",
-                    handler=LedgerHandler(ledger=self.ledger, plans=self.plans),
+                    handler=LedgerHandler(ledger=self.ledger),
                 ),
             ],
             self._tracer,

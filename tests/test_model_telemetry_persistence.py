@@ -20,7 +20,7 @@ from tests.conftest import Artifacts
 from tests.fakes import PolicyHost, hangs, raises
 from tests.strategist import Strategist, fresh_plan_id, ledger_rows, recorded
 
-from detent.adapters.sqlite_schema import RECORD_COLUMNS
+from detent.adapters.ledger_views import RECORD_COLUMNS
 from detent.contracts.binding import PROXY_BINDING, SignalSource
 from detent.contracts.canonical import canonical_bytes, sha256_hex
 from detent.contracts.decision import DecisionKind, DecisionRecord

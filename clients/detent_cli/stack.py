@@ -61,6 +61,16 @@ class Stack:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
+    def anchor_file(self) -> Path:
+        """Give the file of signed anchors; its key and its public key lie beside it."""
+        return self._options.state_dir / "anchors.jsonl"
+
+    @property
+    def anchor_key_file(self) -> Path:
+        """Give the private key that signs the anchors; drawn at the first start."""
+        return self._options.state_dir / "anchors.pem"
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Name the processes in the order in which they start."""
         return ("single",) if self._options.single else ("feature", "inference", "policy")
@@ -111,6 +121,10 @@ class Stack:
     def start(self, name: str, *, wait: bool = True) -> None:
         """Start one process; raises `ServiceUnavailable` when it does not come up."""
         self._options.state_dir.mkdir(parents=True, exist_ok=True)
+        if name in ("policy", "single") and not self.anchor_key_file.exists():
+            from detent.adapters.ledger_anchors import make_key  # noqa: PLC0415
+
+            make_key(self.anchor_key_file)
         module = "detent.servers.single" if name == "single" else f"detent.servers.{name}.main"
         with (self._options.state_dir / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(  # noqa: S603  Our own module.
@@ -178,6 +192,8 @@ class Stack:
             "DETENT_POLICY_FEATURE_TARGET": self.targets["feature"],
             "DETENT_POLICY_INFERENCE_TARGET": self.targets["inference"],
             "DETENT_POLICY_LEDGER_FILE": str(self.ledger_file),
+            "DETENT_POLICY_ANCHOR_FILE": str(self.anchor_file),
+            "DETENT_POLICY_ANCHOR_KEY_FILE": str(self.anchor_key_file),
             "DETENT_POLICY_INFER_ENABLED": str(options.active).lower(),
             "DETENT_POLICY_ACTIVE_ENABLED": str(options.active).lower(),
             "DETENT_POLICY_ACTIVE_ACK": ACTIVE_ACK if options.active else "",

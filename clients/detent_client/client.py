@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
+from msgspec import structs
 from opentelemetry.context import Context
 from opentelemetry.trace import Tracer
 
@@ -22,16 +23,6 @@ from detent.contracts.calls.inference import (
     InferenceRow,
     InferSignalsRequest,
     InferSignalsResponse,
-)
-from detent.contracts.calls.ledger import (
-    GetDecisionRequest,
-    GetDecisionResponse,
-    ListDecisionsRequest,
-    ListDecisionsResponse,
-    ReplayDecisionRequest,
-    ReplayDecisionResponse,
-    VerifyLedgerRequest,
-    VerifyLedgerResponse,
 )
 from detent.contracts.calls.policy import (
     ClosePlanRequest,
@@ -54,7 +45,6 @@ from detent.contracts.calls.policy import (
 )
 from detent.contracts.decision import Decision, DecisionKind, DecisionRow
 from detent.contracts.errors import (
-    BindingMismatch,
     DeadlineExceeded,
     DetentError,
     InternalError,
@@ -62,6 +52,7 @@ from detent.contracts.errors import (
     InvalidResponse,
     LedgerUnavailable,
     ModelNotReady,
+    NotOwner,
     Overloaded,
     ServiceUnavailable,
     SignalFailed,
@@ -74,10 +65,12 @@ from detent.rpc.tracing import no_tracer, span
 from detent_client.batches import iter_requests
 from detent_client.breaker import CircuitBreaker
 from detent_client.journal import Journal, JournalEntry
+from detent_client.ledger_calls import LedgerCalls
 from detent_client.local_answer import answer_locally
 from detent_client.opened_plan import OpenedPlan
 from detent_client.options import ClientOptions
-from detent_client.refusals import raise_refusal
+from detent_client.owners import Owners
+from detent_client.refusals import check_echo, raise_refusal, unrecorded_rows
 from detent_client.signal_answer import SignalAnswer, answers_of, local_answers
 
 T = TypeVar("T")
@@ -97,7 +90,7 @@ REPORT_ROWS_MAX = 1_000
 BINDINGS_MAX = 16
 
 
-class DetentClient:
+class DetentClient(LedgerCalls):
     """Is the strategist's side of Detent."""
 
     def __init__(
@@ -126,6 +119,7 @@ class DetentClient:
         self._channels: list[grpc.aio.Channel] = [open_channel(options.policy_target)]
         self._policy = RemoteService(self._channels[0], "PolicyService", self._tracer)
         self._ledger = RemoteService(self._channels[0], "LedgerService", self._tracer)
+        self._owners = Owners(self._tracer)
         self._features: RemoteService | None = None
         if options.feature_target is not None:
             self._channels.append(open_channel(options.feature_target))
@@ -155,7 +149,7 @@ class DetentClient:
         """Wait for a report under way and close the channels."""
         if self._report is not None:
             await asyncio.gather(self._report, return_exceptions=True)
-        for channel in self._channels:
+        for channel in (*self._channels, *self._owners.channels):
             await channel.close()
 
     # Plans
@@ -171,7 +165,7 @@ class DetentClient:
             binding_hash=binding.binding_hash, plan=plan, model_binding=binding
         )
         response = await self._call(self._policy, request, OpenPlanResponse)
-        _check_echo(response.binding_hash, request.binding_hash)
+        check_echo(response.binding_hash, request.binding_hash)
         return OpenedPlan(plan=plan, binding_hash=response.binding_hash)
 
     async def close_plan(self, opened: OpenedPlan) -> ClosePlanResponse:
@@ -243,11 +237,25 @@ class DetentClient:
             )
         except UNANSWERED:
             return await self._decide_locally(opened, request)
-        _check_echo(response.binding_hash, opened.binding_hash)
+        check_echo(response.binding_hash, opened.binding_hash)
         if [result.symbol for result in response.results] != [row.symbol for row in rows]:
             return await self._decide_locally(opened, request)
         self._report_soon()
-        return response.results
+        return await self._completed(opened, request, response.results)
+
+    async def _completed(
+        self,
+        opened: OpenedPlan,
+        request: DecideTargetWeightsRequest,
+        results: tuple[DecisionResult, ...],
+    ) -> tuple[DecisionResult, ...]:
+        """Answer rows by ourselves that the service could not record: it let exits out only."""
+        rows = unrecorded_rows(request.rows, results)
+        if not rows:
+            return results
+        local = await self._decide_locally(opened, structs.replace(request, rows=rows))
+        answers = {result.symbol: result for result in local}
+        return tuple(answers.get(result.symbol, result) for result in results)
 
     async def _decide_locally(
         self, opened: OpenedPlan, request: DecideTargetWeightsRequest
@@ -290,7 +298,7 @@ class DetentClient:
                 answers=tuple(entry.answer for entry in same),
             )
             response = await self._call(self._policy, request, ReportLocalAnswersResponse)
-            _check_echo(response.binding_hash, first.binding_hash)
+            check_echo(response.binding_hash, first.binding_hash)
             await asyncio.to_thread(self._journal.drop, same)
             reported += len(same)
         return reported
@@ -304,7 +312,7 @@ class DetentClient:
             response = await self._call(self._policy, request, RecordFillsResponse)
         else:
             response = await self._call(self._policy, request, RecordOutcomesResponse)
-        _check_echo(response.binding_hash, request.binding_hash)
+        check_echo(response.binding_hash, request.binding_hash)
         return response
 
     def _report_soon(self) -> None:
@@ -368,8 +376,7 @@ class DetentClient:
         but a reason.
 
         Raises:
-            InvalidField: The client was not told where the inference service is, or the
-                binding is the proxy's.
+            InvalidField: There is no address of inference, or the binding is the proxy's.
             BindingMismatch: The service serves another artifact.
             DetentError: The question itself is at fault; or the regime's binding says that
                 a missing answer ends the call.
@@ -413,30 +420,12 @@ class DetentClient:
             self._last_regimes.popitem(last=False)
         return last
 
-    # Ledger
-
-    async def get_decision(self, record_hash: str) -> GetDecisionResponse:
-        """Give one record of the ledger."""
-        request = GetDecisionRequest(record_hash=record_hash)
-        return await self._call(self._ledger, request, GetDecisionResponse)
-
-    async def list_decisions(self, request: ListDecisionsRequest) -> ListDecisionsResponse:
-        """Give a page of records."""
-        return await self._call(self._ledger, request, ListDecisionsResponse)
-
-    async def verify_ledger(
-        self, plan_id: str = "", *, deadline_s: float | None = None
-    ) -> VerifyLedgerResponse:
-        """Have every hash and link recomputed, of one plan or of all."""
-        request = VerifyLedgerRequest(plan_id=plan_id)
-        return await self._call(self._ledger, request, VerifyLedgerResponse, deadline_s=deadline_s)
-
-    async def replay_decision(self, record_hash: str) -> ReplayDecisionResponse:
-        """Have one recorded bar decided again."""
-        request = ReplayDecisionRequest(record_hash=record_hash)
-        return await self._call(self._ledger, request, ReplayDecisionResponse)
-
     # Calls
+
+    async def _read_ledger(
+        self, request: Any, response_type: type[T], *, deadline_s: float | None = None
+    ) -> T:
+        return await self._call(self._ledger, request, response_type, deadline_s=deadline_s)
 
     async def _call(
         self,
@@ -446,13 +435,23 @@ class DetentClient:
         *,
         deadline_s: float | None = None,
     ) -> T:
-        """Make a call; every call here is idempotent, by key or by nature."""
+        """Make a call; every call here is idempotent, by key or by nature.
+
+        A plan's owner is followed once: who is sent on from there was told two things.
+        """
 
         async def attempt(timeout_s: float, trace: Context) -> T:
             return await service.call(request, response_type, timeout_s=timeout_s, trace=trace)
 
         name = type(request).__name__
-        return await self._attempts(name, attempt, deadline_s, self._policy_breaker)
+        plan_id = getattr(getattr(request, "plan", request), "plan_id", "")
+        if service is self._policy:
+            service = self._owners.service(plan_id) or service
+        try:
+            return await self._attempts(name, attempt, deadline_s, self._policy_breaker)
+        except NotOwner as error:
+            service = self._owners.follow(plan_id, error)
+            return await self._attempts(name, attempt, deadline_s, self._policy_breaker)
 
     async def _attempts(
         self,
@@ -488,9 +487,3 @@ class DetentClient:
                 else:
                     breaker.succeeded()
                     return answer
-
-
-def _check_echo(found: str, expected: str) -> None:
-    """Refuse an answer that was given under another binding."""
-    if found != expected:
-        raise BindingMismatch(found, expected)

@@ -23,6 +23,7 @@ from detent.rpc.tracing import no_tracer
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "ERRORS.md").read_text(encoding="utf-8")
 MALFORMED = ("rows[2].position.equity", "-1", "above 0")
 RAISED: dict[type[DetentError], DetentError] = {
+    errors.NotOwner: errors.NotOwner("plan", owner=2, owner_target="policy-2:7303"),
     errors.InvalidField: InvalidField(*MALFORMED),
     errors.DataLate: errors.DataLate(*MALFORMED),
     errors.DataCrossed: errors.DataCrossed(*MALFORMED),

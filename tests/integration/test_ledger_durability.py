@@ -18,6 +18,9 @@ from tests.builders import HOUR_MS, START_MS, plan_of, row_of
 from tests.fakes import remote
 from tests.integration.ledger_audit import assert_chains_whole, read_records
 
+from detent.adapters.ledger_anchors import AnchorFile, AnchorKey, make_key, trusted_anchors
+from detent.adapters.ledger_reading import PostgresReader, SqliteReader, audit
+from detent.adapters.ledger_shipping import LedgerShipper, ShippingOptions
 from detent.contracts.binding import PROXY_BINDING, PROXY_BINDING_HASH
 from detent.contracts.calls.policy import (
     DecideTargetWeightsRequest,
@@ -73,7 +76,7 @@ class Policy:
 
 
 @contextlib.contextmanager
-def policy_process(folder: Path, durability: str) -> Iterator[Policy]:
+def policy_process(folder: Path, durability: str, **variables: str) -> Iterator[Policy]:
     """Start a policy process that can be killed and started again in no time."""
     target = f"127.0.0.1:{free_port()}"
     (folder / "artifacts").mkdir()
@@ -83,6 +86,7 @@ def policy_process(folder: Path, durability: str) -> Iterator[Policy]:
         "DETENT_POLICY_LEDGER_FILE": str(folder / "ledger.sqlite"),
         "DETENT_POLICY_LEDGER_DURABILITY": durability,
         "DETENT_POLICY_LOG_LEVEL": "WARNING",
+        **variables,
     }
     with (folder / "policy.log").open("w") as log:
         forker = subprocess.Popen(
@@ -184,10 +188,12 @@ class Stream:
             return
 
 
-async def streams_under_kills(folder: Path, durability: str, *, kills: int) -> list[Stream]:
+async def streams_under_kills(
+    folder: Path, durability: str, *, kills: int, **variables: str
+) -> list[Stream]:
     """Kill policy at random moments while plans are being decided; give what was answered."""
     chance = random.Random(kills)
-    with policy_process(folder, durability) as policy:
+    with policy_process(folder, durability, **variables) as policy:
         async with remote(policy.target, "PolicyService") as service:
             tally = Tally()
             streams = [Stream(service, f"plan-{number}", tally) for number in range(STREAMS)]
@@ -231,8 +237,46 @@ async def test_a_thousand_kills_under_load_lose_and_double_no_answered_decision(
     await assert_nothing_lost(tmp_path, kills=1_000)
 
 
-async def assert_nothing_lost(folder: Path, *, kills: int) -> None:
-    streams = await streams_under_kills(folder, "full", kills=kills)
+async def test_twenty_kills_leave_postgresql_complete(tmp_path: Path, ledger_url: str) -> None:
+    await assert_shipped(tmp_path, ledger_url, kills=20)
+
+
+@pytest.mark.long
+async def test_a_thousand_kills_leave_postgresql_complete(tmp_path: Path, ledger_url: str) -> None:
+    await assert_shipped(tmp_path, ledger_url, kills=1_000)
+
+
+async def assert_shipped(folder: Path, url: str, *, kills: int) -> None:
+    """Kill policy while it ships and anchors; what it left is drained by the next one."""
+    make_key(folder / "anchors.pem")
+    await assert_nothing_lost(
+        folder,
+        kills=kills,
+        DETENT_POLICY_LEDGER_DATABASE_URL=url,
+        DETENT_POLICY_ANCHOR_FILE=str(folder / "anchors.jsonl"),
+        DETENT_POLICY_ANCHOR_KEY_FILE=str(folder / "anchors.pem"),
+        DETENT_POLICY_ANCHOR_INTERVAL_S="0.05",
+    )
+    path = folder / "ledger.sqlite"
+    shipper = LedgerShipper(path, ShippingOptions(url=url))
+    shipper.start()
+    while not shipper.state.is_connected:  # noqa: ASYNC110  A thread cannot set an event of ours.
+        await asyncio.sleep(0.01)
+
+    assert await asyncio.to_thread(shipper.stop, PATIENCE_S)
+    assert shipper.state.conflict_count == 0
+    anchored = trusted_anchors(
+        AnchorFile(folder / "anchors.jsonl").read(), AnchorKey.read(folder / "anchors.pem")
+    )
+    records = len(read_records(path))
+    for reader in (SqliteReader(path), PostgresReader(url)):
+        found = audit(reader, [anchored])
+        assert (found.chains.record_count, found.is_whole) == (records, True), found
+        assert found.anchor_count > 0
+
+
+async def assert_nothing_lost(folder: Path, *, kills: int, **variables: str) -> None:
+    streams = await streams_under_kills(folder, "full", kills=kills, **variables)
 
     assert sum(len(stream.answered) for stream in streams) >= kills
     assert lost(streams, folder) == 0

@@ -1,7 +1,8 @@
 """Run SQL against one SQLite file from an event loop, with durable group commits.
 
 Rows that arrive while a commit is under way share the next one. All SQL runs on one thread,
-so that the event loop never waits for the disk.
+so that the event loop never waits for the disk. When the disk is full, only what says that it
+must be kept is, in space that was held back for it.
 """
 
 import asyncio
@@ -14,6 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
+from detent.adapters.disk_reserve import DiskReserve
 from detent.contracts.errors import LedgerUnavailable
 
 T = TypeVar("T")
@@ -22,6 +26,24 @@ Statement = tuple[str, Sequence[Sequence[object]]]
 Row = tuple[Any, ...]
 # About two megabytes of records: often enough to keep the log short, seldom enough to share.
 CHECKPOINT_ROWS = 1_000
+NO_SPACE = "no durable place is left: exits only"
+
+
+class _Pending(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds what somebody waits for: rows, and whether the reserve is there for them."""
+
+    statements: list[Statement]
+    written: asyncio.Future[None]
+    from_reserve: bool
+
+    def settle(self, error: Exception | None) -> None:
+        """Tell who waits."""
+        if self.written.done():
+            return
+        if error is None:
+            self.written.set_result(None)
+        else:
+            self.written.set_exception(error)
 
 
 class Durability(enum.Enum):
@@ -39,22 +61,37 @@ class SqliteFile:
     """Owns one file and the one thread that touches it."""
 
     def __init__(
-        self, path: Path, schema: str, *, schema_version: int, durability: Durability
+        self,
+        path: Path,
+        prepare: Callable[[sqlite3.Connection], None],
+        *,
+        durability: Durability,
+        reserve_bytes: int = 0,
     ) -> None:
         """Open or create the file.
+
+        Args:
+            path: The file; its folder is made.
+            prepare: Brings an open file to the form that the caller wants.
+            durability: How hard a commit is.
+            reserve_bytes: Disk space to hold back for what must be written when it is full.
 
         Raises:
             LedgerUnavailable: The file cannot be opened or written, is no database, or one
                 of another schema.
         """
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="sqlite")
-        self._pending: list[tuple[list[Statement], asyncio.Future[None]]] = []
+        self._pending: list[_Pending] = []
         self._drain: asyncio.Task[None] | None = None
         self._durability = durability
         self._rows_in_log = 0
-        self._db = self._thread.submit(self._open, path, schema, schema_version).result()
+        self._is_full = False
+        self._reserve = DiskReserve(path.with_name(path.name + ".reserve"), reserve_bytes)
+        self._db = self._thread.submit(self._open, path, prepare).result()
 
-    def _open(self, path: Path, schema: str, schema_version: int) -> sqlite3.Connection:
+    def _open(
+        self, path: Path, prepare: Callable[[sqlite3.Connection], None]
+    ) -> sqlite3.Connection:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             db = sqlite3.connect(path, isolation_level=None)
@@ -62,23 +99,28 @@ class SqliteFile:
             db.execute("PRAGMA synchronous=FULL")
             # The log is moved into the file by us, after the answers have left.
             db.execute("PRAGMA wal_autocheckpoint=0")
-            _check_version(db, schema_version)
-            db.executescript(schema)
-            db.execute(f"PRAGMA user_version={schema_version}")
+            prepare(db)
             if self._durability is Durability.UNSAFE_MEMORY:
                 db.execute("BEGIN IMMEDIATE")
         except (sqlite3.Error, OSError) as error:
             raise _unavailable(error) from error
+        self._is_full = not self._reserve.hold()
         return db
 
-    async def write(self, statements: list[Statement]) -> None:
+    async def write(self, statements: list[Statement], *, from_reserve: bool = False) -> None:
         """Write rows, all or none, and return once they are durable.
+
+        Args:
+            statements: What to write.
+            from_reserve: Whether to use the space that was held back, when there is no other.
 
         Raises:
             LedgerUnavailable: Nothing was written; the message names the cause.
         """
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._pending.append((statements, written))
+        self._pending.append(
+            _Pending(statements=statements, written=written, from_reserve=from_reserve)
+        )
         if self._drain is None or self._drain.done():
             self._drain = asyncio.create_task(self._drain_pending())
         await written
@@ -111,19 +153,29 @@ class SqliteFile:
     async def _drain_pending(self) -> None:
         while self._pending:
             batch, self._pending = self._pending, []
-            error = await self._try_commit([rows for rows, _ in batch])
-            if error is None or len(batch) == 1:
-                for _, written in batch:
-                    _settle(written, error)
+            error = await self._try_commit(batch)
+            if error is None:
+                for item in batch:
+                    item.settle(None)
             else:
                 # Find out whose rows were at fault: one caller must not fail another.
-                for rows, written in batch:
-                    _settle(written, await self._try_commit([rows]))
-            await self._try_checkpoint(sum(len(r) for rows, _ in batch for _, r in rows))
+                for item in batch:
+                    alone = len(batch) == 1 and not item.from_reserve
+                    item.settle(error if alone else await self._try_alone(item))
+            await self._try_checkpoint(sum(len(r) for item in batch for _, r in item.statements))
 
-    async def _try_commit(self, batches: list[list[Statement]]) -> LedgerUnavailable | None:
+    async def _try_alone(self, item: _Pending) -> LedgerUnavailable | None:
+        error = await self._try_commit([item])
+        if error is None or not item.from_reserve or not self._is_full:
+            return error
+        # Nothing may enter the ledger but this, until there is room for the reserve again.
+        if not await self.use(lambda _db: self._reserve.release()):
+            return error
+        return await self._try_commit([item])
+
+    async def _try_commit(self, batch: list[_Pending]) -> LedgerUnavailable | None:
         try:
-            await self.use(functools.partial(self._commit, batches))
+            await self.use(functools.partial(self._commit, batch))
         except LedgerUnavailable as error:
             return error
         return None
@@ -140,32 +192,36 @@ class SqliteFile:
         with contextlib.suppress(LedgerUnavailable):
             await self.use(lambda db: db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
 
-    def _commit(self, batches: list[list[Statement]], db: sqlite3.Connection) -> None:
+    def _commit(self, batch: list[_Pending], db: sqlite3.Connection) -> None:
         if self._durability is Durability.UNSAFE_MEMORY:
-            _execute(db, batches)
+            _execute(db, batch)
             return
+        if self._is_full and not all(item.from_reserve for item in batch):
+            self._check_space()
         db.execute("BEGIN IMMEDIATE")
         try:
-            _execute(db, batches)
+            _execute(db, batch)
             db.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
+            self._is_full = self._is_full or _means_full(error)
             raise
+        self._is_full = not self._reserve.is_held and not self._reserve.hold()
+
+    def _check_space(self) -> None:
+        """Refuse until the reserve is held again: what it was given back for comes first."""
+        if not self._reserve.hold():
+            raise LedgerUnavailable(f"the ledger cannot be used: {NO_SPACE}", cause=NO_SPACE)
 
 
-def _check_version(db: sqlite3.Connection, expected: int) -> None:
-    """Refuse a file that another version of us, or somebody else, has laid out."""
-    found = db.execute("PRAGMA user_version").fetchone()[0]
-    table_count = db.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0]
-    if table_count and found != expected:
-        cause = f"found schema version {found}, expected {expected}"
-        raise LedgerUnavailable(f"the ledger cannot be used: {cause}", cause=cause)
+def _means_full(error: BaseException) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
-def _execute(db: sqlite3.Connection, batches: list[list[Statement]]) -> None:
-    for statements in batches:
-        for sql, rows in statements:
+def _execute(db: sqlite3.Connection, batch: list[_Pending]) -> None:
+    for item in batch:
+        for sql, rows in item.statements:
             db.executemany(sql, rows)
 
 
@@ -173,15 +229,6 @@ def _close(db: sqlite3.Connection) -> None:
     if db.in_transaction:
         db.execute("COMMIT")
     db.close()
-
-
-def _settle(written: asyncio.Future[None], error: Exception | None) -> None:
-    if written.done():
-        return
-    if error is None:
-        written.set_result(None)
-    else:
-        written.set_exception(error)
 
 
 def _unavailable(error: Exception) -> LedgerUnavailable:

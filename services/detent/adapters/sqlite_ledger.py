@@ -1,14 +1,17 @@
 """Keep plans, records, refusals and late answers in one SQLite file."""
 
+import asyncio
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from detent.adapters.sqlite_file import Durability, Row, SqliteFile
-from detent.adapters.sqlite_schema import SCHEMA, SCHEMA_VERSION
+from detent.adapters.ledger_anchors import SignedAnchor
+from detent.adapters.ledger_reading import SqliteReader
+from detent.adapters.sqlite_file import Durability, Row, SqliteFile, Statement
+from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT, STORED, prepare
 from detent.contracts.binding import ModelBinding
 from detent.contracts.calls.ledger import ListDecisionsRequest
 from detent.contracts.canonical import canonical_bytes, parse_json
@@ -16,11 +19,14 @@ from detent.contracts.decision import DecisionKind, DecisionRecord, LocalAnswer
 from detent.contracts.errors import DetentError
 from detent.contracts.json_codec import from_json, to_json
 from detent.contracts.plan import Plan, PlanStatus, StandDown, StandDownSource
-from detent.core.ledger.chain import StoredRecord, Verification, verify_chains
+from detent.core.ledger.anchor import Anchor
+from detent.core.ledger.chain import ChainKey, Pins, Verification, verify_chains
 from detent.core.ledger.record import BoundPlan, bind_plan
+from detent.core.ledger.summary import RunRow
 
-# As bytes, whatever somebody has put there: an auditor must be able to read all of it.
-_STORED = "plan_id, symbol, ts_ms, kind, sequence, record_hash, CAST(canonical AS BLOB)"
+# Old refusals are forgotten so many at a time.
+PRUNED_EVERY = 1_000
+INPUTS_PENDING_MAX = 20_000
 _OPENED = "SELECT plan, binding FROM plan_log AS opened WHERE event = 'opened'"
 _IS_CLOSED = (
     "EXISTS (SELECT 1 FROM plan_log AS closed"
@@ -60,12 +66,46 @@ class StandDownChange(msgspec.Struct, frozen=True, kw_only=True):
     stand_down: StandDown | None
 
 
+class ModelInputRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds what a model was given, under the hash that its record cites (decision D4).
+
+    Attributes:
+        features_hash: Hash of `canonical`, 64 hex.
+        expires_ms: Wall clock after which it may be forgotten, Unix milliseconds.
+        canonical: What was hashed; it holds the SHA-256 of the input.
+        model_input: The little-endian float32 input.
+    """
+
+    features_hash: str
+    expires_ms: int
+    canonical: str
+    model_input: bytes
+
+
 class SqliteLedger:
     """Owns one ledger file; every write is durable when it returns."""
 
-    def __init__(self, path: Path, durability: Durability = Durability.FULL) -> None:
-        """Open or create the file; raises `LedgerUnavailable`."""
-        self._file = SqliteFile(path, SCHEMA, schema_version=SCHEMA_VERSION, durability=durability)
+    def __init__(
+        self,
+        path: Path,
+        durability: Durability = Durability.FULL,
+        *,
+        reserve_bytes: int = 0,
+    ) -> None:
+        """Open or create the file and bring it to the form of today.
+
+        Args:
+            path: The file.
+            durability: How hard a commit is.
+            reserve_bytes: Disk space that is held back for exits.
+
+        Raises:
+            LedgerUnavailable: It cannot be used.
+        """
+        self.path = path
+        self._file = SqliteFile(path, prepare, durability=durability, reserve_bytes=reserve_bytes)
+        self._inputs: dict[str, ModelInputRow] = {}
+        self._blocked_since_pruned = 0
 
     @property
     def file(self) -> SqliteFile:
@@ -78,24 +118,31 @@ class SqliteLedger:
 
     # Plans
 
-    async def add_plan_event(self, bound: BoundPlan, status: PlanStatus) -> None:
-        """Note that a plan was opened or closed."""
+    async def add_plan_event(
+        self, bound: BoundPlan, status: PlanStatus, *, summary: bytes | None = None
+    ) -> None:
+        """Note that a plan was opened, or closed with a summary of what it did."""
+        plan = bound.plan
         event = "opened" if status is PlanStatus.OPEN else "closed"
         values = (
-            bound.plan.plan_id,
+            plan.plan_id,
             event,
-            bound.plan.book,
+            plan.book,
             bound.binding_hash,
-            _text(Plan.SCHEMA, bound.plan),
+            _text(Plan.SCHEMA, plan),
             _text(ModelBinding.SCHEMA, bound.binding),
         )
         sql = "INSERT INTO plan_log (plan_id, event, book, binding_hash, plan, binding)"
-        await self._file.write([(f"{sql} VALUES (?, ?, ?, ?, ?, ?)", [values])])
+        statements: list[Statement] = [(f"{sql} VALUES (?, ?, ?, ?, ?, ?)", [values])]
+        if summary is not None:
+            sql = "INSERT INTO results_summary (plan_id, book, canonical) VALUES (?, ?, ?)"
+            statements.append((sql, [(plan.plan_id, plan.book, summary.decode("ascii"))]))
+        await self._file.write(statements)
 
     async def open_plans(self) -> list[BoundPlan]:
         """Give the plans that still decide, in the order in which they were opened."""
         rows = await self._file.read(f"{_OPENED} AND NOT {_IS_CLOSED} ORDER BY id")
-        return [_bound(row) for row in rows]
+        return [bound_of(row) for row in rows]
 
     async def find_plan(self, plan_id: str) -> tuple[BoundPlan, PlanStatus] | None:
         """Give a plan by its name, open or closed."""
@@ -104,17 +151,57 @@ class SqliteLedger:
         if not rows:
             return None
         status = PlanStatus.CLOSED if rows[0][2] else PlanStatus.OPEN
-        return _bound(rows[0]), status
+        return bound_of(rows[0]), status
 
     # Records
 
-    async def add_records(self, written: Sequence[Written]) -> None:
-        """Make records durable, all or none."""
+    async def add_records(self, written: Sequence[Written], *, from_reserve: bool = False) -> None:
+        """Make records durable, all or none, with what their models were given.
+
+        Args:
+            written: The records.
+            from_reserve: Whether they may take the space that is held back for exits.
+        """
         sql = (
             "INSERT INTO decision_records (plan_id, symbol, ts_ms, kind, sequence, record_hash,"
             " canonical) VALUES (?, ?, ?, ?, ?, ?, ?)"
         )
-        await self._file.write([(sql, [_record_row(item) for item in written])])
+        statements: list[Statement] = [(sql, [_record_row(item) for item in written])]
+        if self._inputs and not from_reserve:
+            statements += self._staged_inputs(written)
+        await self._file.write(statements, from_reserve=from_reserve)
+
+    def stage_inputs(self, inputs: Sequence[ModelInputRow]) -> None:
+        """Have model inputs written together with the records that will cite them."""
+        if len(self._inputs) + len(inputs) > INPUTS_PENDING_MAX:
+            # Left by calls whose records never came.
+            self._inputs.clear()
+        self._inputs.update((row.features_hash, row) for row in inputs)
+
+    def _staged_inputs(self, written: Sequence[Written]) -> list[Statement]:
+        cited = [item.record.signal.features_hash for item in written]
+        rows = [self._inputs.pop(one) for one in cited if one in self._inputs]
+        sql = (
+            "INSERT OR IGNORE INTO model_inputs (features_hash, expires_ms, canonical,"
+            " model_input) VALUES (?, ?, ?, ?)"
+        )
+        values = [(r.features_hash, r.expires_ms, r.canonical, r.model_input) for r in rows]
+        return [(sql, values)] if values else []
+
+    async def find_input(self, features_hash: str) -> ModelInputRow | None:
+        """Give what a model was given, while it is kept."""
+        sql = "SELECT features_hash, expires_ms, canonical, model_input FROM model_inputs"
+        rows = await self._file.read(f"{sql} WHERE features_hash = ?", (features_hash,))
+        names = ModelInputRow.__struct_fields__
+        return ModelInputRow(**dict(zip(names, rows[0], strict=True))) if rows else None
+
+    async def forget_inputs(self, *, now_ms: int) -> None:
+        """Forget model inputs whose time is over; the newest row stays, so no number returns."""
+        sql = (
+            "DELETE FROM model_inputs WHERE expires_ms < ?"
+            " AND id < (SELECT MAX(id) FROM model_inputs)"
+        )
+        await self._file.write([(sql, [(now_ms,)])])
 
     async def find_record(
         self, *, plan_id: str, symbol: str, ts_ms: int, kind: DecisionKind
@@ -125,7 +212,7 @@ class SqliteLedger:
             f"{sql} WHERE plan_id = ? AND symbol = ? AND ts_ms = ? AND kind = ?",
             (plan_id, symbol, ts_ms, kind.value),
         )
-        return _written(rows[0]) if rows else None
+        return written_of(rows[0]) if rows else None
 
     async def find_record_by_hash(self, record_hash: str) -> Written | None:
         """Give a record by its hash, if there is one."""
@@ -134,7 +221,7 @@ class SqliteLedger:
             f"{sql} WHERE substr(record_hash, 1, 16) = ? AND record_hash = ?",
             (record_hash[:16], record_hash),
         )
-        return _written(rows[0]) if rows else None
+        return written_of(rows[0]) if rows else None
 
     async def last_records(self, plan: Plan) -> list[Written]:
         """Give the last record of every symbol of a plan, as far as there is one."""
@@ -151,7 +238,21 @@ class SqliteLedger:
                     break
             return list(found.values())
 
-        return [_written(row) for row in await self._file.use(walk_back)]
+        return [written_of(row) for row in await self._file.use(walk_back)]
+
+    async def run_rows(self, plan_id: str) -> list[RunRow]:
+        """Give what a summary of a plan needs of its records, each chain in its order.
+
+        It looks at every record there is, through a reader of its own: no commit waits for it.
+        """
+        sql = (
+            "SELECT symbol, ts_ms, sequence, record_hash, signal_source, fallback_reason,"
+            " target_weight_final_ppm FROM bar_decisions WHERE plan_id = ? ORDER BY id"
+        )
+        reader = SqliteReader(self.path)
+        rows = await asyncio.to_thread(lambda: list(reader.query(sql, (plan_id,))))
+        names = RunRow.__struct_fields__
+        return [RunRow(**dict(zip(names, row, strict=True))) for row in rows]
 
     async def closes_between(
         self, plan: Plan, since_ts_ms: int, ts_ms: int
@@ -195,13 +296,17 @@ class SqliteLedger:
             ),
         )
 
-    async def verify(self, plan_id: str) -> Verification:
+    async def verify(
+        self, plan_id: str, anchored: Mapping[ChainKey, Pins] | None = None
+    ) -> Verification:
         """Walk over the chains of one plan, or of all when the name is empty."""
-        where = "WHERE ? = '' OR plan_id = ? ORDER BY plan_id, symbol, sequence"
+        # In the order of writing: nothing needs sorting, and every chain grows by it.
+        where = "WHERE plan_id = ? ORDER BY id" if plan_id else "ORDER BY id"
 
         def walk(db: sqlite3.Connection) -> Verification:
-            rows = db.execute(f"SELECT {_STORED} FROM decision_records {where}", (plan_id, plan_id))
-            return verify_chains(_stored(row) for row in rows)
+            values = (plan_id,) if plan_id else ()
+            rows = db.execute(f"SELECT {STORED} FROM decision_records {where}", values)
+            return verify_chains(rows, anchored)
 
         return await self._file.use(walk)
 
@@ -210,7 +315,7 @@ class SqliteLedger:
     async def add_stand_downs(self, changes: Sequence[StandDownChange]) -> None:
         """Note what was set and what was lifted, all or nothing."""
         sql = (
-            "INSERT INTO stand_downs (at_ms, book, symbol, source, until_ts_ms, reason)"
+            "INSERT INTO stand_downs (at_ms, book, symbol, set_by, until_ts_ms, reason)"
             " VALUES (?, ?, ?, ?, ?, ?)"
         )
         await self._file.write([(sql, [_stand_down_row(change) for change in changes])])
@@ -218,11 +323,37 @@ class SqliteLedger:
     async def standing_stand_downs(self) -> list[StandDownChange]:
         """Give what each source set last for each scope and has not lifted."""
         rows = await self._file.read(
-            "SELECT at_ms, book, symbol, source, until_ts_ms, reason FROM stand_downs WHERE id IN"
-            " (SELECT MAX(id) FROM stand_downs GROUP BY book, symbol, source)"
+            "SELECT at_ms, book, symbol, set_by, until_ts_ms, reason FROM stand_downs WHERE id IN"
+            " (SELECT MAX(id) FROM stand_downs GROUP BY book, symbol, set_by)"
             " AND until_ts_ms IS NOT NULL ORDER BY id"
         )
         return [_stand_down_change(row) for row in rows]
+
+    # Anchors
+
+    async def ledger_id(self) -> str:
+        """Name this ledger; drawn once when its file was made."""
+        return str((await self._file.read("SELECT ledger_id FROM ledger_identity"))[0][0])
+
+    async def anchor_count(self) -> int:
+        """Count the anchors that the file knows of."""
+        return int((await self._file.read("SELECT COUNT(*) FROM anchors"))[0][0])
+
+    async def add_anchor(self, anchor: Anchor, signed: SignedAnchor) -> None:
+        """Note an anchor that is in the file outside."""
+        sql = (
+            "INSERT INTO anchors (anchor_index, at_ms, anchor_hash, canonical, key_id, signature)"
+            " VALUES (?, ?, ?, ?, ?, ?)"
+        )
+        values = (
+            anchor.anchor_index,
+            anchor.at_ms,
+            anchor.anchor_hash,
+            signed.canonical,
+            signed.key_id,
+            signed.signature,
+        )
+        await self._file.write([(sql, [values])])
 
     # What is not a record
 
@@ -232,7 +363,13 @@ class SqliteLedger:
             "INSERT INTO block_events (at_ms, method, reason, plan_id, binding_hash, ts_ms,"
             " message, metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         )
-        await self._file.write([(sql, [_block_row(event) for event in refused])])
+        statements: list[Statement] = [(sql, [_block_row(event) for event in refused])]
+        self._blocked_since_pruned += len(refused)
+        if self._blocked_since_pruned >= PRUNED_EVERY:
+            self._blocked_since_pruned = 0
+            sql = "DELETE FROM block_events WHERE id <= (SELECT MAX(id) FROM block_events) - ?"
+            statements.append((sql, [(BLOCK_EVENTS_KEPT,)]))
+        await self._file.write(statements)
 
     async def add_late_answers(self, written: Sequence[Written], *, at_ms: int) -> None:
         """Note that recorded answers came too late to be used."""
@@ -312,25 +449,14 @@ def _text(schema: str, value: object) -> str:
     return canonical_bytes(schema, to_json(value)).decode("ascii")
 
 
-def _bound(row: Row) -> BoundPlan:
+def bound_of(row: Row) -> BoundPlan:
+    """Read a plan and its binding from their two texts."""
     plan = from_json(Plan, parse_json("plan", row[0].encode()))
     return bind_plan(plan, from_json(ModelBinding, parse_json("binding", row[1].encode())))
 
 
-def _written(row: Row) -> Written:
+def written_of(row: Row) -> Written:
+    """Read a record from its text and its hash."""
     canonical = str(row[0]).encode("ascii")
     record = from_json(DecisionRecord, parse_json("record", canonical))
     return Written(record=record, canonical=canonical, record_hash=str(row[1]))
-
-
-def _stored(row: Row) -> StoredRecord:
-    plan_id, symbol, ts_ms, kind, sequence, record_hash, canonical = row
-    return StoredRecord(
-        plan_id=plan_id,
-        symbol=symbol,
-        ts_ms=ts_ms,
-        kind=kind,
-        sequence=sequence,
-        record_hash=record_hash,
-        canonical=canonical,
-    )

@@ -1,150 +1,58 @@
-"""Declare the tables of the ledger file.
+"""Bring a ledger file to the form of today, and say how its rows are read.
 
-A record is one canonical blob. `decision_records` keeps it beside the key that it is found
-by; the view `bar_decisions` generates every other column from the blob, so that what a
-reader sees cannot disagree with what was hashed (decision D23). A view and not generated
-columns, because those are computed for every row that is written. The keys begin with what
-grows, so that new rows touch the same few pages; hashes come in no order, so only their
-first quarter is indexed. Nothing is ever updated or deleted.
+The tables themselves are declared in `ledger_tables`, for this file and for PostgreSQL. A file
+that has today's form is opened without a look at any of it.
 """
 
-SCHEMA_VERSION = 1
+import secrets
+import sqlite3
+from pathlib import Path
 
-_APPEND_ONLY = """
-CREATE TRIGGER IF NOT EXISTS {table}_no_update BEFORE UPDATE ON {table}
-BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END;
-CREATE TRIGGER IF NOT EXISTS {table}_no_delete BEFORE DELETE ON {table}
-BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END;
-"""
+from detent.contracts.errors import LedgerUnavailable
 
-# Column, path in the record; order and names are what a reader of the ledger sees.
-RECORD_COLUMNS = (
-    ("book", "$.book"),
-    ("binding_hash", "$.binding_hash"),
-    ("trade_set_id", "$.trade_set_id"),
-    ("trigger_state", "$.row.trigger_state"),
-    ("bar_close", "$.row.bar_close"),
-    ("signal_source", "$.signal.signal_source"),
-    ("fallback_reason", "$.signal.fallback_reason"),
-    ("model_id", "$.signal.model_id"),
-    ("model_version_hash", "$.signal.model_version_hash"),
-    ("feature_version", "$.signal.feature_version"),
-    ("calibration_version", "$.signal.calibration_version"),
-    ("features_hash", "$.signal.features_hash"),
-    ("p_hat_raw_bps", "$.signal.p_hat_raw_bps"),
-    ("p_hat_calibrated_bps", "$.signal.p_hat_calibrated_bps"),
-    ("proxy_p_hat_bps", "$.signal.proxy_p_hat_bps"),
-    ("p_hat_bps", "$.signal.p_hat_bps"),
-    ("signal_strength_bps", "$.signal.signal_strength_bps"),
-    ("target_weight_raw_ppm", "$.outcome.target_weight_raw_ppm"),
-    ("target_weight_final_ppm", "$.outcome.target_weight_final_ppm"),
-    ("order_style", "$.outcome.order_style"),
-    ("reasons", "$.outcome.reasons"),
-    ("stand_down_until_ts_ms", "$.stand_down.until_ts_ms"),
-    ("stand_down_reason", "$.stand_down.reason"),
-    ("stand_down_source", "$.stand_down.source"),
-)
+SCHEMA_VERSION = 2
+# What the steps of `ledger_migrations` come to in a new file.
+SCRIPT_FILE = Path(__file__).with_name("ledger_file.sql")
+SEPARATOR = ";\n\n"
+# Refusals that a file keeps; PostgreSQL keeps all that were shipped.
+BLOCK_EVENTS_KEPT = 100_000
+# As bytes, whatever somebody has put there: an auditor must be able to read all of it.
+STORED = "plan_id, symbol, ts_ms, kind, sequence, record_hash, CAST(canonical AS BLOB)"
 
-_GENERATED = ",\n  ".join(
-    f"json_extract(canonical, '{path}') AS {column}" for column, path in RECORD_COLUMNS
-)
 
-_TABLES = f"""
-CREATE TABLE IF NOT EXISTS decision_records (
-  id INTEGER PRIMARY KEY,
-  plan_id TEXT NOT NULL,
-  symbol TEXT NOT NULL,
-  ts_ms INTEGER NOT NULL,
-  kind TEXT NOT NULL,
-  sequence INTEGER NOT NULL,
-  record_hash TEXT NOT NULL,
-  canonical TEXT NOT NULL
-);
-CREATE UNIQUE INDEX IF NOT EXISTS decision_records_key
-  ON decision_records (ts_ms, plan_id, symbol, kind);
-CREATE UNIQUE INDEX IF NOT EXISTS decision_records_chain
-  ON decision_records (sequence, plan_id, symbol);
-CREATE INDEX IF NOT EXISTS decision_records_hash
-  ON decision_records (substr(record_hash, 1, 16));
-CREATE VIEW IF NOT EXISTS bar_decisions AS SELECT
-  id, plan_id, symbol, ts_ms, kind, sequence, record_hash, canonical,
-  {_GENERATED}
-FROM decision_records;
-CREATE TABLE IF NOT EXISTS plan_log (
-  id INTEGER PRIMARY KEY,
-  plan_id TEXT NOT NULL,
-  event TEXT NOT NULL CHECK (event IN ('opened', 'closed')),
-  book TEXT NOT NULL,
-  binding_hash TEXT NOT NULL,
-  plan TEXT NOT NULL,
-  binding TEXT NOT NULL,
-  UNIQUE (plan_id, event)
-);
-CREATE TABLE IF NOT EXISTS block_events (
-  id INTEGER PRIMARY KEY,
-  at_ms INTEGER NOT NULL,
-  method TEXT NOT NULL,
-  reason TEXT NOT NULL,
-  plan_id TEXT NOT NULL,
-  binding_hash TEXT NOT NULL,
-  ts_ms INTEGER,
-  message TEXT NOT NULL,
-  metadata TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS late_answers (
-  id INTEGER PRIMARY KEY,
-  at_ms INTEGER NOT NULL,
-  plan_id TEXT NOT NULL,
-  symbol TEXT NOT NULL,
-  ts_ms INTEGER NOT NULL,
-  kind TEXT NOT NULL,
-  record_hash TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS stand_downs (
-  id INTEGER PRIMARY KEY,
-  at_ms INTEGER NOT NULL,
-  book TEXT NOT NULL,
-  symbol TEXT NOT NULL,
-  source TEXT NOT NULL,
-  until_ts_ms INTEGER,
-  reason TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS local_answers (
-  id INTEGER PRIMARY KEY,
-  plan_id TEXT NOT NULL,
-  symbol TEXT NOT NULL,
-  ts_ms INTEGER NOT NULL,
-  kind TEXT NOT NULL,
-  canonical TEXT NOT NULL,
-  UNIQUE (plan_id, symbol, ts_ms, kind)
-);
-CREATE TABLE IF NOT EXISTS fills (
-  id INTEGER PRIMARY KEY,
-  fill_id TEXT NOT NULL UNIQUE,
-  plan_id TEXT NOT NULL,
-  book TEXT NOT NULL,
-  symbol TEXT NOT NULL,
-  ts_ms INTEGER NOT NULL,
-  canonical TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS outcomes (
-  id INTEGER PRIMARY KEY,
-  plan_id TEXT NOT NULL,
-  symbol TEXT NOT NULL,
-  ts_ms INTEGER NOT NULL,
-  canonical TEXT NOT NULL,
-  UNIQUE (plan_id, symbol, ts_ms)
-);
-"""
+def prepare(db: sqlite3.Connection) -> None:
+    """Bring an open file to the form of today, in place.
 
-TABLES = (
-    "decision_records",
-    "plan_log",
-    "block_events",
-    "late_answers",
-    "stand_downs",
-    "local_answers",
-    "fills",
-    "outcomes",
-)
-SCHEMA = _TABLES + "".join(_APPEND_ONLY.format(table=table) for table in TABLES)
+    Raises:
+        LedgerUnavailable: It is of a later form than we know, or of somebody else's.
+    """
+    found = db.execute("PRAGMA user_version").fetchone()[0]
+    if found == SCHEMA_VERSION:
+        return
+    table_count = db.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0]
+    if found > SCHEMA_VERSION or (found == 0 and table_count):
+        cause = f"found schema version {found}, expected {SCHEMA_VERSION} or an earlier one"
+        raise LedgerUnavailable(f"the ledger cannot be used: {cause}", cause=cause)
+    if found == 0:
+        _make(db)
+        return
+    # Imported here: a file of today's form needs none of it, and a start is quick without.
+    from detent.adapters.ledger_migrating import migrate_sqlite  # noqa: PLC0415
+
+    migrate_sqlite(db, found=found, wanted=SCHEMA_VERSION)
+
+
+def _make(db: sqlite3.Connection) -> None:
+    """Lay out a new file, all or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        # Whoever came first may have done it meanwhile.
+        if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+            own = {"ledger_id": secrets.token_hex(8)}
+            for statement in SCRIPT_FILE.read_text(encoding="utf-8").split(SEPARATOR):
+                db.execute(statement, own if ":ledger_id" in statement else {})
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise

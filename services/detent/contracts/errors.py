@@ -13,6 +13,7 @@
     ├── SnapshotNotFound        the symbol is unknown or warming up
     ├── PlanNotFound            no plan has this name
     ├── PlanClosed              the plan decides nothing more
+    ├── NotOwner                another replica owns the plan
     ├── PlanConflict            the plan id or the book and symbol is taken
     ├── SymbolNotInPlan         the plan does not name the symbol
     ├── BarOutOfOrder           the bar is older than the last one decided
@@ -185,6 +186,17 @@ class PlanClosed(DetentError):
     """The plan decides nothing more."""
 
     reason = ErrorReason.PLAN_CLOSED
+
+
+class NotOwner(DetentError):
+    """Another replica owns the plan, and only it decides its bars."""
+
+    reason = ErrorReason.NOT_OWNER
+
+    def __init__(self, plan_id: str, *, owner: int, owner_target: str) -> None:
+        """Name the owner by its index and its address."""
+        message = f"plan {plan_id!r} belongs to replica {owner} at {owner_target or 'no address'}"
+        super().__init__(message, plan_id=plan_id, owner=owner, owner_target=owner_target)
 
 
 class PlanConflict(DetentError):

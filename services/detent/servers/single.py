@@ -39,7 +39,6 @@ async def run(
         tracer=telemetry.tracer,
         now_ms=wall_clock_ms,
     )
-    await decisions.plans.restore()
     options = ServerOptions(
         listen=policy.listen, reflection=policy.reflection, drain_grace_s=policy.drain_grace_s
     )
@@ -49,6 +48,7 @@ async def run(
         *decisions.services,
     ]
     server = Server(options, services, telemetry.tracer)
+    await decisions.start(server.set_serving)
     # Policy serves whatever becomes of the artifact: the whole process is healthy with it.
     await serve(server, {**health_of(serving), **HEALTHY, NAME: True}, shared)
     await decisions.close()

@@ -14,6 +14,10 @@ from detent.contracts.errors import LedgerUnavailable
 SCHEMA = "CREATE TABLE IF NOT EXISTS notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);"
 
 
+def prepare(db: sqlite3.Connection) -> None:
+    db.executescript(SCHEMA)
+
+
 def note(*texts: str) -> list[Statement]:
     return [("INSERT INTO notes (text) VALUES (?)", [(text,) for text in texts])]
 
@@ -25,7 +29,7 @@ def _path(tmp_path: Path) -> Path:
 
 @pytest.fixture(name="file")
 async def _file(path: Path) -> AsyncIterator[SqliteFile]:
-    file = SqliteFile(path, SCHEMA, schema_version=1, durability=Durability.FULL)
+    file = SqliteFile(path, prepare, durability=Durability.FULL)
     yield file
     await file.close()
 
@@ -144,11 +148,11 @@ async def test_a_file_that_may_only_be_read_is_a_typed_error(file: SqliteFile, p
 def test_a_file_that_is_no_database_cannot_be_opened(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     if not content:
-        SqliteFile(path, SCHEMA, schema_version=1, durability=Durability.FULL)._thread.shutdown()
+        SqliteFile(path, prepare, durability=Durability.FULL)._thread.shutdown()
         return
 
     with pytest.raises(LedgerUnavailable, match="not a database"):
-        SqliteFile(path, SCHEMA, schema_version=1, durability=Durability.FULL)
+        SqliteFile(path, prepare, durability=Durability.FULL)
 
 
 def test_a_folder_that_cannot_be_made_is_a_typed_error_without_a_path(tmp_path: Path) -> None:
@@ -157,8 +161,7 @@ def test_a_folder_that_cannot_be_made_is_a_typed_error_without_a_path(tmp_path: 
     with pytest.raises(LedgerUnavailable) as refused:
         SqliteFile(
             tmp_path / "in-the-way" / "notes.sqlite",
-            SCHEMA,
-            schema_version=1,
+            prepare,
             durability=Durability.FULL,
         )
 
@@ -168,19 +171,9 @@ def test_a_folder_that_cannot_be_made_is_a_typed_error_without_a_path(tmp_path: 
 
 async def test_unsafe_memory_keeps_rows_from_others_until_it_is_closed(path: Path) -> None:
     """It exists so that the test of durability has something that fails it."""
-    file = SqliteFile(path, SCHEMA, schema_version=1, durability=Durability.UNSAFE_MEMORY)
+    file = SqliteFile(path, prepare, durability=Durability.UNSAFE_MEMORY)
     await file.write(note("volatile"))
 
     assert texts_in(path) == []
     await file.close()
     assert texts_in(path) == ["volatile"]
-
-
-def test_a_file_of_another_schema_is_refused_and_left_alone(path: Path) -> None:
-    """An older layout must be migrated on purpose, never mixed with a newer one."""
-    SqliteFile(path, SCHEMA, schema_version=1, durability=Durability.FULL)._thread.shutdown()
-    before = path.read_bytes()
-
-    with pytest.raises(LedgerUnavailable, match="found schema version 1, expected 2"):
-        SqliteFile(path, SCHEMA, schema_version=2, durability=Durability.FULL)
-    assert path.read_bytes() == before

@@ -16,7 +16,8 @@ from tests.builders import (
     row_of,
 )
 
-from detent.adapters.sqlite_ledger import BlockEvent, SqliteLedger, Written
+from detent.adapters.sqlite_ledger import BlockEvent, ModelInputRow, SqliteLedger, Written
+from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT
 from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.calls.ledger import ListDecisionsRequest
 from detent.contracts.decision import DecisionKind, DecisionRecord, LocalAnswer
@@ -209,3 +210,60 @@ async def test_a_ledger_that_is_opened_again_carries_on(tmp_path: Path) -> None:
 
     assert (verified.record_count, verified.breaks) == (4, ())
     assert [head.record_hash for head in verified.heads] == [rows[-1].record_hash]
+
+
+# What is forgotten in time
+
+
+def input_row(features_hash: str, *, expires_ms: int) -> ModelInputRow:
+    return ModelInputRow(
+        features_hash=features_hash,
+        expires_ms=expires_ms,
+        canonical="{}",
+        model_input=b"\x00\x00\x80\x3f",
+    )
+
+
+async def test_what_a_model_was_given_is_kept_with_its_record(ledger: SqliteLedger) -> None:
+    (item,) = chain_of(1)
+    signal = structs.replace(item.record.signal, features_hash="a" * 64)
+    cited = written(structs.replace(item.record, signal=signal))
+    given = [input_row(letter * 64, expires_ms=START_MS) for letter in "ab"]
+    ledger.stage_inputs(given)
+    await ledger.add_records([cited])
+
+    assert await ledger.find_input("a" * 64) == given[0]
+    assert await ledger.find_input("b" * 64) is None, "no record cites it"
+
+
+async def test_inputs_are_forgotten_when_their_time_is_over_and_not_before(
+    ledger: SqliteLedger,
+) -> None:
+    late_ms = 4_000_000_000_000
+    (one, two, three) = chain_of(3)
+    for item, letter, expires_ms in ((one, "a", 1), (two, "b", late_ms), (three, "c", 1)):
+        signal = structs.replace(item.record.signal, features_hash=letter * 64)
+        ledger.stage_inputs([input_row(letter * 64, expires_ms=expires_ms)])
+        await ledger.add_records([written(structs.replace(item.record, signal=signal))])
+
+    await ledger.forget_inputs(now_ms=START_MS)
+
+    assert await ledger.find_input("a" * 64) is None
+    assert await ledger.find_input("b" * 64) is not None
+    assert await ledger.find_input("c" * 64) is not None, "the newest keeps its number"
+    with pytest.raises(LedgerUnavailable, match="append-only"):
+        await ledger.forget_inputs(now_ms=late_ms + 1)
+
+
+async def test_refusals_are_bounded_and_the_newest_are_kept(ledger: SqliteLedger) -> None:
+    error = BindingMismatch("0" * 64, "1" * 64)
+    for number in range(102):
+        event = BlockEvent(
+            at_ms=number, method="m", plan_id="plan", binding_hash="", ts_ms=None, error=error
+        )
+        await ledger.add_block_events([event] * 1_000)
+
+    ((count, newest),) = await ledger._file.read("SELECT COUNT(*), MAX(at_ms) FROM block_events")
+    assert (count, newest) == (BLOCK_EVENTS_KEPT, 101)
+    with pytest.raises(LedgerUnavailable, match="append-only"):
+        await ledger._file.write([("DELETE FROM block_events WHERE at_ms = ?", [(101,)])])

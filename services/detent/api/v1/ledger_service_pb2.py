@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from detent.api.v1 import decision_record_pb2 as detent_dot_api_dot_v1_dot_decision__record__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"detent/api/v1/ledger_service.proto\x12\rdetent.api.v1\x1a#detent/api/v1/decision_record.proto\")\n\x12GetDecisionRequest\x12\x13\n\x0brecord_hash\x18\x01 \x01(\t\"\\\n\x13GetDecisionResponse\x12-\n\x06record\x18\x01 \x01(\x0b\x32\x1d.detent.api.v1.DecisionRecord\x12\x16\n\x0e\x63\x61nonical_json\x18\x02 \x01(\t\"^\n\x14ListDecisionsRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"`\n\x15ListDecisionsResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.detent.api.v1.DecisionRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x13VerifyLedgerRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\"\x95\x01\n\x14VerifyLedgerResponse\x12\x14\n\x0crecord_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x63hain_count\x18\x02 \x01(\x03\x12)\n\x06\x62reaks\x18\x03 \x03(\x0b\x32\x19.detent.api.v1.ChainBreak\x12\'\n\x05heads\x18\x04 \x03(\x0b\x32\x18.detent.api.v1.ChainHead\",\n\x15ReplayDecisionRequest\x12\x13\n\x0brecord_hash\x18\x01 \x01(\t\"r\n\x16ReplayDecisionResponse\x12\x13\n\x0brecord_hash\x18\x01 \x01(\t\x12\x15\n\rreplayed_hash\x18\x02 \x01(\t\x12\x15\n\rrecorded_json\x18\x03 \x01(\t\x12\x15\n\rreplayed_json\x18\x04 \x01(\t\"P\n\nChainBreak\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x0f\n\x07message\x18\x04 \x01(\t\"S\n\tChainHead\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x13\n\x0brecord_hash\x18\x04 \x01(\t2\xf9\x02\n\rLedgerService\x12T\n\x0bGetDecision\x12!.detent.api.v1.GetDecisionRequest\x1a\".detent.api.v1.GetDecisionResponse\x12Z\n\rListDecisions\x12#.detent.api.v1.ListDecisionsRequest\x1a$.detent.api.v1.ListDecisionsResponse\x12W\n\x0cVerifyLedger\x12\".detent.api.v1.VerifyLedgerRequest\x1a#.detent.api.v1.VerifyLedgerResponse\x12]\n\x0eReplayDecision\x12$.detent.api.v1.ReplayDecisionRequest\x1a%.detent.api.v1.ReplayDecisionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"detent/api/v1/ledger_service.proto\x12\rdetent.api.v1\x1a#detent/api/v1/decision_record.proto\")\n\x12GetDecisionRequest\x12\x13\n\x0brecord_hash\x18\x01 \x01(\t\"\\\n\x13GetDecisionResponse\x12-\n\x06record\x18\x01 \x01(\x0b\x32\x1d.detent.api.v1.DecisionRecord\x12\x16\n\x0e\x63\x61nonical_json\x18\x02 \x01(\t\"^\n\x14ListDecisionsRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"`\n\x15ListDecisionsResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.detent.api.v1.DecisionRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x13VerifyLedgerRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\"\xc5\x01\n\x14VerifyLedgerResponse\x12\x14\n\x0crecord_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x63hain_count\x18\x02 \x01(\x03\x12)\n\x06\x62reaks\x18\x03 \x03(\x0b\x32\x19.detent.api.v1.ChainBreak\x12\'\n\x05heads\x18\x04 \x03(\x0b\x32\x18.detent.api.v1.ChainHead\x12\x18\n\x10unanchored_count\x18\x05 \x01(\x03\x12\x14\n\x0c\x61nchor_count\x18\x06 \x01(\x03\",\n\x15ReplayDecisionRequest\x12\x13\n\x0brecord_hash\x18\x01 \x01(\t\"r\n\x16ReplayDecisionResponse\x12\x13\n\x0brecord_hash\x18\x01 \x01(\t\x12\x15\n\rreplayed_hash\x18\x02 \x01(\t\x12\x15\n\rrecorded_json\x18\x03 \x01(\t\x12\x15\n\rreplayed_json\x18\x04 \x01(\t\"P\n\nChainBreak\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x0f\n\x07message\x18\x04 \x01(\t\"S\n\tChainHead\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x13\n\x0brecord_hash\x18\x04 \x01(\t2\xf9\x02\n\rLedgerService\x12T\n\x0bGetDecision\x12!.detent.api.v1.GetDecisionRequest\x1a\".detent.api.v1.GetDecisionResponse\x12Z\n\rListDecisions\x12#.detent.api.v1.ListDecisionsRequest\x1a$.detent.api.v1.ListDecisionsResponse\x12W\n\x0cVerifyLedger\x12\".detent.api.v1.VerifyLedgerRequest\x1a#.detent.api.v1.VerifyLedgerResponse\x12]\n\x0eReplayDecision\x12$.detent.api.v1.ReplayDecisionRequest\x1a%.detent.api.v1.ReplayDecisionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,15 +43,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERIFYLEDGERREQUEST']._serialized_start=421
   _globals['_VERIFYLEDGERREQUEST']._serialized_end=459
   _globals['_VERIFYLEDGERRESPONSE']._serialized_start=462
-  _globals['_VERIFYLEDGERRESPONSE']._serialized_end=611
-  _globals['_REPLAYDECISIONREQUEST']._serialized_start=613
-  _globals['_REPLAYDECISIONREQUEST']._serialized_end=657
-  _globals['_REPLAYDECISIONRESPONSE']._serialized_start=659
-  _globals['_REPLAYDECISIONRESPONSE']._serialized_end=773
-  _globals['_CHAINBREAK']._serialized_start=775
-  _globals['_CHAINBREAK']._serialized_end=855
-  _globals['_CHAINHEAD']._serialized_start=857
-  _globals['_CHAINHEAD']._serialized_end=940
-  _globals['_LEDGERSERVICE']._serialized_start=943
-  _globals['_LEDGERSERVICE']._serialized_end=1320
+  _globals['_VERIFYLEDGERRESPONSE']._serialized_end=659
+  _globals['_REPLAYDECISIONREQUEST']._serialized_start=661
+  _globals['_REPLAYDECISIONREQUEST']._serialized_end=705
+  _globals['_REPLAYDECISIONRESPONSE']._serialized_start=707
+  _globals['_REPLAYDECISIONRESPONSE']._serialized_end=821
+  _globals['_CHAINBREAK']._serialized_start=823
+  _globals['_CHAINBREAK']._serialized_end=903
+  _globals['_CHAINHEAD']._serialized_start=905
+  _globals['_CHAINHEAD']._serialized_end=988
+  _globals['_LEDGERSERVICE']._serialized_start=991
+  _globals['_LEDGERSERVICE']._serialized_end=1368
 # @@protoc_insertion_point(module_scope)

@@ -163,10 +163,18 @@ class VerifyLedgerResponse(_message.Message):
     CHAIN_COUNT_FIELD_NUMBER: _builtins.int
     BREAKS_FIELD_NUMBER: _builtins.int
     HEADS_FIELD_NUMBER: _builtins.int
+    UNANCHORED_COUNT_FIELD_NUMBER: _builtins.int
+    ANCHOR_COUNT_FIELD_NUMBER: _builtins.int
     record_count: _builtins.int
     """Counts the records that were read."""
     chain_count: _builtins.int
     """Counts the chains, one per plan and symbol."""
+    unanchored_count: _builtins.int
+    """Counts the records after the last anchor of their chain: they hold together, but whoever
+    rewrote all of them at once is not found yet. Without anchors that is every record.
+    """
+    anchor_count: _builtins.int
+    """Counts the signed anchors that the ledger was held against."""
     @_builtins.property
     def breaks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChainBreak]:
         """Lists the first 100 breaks; empty means that the ledger is whole."""
@@ -182,10 +190,12 @@ class VerifyLedgerResponse(_message.Message):
         chain_count: _builtins.int = ...,
         breaks: _abc.Iterable[Global___ChainBreak] | None = ...,
         heads: _abc.Iterable[Global___ChainHead] | None = ...,
+        unanchored_count: _builtins.int = ...,
+        anchor_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaks", b"breaks", "chain_count", b"chain_count", "heads", b"heads", "record_count", b"record_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_count", b"anchor_count", "breaks", b"breaks", "chain_count", b"chain_count", "heads", b"heads", "record_count", b"record_count", "unanchored_count", b"unanchored_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -459,6 +459,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A bar, a book, a fill or an outcome repeats the key of one that is held, with other content. Metadata: field, found, expected. Status: ALREADY_EXISTS."""
     ERROR_REASON_SIGNAL_FAILED: _ErrorReason.ValueType  # 24
     """The model has no answer, and its binding says that this ends the call. Metadata: symbol, gate_reason. Status: ABORTED."""
+    ERROR_REASON_NOT_OWNER: _ErrorReason.ValueType  # 25
+    """Another replica owns the plan; ask it. Metadata: plan_id, owner, owner_target. Status: FAILED_PRECONDITION."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Says why a call was refused; the `reason` of `google.rpc.ErrorInfo`, whose domain is
@@ -515,4 +517,6 @@ ERROR_REASON_DATA_CONFLICT: ErrorReason.ValueType  # 23
 """A bar, a book, a fill or an outcome repeats the key of one that is held, with other content. Metadata: field, found, expected. Status: ALREADY_EXISTS."""
 ERROR_REASON_SIGNAL_FAILED: ErrorReason.ValueType  # 24
 """The model has no answer, and its binding says that this ends the call. Metadata: symbol, gate_reason. Status: ABORTED."""
+ERROR_REASON_NOT_OWNER: ErrorReason.ValueType  # 25
+"""Another replica owns the plan; ask it. Metadata: plan_id, owner, owner_target. Status: FAILED_PRECONDITION."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

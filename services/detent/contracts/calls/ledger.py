@@ -70,12 +70,23 @@ class ChainHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerifyLedgerResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """Reports a verification; no breaks means that the ledger is whole."""
+    """Reports a verification; no breaks means that the ledger is whole.
+
+    Attributes:
+        record_count: The records that were read.
+        chain_count: Their chains, one per plan and symbol.
+        breaks: The first 100 breaks; one of the anchors themselves names no plan.
+        heads: The head of every chain, at most 5000.
+        unanchored_count: The records after the last anchor of their chain.
+        anchor_count: The signed anchors that the ledger was held against.
+    """
 
     record_count: int
     chain_count: int
     breaks: tuple[ChainBreak, ...]
     heads: tuple[ChainHead, ...]
+    unanchored_count: int = 0
+    anchor_count: int = 0
 
 
 class ReplayDecisionRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from detent.contracts.calls.feature import ModelInput, SnapshotView
-from detent.contracts.canonical import canonical_hash, sha256_hex
+from detent.contracts.canonical import canonical_bytes, canonical_hash, sha256_hex
 from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import to_json
 from detent.contracts.reasons import Reason
@@ -29,15 +29,15 @@ def snapshot_hash(snapshot: FeatureSnapshot | L2FeatureSnapshot) -> str:
     return canonical_hash(snapshot.SCHEMA, to_json(snapshot))
 
 
-def features_hash(
+def input_canonical(
     feature_version: str,
     *,
     symbol: str,
     ts_ms: int,
     snapshot_hashes: Sequence[str],
     values: bytes,
-) -> str:
-    """Hash what a model is given, in canonical form, to 64 hex.
+) -> bytes:
+    """Give the canonical bytes of what a model is given; their hash is `features_hash`.
 
     Args:
         feature_version: Hash of the feature set.
@@ -46,7 +46,7 @@ def features_hash(
         snapshot_hashes: Hashes of the snapshots used, L1 before L2.
         values: The input as little-endian float32.
     """
-    return canonical_hash(
+    return canonical_bytes(
         FEATURES_SCHEMA,
         {
             "feature_version": feature_version,
@@ -55,6 +55,26 @@ def features_hash(
             "snapshot_hashes": list(snapshot_hashes),
             "input_sha256": sha256_hex(values),
         },
+    )
+
+
+def features_hash(
+    feature_version: str,
+    *,
+    symbol: str,
+    ts_ms: int,
+    snapshot_hashes: Sequence[str],
+    values: bytes,
+) -> str:
+    """Hash what a model is given, in canonical form, to 64 hex; see `input_canonical`."""
+    return sha256_hex(
+        input_canonical(
+            feature_version,
+            symbol=symbol,
+            ts_ms=ts_ms,
+            snapshot_hashes=snapshot_hashes,
+            values=values,
+        )
     )
 
 

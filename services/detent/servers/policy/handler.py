@@ -58,6 +58,7 @@ from detent.servers.policy.held import HeldBinding
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import OpenPlan, Plans, SymbolChain
 from detent.servers.policy.question import check_same_question
+from detent.servers.policy.recording import record
 from detent.servers.policy.stand_downs import StandDowns
 from detent.servers.policy.trade_facts import TradeFactsTaker
 
@@ -241,14 +242,14 @@ class PolicyHandler:
                 fresh = _records(opened, query, rows.fresh, outcomes, self._plans.stand_downs)
             # (7) Durable, then the answer may leave.
             with span(self._tracer, "record", call.trace):
-                if fresh:
-                    await self._ledger.add_records(fresh)
+                fresh, unrecorded = await record(self._ledger, fresh)
             opened.advance(fresh)
         rows.written |= {item.record.row.symbol: item for item in fresh}
         if rows.refusals:
             method = "PolicyService/DecideTargetWeights"
             blocked = [self._blocked(method, query, error) for error in rows.refusals.values()]
             await self._ledger.add_block_events(blocked)
+        rows.refusals |= unrecorded
         if call.remaining_s() <= 0:
             await self._note_late(fresh)
         return DecideTargetWeightsResponse(

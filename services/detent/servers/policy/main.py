@@ -3,29 +3,36 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from opentelemetry.trace import Tracer
 
 from detent.adapters.artifact_store import ManifestFolder, PinnedManifest, read_manifest_folder
 from detent.adapters.grpc_dependencies import GrpcFeatures, GrpcInference
+from detent.adapters.ledger_anchors import AnchorFile, AnchorKey
+from detent.adapters.ledger_reading import PostgresReader
+from detent.adapters.ledger_shipping import LedgerShipper, ShippingOptions
 from detent.adapters.sqlite_file import Durability
-from detent.adapters.sqlite_ledger import SqliteLedger
+from detent.adapters.sqlite_ledger import ModelInputRow, SqliteLedger
 from detent.adapters.sqlite_trades import SqliteTrades
 from detent.adapters.telemetry import Telemetry, set_up_logging
 from detent.contracts import events
+from detent.contracts.calls.feature import ModelInput
+from detent.core.features.model_input import input_canonical
 from detent.rpc.channel import open_channel
 from detent.rpc.serve import Server, ServerOptions, Service, run_process, serve_until_stopped
 from detent.servers.policy.handler import PolicyHandler
 from detent.servers.policy.held import HeldBinding
 from detent.servers.policy.ledger_handler import LedgerHandler
-from detent.servers.policy.model_path import ModelPath
+from detent.servers.policy.model_path import KeepInputs, ModelPath
 from detent.servers.policy.plans import Plans
 from detent.servers.policy.ports import Features, Inference
 from detent.servers.policy.settings import PolicySettings
 from detent.servers.policy.trade_facts import TradeFactsTaker
+from detent.servers.policy.upkeep import Anchoring, SetServing, Upkeep
 
 log = logging.getLogger(__name__)
+DAY_MS = 86_400_000
 HEALTHY = {"": True, "detent.api.v1.PolicyService": True, "detent.api.v1.LedgerService": True}
 
 
@@ -45,8 +52,19 @@ class Policy:
         durability = Durability(settings.ledger_durability.upper())
         folder = read_manifest_folder(settings.artifacts_dir, trust=settings.signature_trust)
         _log_folder(folder)
-        self.ledger = SqliteLedger(settings.ledger_file, durability)
-        self.plans = Plans(self.ledger)
+        self.ledger = SqliteLedger(
+            settings.ledger_file, durability, reserve_bytes=settings.ledger_reserve_bytes
+        )
+        self.plans = Plans(self.ledger, settings.ownership)
+        anchoring = _anchoring(self.ledger, settings, now_ms)
+        self.upkeep = Upkeep(
+            self.ledger,
+            anchoring=anchoring,
+            anchor_interval_s=settings.anchor_interval_s,
+            shipper=_shipper(settings),
+            drain_s=settings.drain_grace_s,
+            now_ms=now_ms,
+        )
         self.handler = PolicyHandler(
             ledger=self.ledger,
             plans=self.plans,
@@ -57,6 +75,7 @@ class Policy:
                 enablement=settings.enablement,
                 kill_switch_env=kill_switch_env,
                 tracer=tracer,
+                keep_inputs=_input_keeper(self.ledger, settings, now_ms),
             ),
             trade_facts=TradeFactsTaker(
                 plans=self.plans, ledger=self.ledger, facts=SqliteTrades(self.ledger.file)
@@ -65,7 +84,12 @@ class Policy:
             future_skew_ms=settings.future_skew_ms,
             tracer=tracer,
         )
-        ledger_handler = LedgerHandler(ledger=self.ledger, plans=self.plans)
+        url = settings.ledger_database_url
+        ledger_handler = LedgerHandler(
+            ledger=self.ledger,
+            shared=PostgresReader(url.get_secret_value()) if url is not None else None,
+            anchored=anchoring.anchored if anchoring is not None else None,
+        )
         self.services = [
             Service(
                 name="PolicyService",
@@ -75,9 +99,15 @@ class Policy:
             Service(name="LedgerService", handler=ledger_handler),
         ]
 
+    async def start(self, set_serving: SetServing | None = None) -> None:
+        """Take up what earlier runs left, and start what runs beside the decisions."""
+        await self.plans.restore()
+        await self.upkeep.start(set_serving)
+
     async def close(self) -> None:
-        """Record what is under way and close the ledger."""
+        """Record what is under way, anchor and ship it, and close the ledger."""
         await self.handler.settle()
+        await self.upkeep.close()
         await self.ledger.close()
 
 
@@ -89,6 +119,52 @@ def kill_switch_env() -> bool:
 def wall_clock_ms() -> int:
     """Read the wall clock in Unix milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+def _anchoring(
+    ledger: SqliteLedger, settings: PolicySettings, now_ms: Callable[[], int]
+) -> Anchoring | None:
+    if settings.anchor_file is None or settings.anchor_key_file is None:
+        return None
+    key = AnchorKey.read(settings.anchor_key_file)
+    return Anchoring(ledger, AnchorFile(settings.anchor_file), key, now_ms=now_ms)
+
+
+def _shipper(settings: PolicySettings) -> LedgerShipper | None:
+    if settings.ledger_database_url is None:
+        return None
+    options = ShippingOptions(url=settings.ledger_database_url.get_secret_value())
+    return LedgerShipper(settings.ledger_file, options)
+
+
+def _input_keeper(
+    ledger: SqliteLedger, settings: PolicySettings, now_ms: Callable[[], int]
+) -> KeepInputs | None:
+    retention_ms = settings.inputs_retention_days * DAY_MS
+    if not retention_ms:
+        return None
+
+    def keep(feature_version: str, inputs: Mapping[str, ModelInput]) -> None:
+        expires_ms = now_ms() + retention_ms
+        ledger.stage_inputs(
+            [
+                ModelInputRow(
+                    features_hash=given.features_hash,
+                    expires_ms=expires_ms,
+                    canonical=input_canonical(
+                        feature_version,
+                        symbol=symbol,
+                        ts_ms=given.ts_ms,
+                        snapshot_hashes=given.snapshot_hashes,
+                        values=given.values,
+                    ).decode("ascii"),
+                    model_input=given.values,
+                )
+                for symbol, given in inputs.items()
+            ]
+        )
+
+    return keep
 
 
 def _held(pinned: PinnedManifest) -> HeldBinding:
@@ -118,13 +194,13 @@ async def run(settings: PolicySettings) -> None:
         tracer=telemetry.tracer,
         now_ms=wall_clock_ms,
     )
-    await policy.plans.restore()
     options = ServerOptions(
         listen=settings.listen,
         reflection=settings.reflection,
         drain_grace_s=settings.drain_grace_s,
     )
     server = Server(options, policy.services, telemetry.tracer)
+    await policy.start(server.set_serving)
     await serve_until_stopped(server, HEALTHY)
     await policy.close()
     await features_channel.close()

@@ -33,6 +33,8 @@ from detent.servers.policy.ports import Features, Inference
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+# Told of the feature version and of what the model is given, by symbol.
+KeepInputs = Callable[[str, Mapping[str, ModelInput]], None]
 
 FEATURE_REASONS: dict[type[errors.DetentError], Reason] = {
     errors.BindingMismatch: Reason.BINDING_MISMATCH,
@@ -60,6 +62,7 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
         enablement: The switches of this process.
         kill_switch_env: Reads `ML_KILL_SWITCH`, again for every bar.
         tracer: Opens a span around each step.
+        keep_inputs: Keeps what the model is given, for a replay from there; None keeps nothing.
     """
 
     features: Features
@@ -67,6 +70,7 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
     enablement: Enablement
     kill_switch_env: Callable[[], bool]
     tracer: Tracer
+    keep_inputs: KeepInputs | None = None
 
     async def ask(
         self, bound: BoundPlan, rows: Sequence[DecisionRow], *, ts_ms: int, call: Call
@@ -89,6 +93,8 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
             outcomes[symbol] = refused(reason, ready.pop(symbol).features_hash)
         # (4) Signals for what has features, in one call, and the output gate.
         if ready:
+            if self.keep_inputs is not None:
+                self.keep_inputs(bound.binding.feature_version, ready)
             outcomes |= await self._signals(bound, ready, ts_ms=ts_ms, call=call)
         return outcomes
 

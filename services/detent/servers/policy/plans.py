@@ -10,7 +10,9 @@ from detent.contracts.decision import DecisionKind
 from detent.contracts.errors import PlanClosed, PlanConflict, PlanNotFound
 from detent.contracts.plan import Plan, PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
+from detent.core.ledger.ownership import Ownership
 from detent.core.ledger.record import CHAIN_START, BoundPlan, ChainPoint
+from detent.core.ledger.summary import summarise
 from detent.servers.policy.closes import Closes
 from detent.servers.policy.stand_downs import StandDowns
 
@@ -87,10 +89,11 @@ class OpenPlan:
 class Plans:
     """Keeps the open plans and stand-downs; what it holds is always what the ledger says."""
 
-    def __init__(self, ledger: SqliteLedger) -> None:
+    def __init__(self, ledger: SqliteLedger, ownership: Ownership | None = None) -> None:
         """Start empty; `restore` reads the ledger."""
         self._ledger = ledger
         self.stand_downs = StandDowns(ledger)
+        self._ownership = ownership or Ownership()
         self._open: dict[str, OpenPlan] = {}
         self._owners: dict[tuple[str, str], str] = {}
         self._opening = asyncio.Lock()
@@ -98,7 +101,13 @@ class Plans:
     async def restore(self) -> None:
         """Take up every open plan where its last durable record left it, and what stands down."""
         await self.stand_downs.restore()
+        """Take up every open plan where its last durable record left it.
+
+        Raises:
+            NotOwner: An open plan is another replica's now: their count has changed.
+        """
         for bound in await self._ledger.open_plans():
+            self._ownership.check_owner(bound.plan.plan_id)
             opened = OpenPlan(bound)
             for written in await self._ledger.last_records(bound.plan):
                 opened.chains[written.record.row.symbol].advance(written)
@@ -109,8 +118,10 @@ class Plans:
 
         Raises:
             PlanConflict: The name, or a symbol of the book, is taken by another plan.
+            NotOwner: Another replica owns the plan.
         """
         plan_id = bound.plan.plan_id
+        self._ownership.check_owner(plan_id)
         async with self._opening:
             known = await self._ledger.find_plan(plan_id)
             if known is not None:
@@ -135,13 +146,17 @@ class Plans:
         async with self._opening, opened.locked(plan.symbols):
             if plan.plan_id not in self._open:
                 return
-            await self._ledger.add_plan_event(opened.bound, PlanStatus.CLOSED)
+            summary = summarise(plan.plan_id, await self._ledger.run_rows(plan.plan_id))
+            await self._ledger.add_plan_event(
+                opened.bound, PlanStatus.CLOSED, summary=summary.canonical
+            )
             del self._open[plan.plan_id]
             for symbol in plan.symbols:
                 self._owners.pop((plan.book, symbol), None)
 
     async def find(self, plan_id: str) -> tuple[BoundPlan, PlanStatus]:
-        """Give a plan, open or closed; raises `PlanNotFound`."""
+        """Give a plan, open or closed; raises `PlanNotFound` or `NotOwner`."""
+        self._ownership.check_owner(plan_id)
         opened = self._open.get(plan_id)
         if opened is not None:
             return opened.bound, PlanStatus.OPEN

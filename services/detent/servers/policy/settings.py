@@ -1,12 +1,14 @@
 """Read what the policy process is told by its environment."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from detent.adapters.signature_settings import SignatureSettings
+from detent.contracts.errors import InvalidField
+from detent.core.ledger.ownership import Ownership
 from detent.core.rollout.gates import Enablement
 
 
@@ -21,6 +23,17 @@ class PolicySettings(SignatureSettings):
         ledger_file: The one SQLite file.
         ledger_durability: `full`; `unsafe_memory` loses what was answered and is for the
             test that must fail with it.
+        ledger_database_url: PostgreSQL that records are shipped to and read from, for
+            example `postgresql://detent@postgres/ledger`; None ships nothing. Its user is a
+            member of `detent_writer`; `detent ledger migrate` makes both.
+        ledger_reserve_bytes: Disk space held back for exits when there is no other.
+        anchor_file: Where signed chain heads are kept, outside the database; None keeps none.
+        anchor_key_file: Ed25519 private key in PEM that signs them; needed with `anchor_file`.
+        anchor_interval_s: How often.
+        inputs_retention_days: How long model inputs are kept; 0 keeps none.
+        replica_index: This replica's place among those that share the plans.
+        replica_count: How many share the plans; fixed while plans are open.
+        replica_targets: Address of each replica by index; a JSON list, needed for several.
         infer_enabled: First key to the model.
         active_enabled: Second key to the model.
         active_ack: The acknowledgement string.
@@ -45,6 +58,15 @@ class PolicySettings(SignatureSettings):
     inference_target: str = "127.0.0.1:7302"
     ledger_file: Path
     ledger_durability: Literal["full", "unsafe_memory"] = "full"
+    ledger_database_url: SecretStr | None = None
+    ledger_reserve_bytes: int = Field(default=4 * 2**20, ge=0)
+    anchor_file: Path | None = None
+    anchor_key_file: Path | None = None
+    anchor_interval_s: float = Field(default=60.0, gt=0)
+    inputs_retention_days: int = Field(default=30, ge=0, le=3_650)
+    replica_index: int = Field(default=0, ge=0)
+    replica_count: int = Field(default=1, ge=1)
+    replica_targets: tuple[str, ...] = ()
     infer_enabled: bool = False
     active_enabled: bool = False
     active_ack: str = ""
@@ -57,6 +79,26 @@ class PolicySettings(SignatureSettings):
     trace_file: Path | None = None
     drain_grace_s: float = Field(default=5.0, ge=0)
     log_level: str = "INFO"
+
+    @model_validator(mode="after")
+    def _check_ledger(self) -> Self:
+        """Refuse anchors that nobody signs, and replicas that have no address."""
+        if (self.anchor_file is None) != (self.anchor_key_file is None):
+            raise ValueError("anchor_file and anchor_key_file: found one, expected both or none")
+        _ = self.ownership
+        return self
+
+    @property
+    def ownership(self) -> Ownership:
+        """Give the place of this replica; raises `ValueError` when there is no such place."""
+        try:
+            return Ownership(
+                replica_index=self.replica_index,
+                replica_count=self.replica_count,
+                replica_targets=self.replica_targets,
+            )
+        except InvalidField as error:
+            raise ValueError(error.message) from error
 
     @property
     def enablement(self) -> Enablement:

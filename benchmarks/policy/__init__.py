@@ -1,0 +1,1 @@
+"""Measure policy: the ledger that its decisions go to."""

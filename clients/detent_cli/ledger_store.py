@@ -1,0 +1,143 @@
+"""Work on a ledger where it lies, without any service: verify, check, copy, migrate."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detent.contracts.calls.ledger import VerifyLedgerResponse
+from detent.contracts.errors import InvalidField
+from detent.contracts.json_codec import to_json
+from detent_cli.output import (
+    EXIT_NEGATIVE,
+    JsonFlag,
+    bad,
+    console,
+    good,
+    print_facts,
+    print_json,
+    print_rows,
+    reported,
+)
+
+HOLES_SHOWN_MAX = 20
+_HELP = "A ledger file, or postgresql://user@host/database."
+From = Annotated[str, typer.Option("--from", help=_HELP)]
+FromOptional = Annotated[
+    str, typer.Option("--from", help=f"{_HELP} Without it the service is asked.")
+]
+
+
+def verified(
+    place: str, anchor_files: list[Path], key_file: Path | None, plan_id: str
+) -> VerifyLedgerResponse:
+    """Verify a ledger against files of anchors.
+
+    Raises:
+        InvalidField: There are anchors without a key, or it is no key.
+        LedgerUnavailable: The ledger or a file of anchors cannot be read.
+    """
+    from detent.adapters.ledger_anchors import (  # noqa: PLC0415
+        AnchorFile,
+        AnchorKey,
+        trusted_anchors,
+    )
+    from detent.adapters.ledger_reading import audit, open_reader  # noqa: PLC0415
+
+    anchored = []
+    if anchor_files:
+        if key_file is None:
+            raise InvalidField("--key", None, "the public key that signed the anchors")
+        key = AnchorKey.read(key_file)
+        anchored = [trusted_anchors(AnchorFile(path).read(), key) for path in anchor_files]
+    return audit(open_reader(place), anchored, plan_id).response
+
+
+def migrate(
+    *,
+    to: Annotated[str, typer.Option(help="postgresql://owner@host/database.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring a PostgreSQL database to today's form, and make the role that may only add."""
+    from detent.adapters.ledger_migrating import migrate_postgresql  # noqa: PLC0415
+
+    with reported(as_json=as_json):
+        step = migrate_postgresql(to)
+    if as_json:
+        print_json({"step": step})
+    else:
+        console.print(f"at step {step}; grant detent_writer to the user that policy connects as")
+
+
+def check(
+    *,
+    place: From,
+    bars: Annotated[
+        Path | None,
+        typer.Option(help="The bars that there were; without it, one in every interval."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find bars without a record and runs that are not valid; exit 1 when there are any."""
+    from detent.adapters.ledger_checking import check_completeness  # noqa: PLC0415
+    from detent.adapters.ledger_reading import open_reader  # noqa: PLC0415
+
+    with reported(as_json=as_json):
+        calendars = _calendars(bars) if bars is not None else None
+        found = check_completeness(open_reader(place), calendars)
+    invalid = [run for run in found.runs if not run.is_valid]
+    if as_json:
+        print_json(to_json(found) | {"complete": found.is_complete})
+    else:
+        facts = (
+            ("runs", len(found.runs)),
+            ("invalid runs", len(invalid)),
+            ("bars with a record", found.bar_count),
+            ("holes", len(found.holes)),
+            ("verdict", good("complete") if found.is_complete else bad("INCOMPLETE")),
+        )
+        print_facts("Ledger", facts)
+        for run in invalid:
+            console.print(bad(run.plan_id), f"has no {', '.join(run.missing)}")
+        holes = found.holes[:HOLES_SHOWN_MAX]
+        if holes:
+            rows = [(h.plan_id, h.symbol, h.from_ts_ms, h.until_ts_ms, h.bar_count) for h in holes]
+            print_rows("Holes", ("plan", "symbol", "from", "until", "bars"), rows)
+    if not found.is_complete:
+        raise typer.Exit(EXIT_NEGATIVE)
+
+
+def export(
+    *,
+    place: From,
+    to: Annotated[Path, typer.Option(help="Folder for one Parquet file per table.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Copy every table of a ledger to Parquet."""
+    from detent.adapters.ledger_checking import export_parquet  # noqa: PLC0415
+    from detent.adapters.ledger_reading import open_reader  # noqa: PLC0415
+
+    with reported(as_json=as_json):
+        counts = export_parquet(open_reader(place), to)
+    if as_json:
+        print_json({"rows": counts})
+    else:
+        print_rows("Exported", ("table", "rows"), list(counts.items()))
+
+
+def anchor_key(
+    *,
+    to: Annotated[Path, typer.Option(help="The private key; the public one lies beside it.")],
+) -> None:
+    """Draw the key that signs anchors; only its owner may read it."""
+    from detent.adapters.ledger_anchors import make_key  # noqa: PLC0415
+
+    make_key(to)
+    console.print(f"private key in {to}, public key in {to.with_suffix('.pub')}")
+
+
+def _calendars(bars: Path) -> dict[str, list[int]]:
+    from detent.offline.bars import load_bars  # noqa: PLC0415
+
+    table = load_bars(bars)
+    return {symbol: [bar.ts_ms for bar in series] for symbol, series in table.bars.items()}

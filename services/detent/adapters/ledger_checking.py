@@ -1,0 +1,149 @@
+"""Check a whole ledger, and copy what readers see of it to Parquet."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from detent.adapters.ledger_columns import SHIPPED
+from detent.adapters.ledger_reading import LedgerReader, Row
+from detent.contracts.canonical import parse_json
+from detent.contracts.decision import DecisionKind
+from detent.core.ledger.completeness import (
+    HOLES_MAX,
+    REQUIRED,
+    Hole,
+    Run,
+    expected_bars,
+    find_holes,
+    judge_runs,
+)
+
+# What a reader gets: the views of the records, and the tables that have no view.
+EXPORTED = ("bar_decisions", "overrides", *(n for n in SHIPPED if n != "decision_records"))
+ROW_GROUP_ROWS = 10_000
+
+
+class Completeness(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds what a check of a ledger found.
+
+    Attributes:
+        runs: Every plan that any table knows.
+        bar_count: The regular bars that have a record.
+        holes: The first stretches of bars that have none.
+    """
+
+    runs: tuple[Run, ...]
+    bar_count: int
+    holes: tuple[Hole, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Say whether every run is valid and no bar is missing."""
+        return not self.holes and all(run.is_valid for run in self.runs)
+
+
+def check_completeness(
+    reader: LedgerReader, calendars: Mapping[str, Sequence[int]] | None = None
+) -> Completeness:
+    """Compare the records of every plan with the bars that there were.
+
+    Args:
+        reader: Where the ledger lies.
+        calendars: Close times of the bars of each symbol, rising, Unix milliseconds; a symbol
+            without one is taken to have had a bar in every interval of its plan.
+
+    Raises:
+        LedgerUnavailable: It cannot be read.
+    """
+    calendars = calendars or {}
+    plans: dict[str, Mapping[str, Any]] = {}
+    closed: set[str] = set()
+    for plan_id, event, plan in reader.query("SELECT plan_id, event, plan FROM plan_log"):
+        plans[plan_id] = parse_json("plan", plan.encode())
+        if event == "closed":
+            closed.add(plan_id)
+    bars: dict[str, dict[str, set[int]]] = {}
+    sql = "SELECT plan_id, symbol, ts_ms, kind FROM decision_records"
+    for plan_id, symbol, ts_ms, kind in reader.query(sql):
+        of_plan = bars.setdefault(plan_id, {})
+        if kind == DecisionKind.BAR:
+            of_plan.setdefault(symbol, set()).add(ts_ms)
+    holes = [hole for plan_id in sorted(bars) for hole in _holes(plan_id, plans, bars, calendars)]
+    summarised = {row[0] for row in reader.query("SELECT plan_id FROM results_summary")}
+    found = dict(zip(REQUIRED, (plans, bars, summarised), strict=True))
+    return Completeness(
+        runs=judge_runs(found, open_plans=plans.keys() - closed),
+        bar_count=sum(len(times) for of_plan in bars.values() for times in of_plan.values()),
+        holes=tuple(holes[:HOLES_MAX]),
+    )
+
+
+def _holes(
+    plan_id: str,
+    plans: Mapping[str, Mapping[str, Any]],
+    bars: Mapping[str, Mapping[str, set[int]]],
+    calendars: Mapping[str, Sequence[int]],
+) -> Iterator[Hole]:
+    """Give the holes of one plan: every symbol of it is due while any of them was decided."""
+    decided = bars[plan_id]
+    times = [ts_ms for recorded in decided.values() for ts_ms in recorded]
+    if plan_id not in plans or not times:
+        return
+    for symbol in sorted({*plans[plan_id]["symbols"], *decided}):
+        due = expected_bars(
+            min(times),
+            max(times),
+            calendar=calendars.get(symbol),
+            interval_ms=plans[plan_id]["bar_interval_ms"],
+        )
+        yield from find_holes(plan_id, symbol, decided.get(symbol, ()), due)
+
+
+def export_parquet(reader: LedgerReader, folder: Path) -> dict[str, int]:
+    """Write one Parquet file per table and give how many rows each has.
+
+    Every value is written as it stands: integers as int64, the rest as text.
+
+    Raises:
+        LedgerUnavailable: The ledger cannot be read.
+        OSError: A file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return {name: _export(reader, name, folder / f"{name}.parquet") for name in EXPORTED}
+
+
+def _export(reader: LedgerReader, name: str, path: Path) -> int:
+    import pyarrow as pa  # noqa: PLC0415  Only an export needs it.
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    columns = reader.columns(name)
+    schema = pa.schema([(c, pa.int64() if _is_integer(c) else pa.string()) for c in columns])
+    selected = ", ".join(f'"{column}"' for column in columns)
+    count = 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for rows in _groups(reader.query(f"SELECT {selected} FROM {name}")):
+            count += len(rows)
+            arrays = [
+                pa.array(values, type=field.type)
+                for field, values in zip(schema, zip(*rows, strict=True), strict=True)
+            ]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+    return count
+
+
+def _groups(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    group: list[Any] = []
+    for row in rows:
+        group.append(row)
+        if len(group) == ROW_GROUP_ROWS:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _is_integer(column: str) -> bool:
+    counted = ("id", "sequence", "position", "precedence_tier", "anchor_index")
+    return column in counted or column.endswith(("_ms", "_bps", "_ppm"))

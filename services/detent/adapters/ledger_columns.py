@@ -1,0 +1,34 @@
+"""Name the shipped tables and their columns, for those who need no more of the schema.
+
+`ledger_tables` declares them; a test holds the two equal. Importing it costs a second, which a
+process that writes records does not have at its start.
+"""
+
+_BAR = ("plan_id", "symbol", "ts_ms")
+
+# Tables in the order in which they are shipped: a record never arrives before its plan.
+SHIPPED: dict[str, tuple[str, ...]] = {
+    "plan_log": ("plan_id", "event", "book", "binding_hash", "plan", "binding"),
+    "decision_records": (*_BAR, "kind", "sequence", "record_hash", "canonical"),
+    "shadow_signals": (*_BAR, "kind", "binding_hash", "canonical"),
+    "fills": ("fill_id", *_BAR, "book", "canonical"),
+    "outcomes": (*_BAR, "canonical"),
+    "stand_downs": ("at_ms", "book", "symbol", "set_by", "until_ts_ms", "reason"),
+    "late_answers": ("at_ms", *_BAR, "kind", "record_hash"),
+    "local_answers": (*_BAR, "kind", "canonical"),
+    "block_events": (
+        "at_ms",
+        "method",
+        "reason",
+        "plan_id",
+        "binding_hash",
+        "ts_ms",
+        "message",
+        "metadata",
+    ),
+    "results_summary": ("plan_id", "book", "canonical"),
+    "anchors": ("anchor_index", "at_ms", "anchor_hash", "canonical", "key_id", "signature"),
+}
+# The step of `ledger_migrations` that a database must have reached.
+STEP = "0002"
+WRITER = "detent_writer"

@@ -1,0 +1,286 @@
+"""Read a ledger where it lies: a SQLite file, or PostgreSQL; the rest does not know which."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from detent.adapters.ledger_columns import SHIPPED
+from detent.adapters.sqlite_schema import SCHEMA_VERSION, STORED
+from detent.contracts.calls.ledger import (
+    ChainBreak,
+    ChainHead,
+    ListDecisionsRequest,
+    VerifyLedgerResponse,
+)
+from detent.contracts.errors import LedgerUnavailable
+from detent.contracts.units import ROWS_MAX
+from detent.core.ledger.anchor import Anchored, digest_breaks
+from detent.core.ledger.chain import BREAKS_MAX, StoredRecord, Verification, verify_chains
+
+Row = tuple[Any, ...]
+FETCHED = 2_000
+POSTGRESQL_PREFIX = "postgresql://"
+
+
+class LedgerReader(Protocol):
+    """Reads one ledger; every call opens what it needs and closes it."""
+
+    def query(self, sql: str, values: Sequence[object] = ()) -> Iterator[Row]:
+        """Give rows as they come; `?` marks a value."""
+        ...
+
+    def stored(self, plan_id: str) -> Iterator[StoredRecord]:
+        """Give the records of a plan, or of all, each chain in its order."""
+        ...
+
+    def table(self, name: str, source: str) -> Iterator[Row]:
+        """Give the rows of one table of one ledger with their numbers, in their order."""
+        ...
+
+    def columns(self, name: str) -> tuple[str, ...]:
+        """Name the columns of a table or a view."""
+        ...
+
+    def list_records(
+        self, query: ListDecisionsRequest, source: str, after_id: int
+    ) -> list[tuple[str, str]]:
+        """Give (page token, canonical) of a page of records in the order of writing."""
+        ...
+
+
+class SqliteReader:
+    """Reads a ledger file without ever writing to it."""
+
+    def __init__(self, path: Path) -> None:
+        """Take a file of today's form.
+
+        Raises:
+            LedgerUnavailable: It is none.
+        """
+        self._path = path
+        ((found,),) = self.query("PRAGMA user_version")
+        if found != SCHEMA_VERSION:
+            cause = f"found schema version {found}, expected {SCHEMA_VERSION}"
+            raise LedgerUnavailable(f"the ledger cannot be read: {cause}", cause=cause)
+
+    def query(self, sql: str, values: Sequence[object] = ()) -> Iterator[Row]:
+        """Give rows as they come; `?` marks a value."""
+        try:
+            uri = f"{self._path.absolute().as_uri()}?mode=ro"
+            with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+                yield from db.execute(sql, values)
+        except sqlite3.Error as error:
+            raise LedgerUnavailable(f"the ledger cannot be read: {error}", cause=error) from error
+
+    def stored(self, plan_id: str) -> Iterator[StoredRecord]:
+        """Give the records of a plan, or of all, each chain in its order."""
+        where = "WHERE plan_id = ?" if plan_id else ""
+        values = (plan_id,) if plan_id else ()
+        return self.query(f"SELECT {STORED} FROM decision_records {where} ORDER BY id", values)
+
+    def table(self, name: str, source: str) -> Iterator[Row]:  # noqa: ARG002  There is one.
+        """Give the rows of one table with their numbers, in their order."""
+        columns = ", ".join(f'"{column}"' for column in ("id", *SHIPPED[name]))
+        return self.query(f"SELECT {columns} FROM {name} ORDER BY id")
+
+    def columns(self, name: str) -> tuple[str, ...]:
+        """Name the columns of a table or a view."""
+        return tuple(row[0] for row in self.query("SELECT name FROM pragma_table_info(?)", (name,)))
+
+    def list_records(
+        self,
+        query: ListDecisionsRequest,
+        source: str,  # noqa: ARG002  There is one.
+        after_id: int,
+    ) -> list[tuple[str, str]]:
+        """Give (page token, canonical) of a page of records in the order of writing."""
+        rows = self.query(
+            "SELECT CAST(id AS TEXT), canonical FROM decision_records WHERE id > ?"
+            " AND (? = '' OR plan_id = ?) AND (? = '' OR symbol = ?) ORDER BY id LIMIT ?",
+            (
+                after_id,
+                *(query.plan_id, query.plan_id),
+                *(query.symbol, query.symbol),
+                query.page_size,
+            ),
+        )
+        return list(rows)
+
+
+class PostgresReader:
+    """Reads what owners have shipped to PostgreSQL."""
+
+    def __init__(self, url: str) -> None:
+        """Connect at every call."""
+        self._url = url
+
+    def query(self, sql: str, values: Sequence[object] = ()) -> Iterator[Row]:
+        """Give rows as they come; `?` marks a value."""
+        import psycopg  # noqa: PLC0415  A reader of files does not need it.
+
+        try:
+            with (
+                psycopg.connect(self._url, connect_timeout=5) as link,
+                link.cursor("reading", binary=True) as cursor,
+            ):
+                cursor.execute(sql.replace("%", "%%").replace("?", "%s"), values)
+                while rows := cursor.fetchmany(FETCHED):
+                    yield from rows
+        except psycopg.Error as error:
+            # The driver's text may name hosts and users: only the kind of failure leaves.
+            cause = f"PostgreSQL: {type(error).__name__}"
+            raise LedgerUnavailable(f"the ledger cannot be read: {cause}", cause=cause) from error
+
+    def stored(self, plan_id: str) -> Iterator[StoredRecord]:
+        """Give the records of a plan, or of all, each chain in its order."""
+        where = "WHERE plan_id = ?" if plan_id else ""
+        values = (plan_id,) if plan_id else ()
+        columns = "plan_id, symbol, ts_ms, kind, sequence, record_hash"
+        text = "convert_to(canonical, 'UTF8')"
+        return self.query(
+            f"SELECT {columns}, {text} FROM decision_records {where} ORDER BY source, id", values
+        )
+
+    def table(self, name: str, source: str) -> Iterator[Row]:
+        """Give the rows of one table of one ledger with their numbers, in their order."""
+        columns = ", ".join(f'"{column}"' for column in ("id", *SHIPPED[name]))
+        return self.query(f"SELECT {columns} FROM {name} WHERE source = ? ORDER BY id", (source,))
+
+    def columns(self, name: str) -> tuple[str, ...]:
+        """Name the columns of a table or a view."""
+        sql = "SELECT column_name::text FROM information_schema.columns WHERE table_name = ?"
+        return tuple(row[0] for row in self.query(f"{sql} ORDER BY ordinal_position", (name,)))
+
+    def list_records(
+        self, query: ListDecisionsRequest, source: str, after_id: int
+    ) -> list[tuple[str, str]]:
+        """Give (page token, canonical) of a page of records, one ledger after the other."""
+        rows = self.query(
+            "SELECT source || '.' || id, canonical FROM decision_records"
+            " WHERE (source, id) > (?, ?) AND (? = '' OR plan_id = ?) AND (? = '' OR symbol = ?)"
+            " ORDER BY source, id LIMIT ?",
+            (
+                source,
+                after_id,
+                *(query.plan_id, query.plan_id),
+                *(query.symbol, query.symbol),
+                query.page_size,
+            ),
+        )
+        return list(rows)
+
+    def record_row(self, record_hash: str) -> Row | None:
+        """Give (canonical, hash) of a record, if it has arrived."""
+        rows = self.query(
+            "SELECT canonical, record_hash FROM decision_records"
+            " WHERE substr(record_hash, 1, 16) = ? AND record_hash = ?",
+            (record_hash[:16], record_hash),
+        )
+        return next(iter(list(rows)), None)
+
+    def plan_row(self, plan_id: str) -> Row | None:
+        """Give (plan, binding) of a plan, if it has arrived."""
+        sql = "SELECT plan, binding FROM plan_log WHERE plan_id = ? AND event = 'opened'"
+        return next(iter(list(self.query(sql, (plan_id,)))), None)
+
+
+def open_reader(place: str) -> LedgerReader:
+    """Give the reader of a `postgresql://` address or of a file.
+
+    Raises:
+        LedgerUnavailable: The file is no ledger of today's form.
+    """
+    if place.startswith(POSTGRESQL_PREFIX):
+        return PostgresReader(place)
+    return SqliteReader(Path(place))
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds what a whole verification found.
+
+    Attributes:
+        chains: What the walk over the chains found.
+        anchor_count: The anchors that were held against it.
+        later_count: Rows of other tables after the last anchor.
+        breaks: What does not hold of the anchors and the tables without chains.
+    """
+
+    chains: Verification
+    anchor_count: int
+    later_count: int
+    breaks: tuple[str, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Say whether nothing was found."""
+        return not self.chains.breaks and not self.breaks
+
+    @property
+    def response(self) -> VerifyLedgerResponse:
+        """Say it as the wire does; a break of the anchors names no plan."""
+        chains = self.chains
+        of_chains = [
+            ChainBreak(
+                plan_id=one.plan_id,
+                symbol=one.symbol,
+                sequence=one.sequence,
+                message=one.message,
+            )
+            for one in chains.breaks
+        ]
+        of_anchors = [
+            ChainBreak(plan_id="", symbol="", sequence=0, message=message)
+            for message in self.breaks
+        ]
+        return VerifyLedgerResponse(
+            record_count=chains.record_count,
+            chain_count=len(chains.heads),
+            breaks=tuple([*of_anchors, *of_chains][:BREAKS_MAX]),
+            heads=tuple(
+                ChainHead(
+                    plan_id=head.plan_id,
+                    symbol=head.symbol,
+                    sequence=head.sequence,
+                    record_hash=head.record_hash,
+                )
+                for head in chains.heads[:ROWS_MAX]
+            ),
+            unanchored_count=chains.unanchored_count,
+            anchor_count=self.anchor_count,
+        )
+
+
+def audit(reader: LedgerReader, anchored: Sequence[Anchored], plan_id: str = "") -> Audit:
+    """Verify chains, and with anchors also what was before them, table by table.
+
+    Args:
+        reader: Where the ledger lies.
+        anchored: The anchors of each ledger whose rows are read; none says nothing of suffixes.
+        plan_id: Only this plan; empty verifies all.
+
+    Raises:
+        LedgerUnavailable: It cannot be read.
+    """
+    pins = {
+        key: held for one in anchored for key, held in one.pins.items() if plan_id in ("", key[0])
+    }
+    chains = verify_chains(reader.stored(plan_id), pins)
+    breaks = [broken for one in anchored for broken in one.breaks]
+    later_count = 0
+    for one in anchored:
+        if plan_id or one.last is None:
+            continue
+        for table, expected in one.tables.items():
+            later, found = digest_breaks(reader.table(table, one.last.ledger_id), expected)
+            later_count += later
+            breaks += [f"{table}: {broken}" for broken in found]
+    return Audit(
+        chains=chains,
+        anchor_count=sum(one.count for one in anchored),
+        later_count=later_count,
+        breaks=tuple(breaks),
+    )

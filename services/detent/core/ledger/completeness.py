@@ -1,0 +1,114 @@
+"""Find the bars that a ledger should have and has not, and runs that lack what makes them valid."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+HOLES_MAX = 1_000
+# A run without one of these is invalid (R233).
+REQUIRED = ("plan_log", "bar_decisions", "results_summary")
+
+
+class Hole(msgspec.Struct, frozen=True, kw_only=True):
+    """Names one stretch of bars that have no record.
+
+    Attributes:
+        plan_id: The plan.
+        symbol: The instrument.
+        from_ts_ms: Close time of the first bar without a record, Unix milliseconds.
+        until_ts_ms: Close time of the last one.
+        bar_count: How many there are.
+    """
+
+    plan_id: str
+    symbol: str
+    from_ts_ms: int
+    until_ts_ms: int
+    bar_count: int
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """Says whether one plan has what a valid run has.
+
+    Attributes:
+        plan_id: The plan.
+        is_open: Whether it still decides; its summary is then not due.
+        missing: The tables in which nothing of it stands, of `REQUIRED`.
+    """
+
+    plan_id: str
+    is_open: bool
+    missing: tuple[str, ...]
+
+    @property
+    def is_valid(self) -> bool:
+        """Say whether nothing is missing that is due."""
+        due = [name for name in self.missing if not (self.is_open and name == "results_summary")]
+        return not due
+
+
+def find_holes(
+    plan_id: str, symbol: str, recorded: Collection[int], calendar: Sequence[int]
+) -> list[Hole]:
+    """Compare the bars that have a record with those that there were.
+
+    Args:
+        plan_id: The plan.
+        symbol: The instrument.
+        recorded: Close times of the regular bars that have a record, Unix milliseconds.
+        calendar: Close times of the bars that there were while the plan decided, rising.
+
+    Returns:
+        The stretches of the calendar without a record.
+    """
+    times = np.asarray(calendar, dtype=np.int64)
+    absent = ~np.isin(times, np.asarray(list(recorded), dtype=np.int64))
+    # A stretch begins where absence begins, and ends before it ends.
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], absent.view(np.int8), [0]))))
+    return [
+        Hole(
+            plan_id=plan_id,
+            symbol=symbol,
+            from_ts_ms=int(times[begin]),
+            until_ts_ms=int(times[end - 1]),
+            bar_count=int(end - begin),
+        )
+        for begin, end in zip(edges[::2], edges[1::2], strict=True)
+    ]
+
+
+def expected_bars(
+    since_ts_ms: int, until_ts_ms: int, *, calendar: Sequence[int] | None, interval_ms: int
+) -> Sequence[int]:
+    """Give the bars that there were from one decided bar of a plan to another.
+
+    Args:
+        since_ts_ms: Close time of the first bar that the plan decided for any symbol.
+        until_ts_ms: Close time of the last one.
+        calendar: Close times of the symbol's bars, rising; None when it never rests.
+        interval_ms: Length of the plan's bars.
+    """
+    if calendar is None:
+        return range(since_ts_ms, until_ts_ms + 1, interval_ms)
+    return [ts_ms for ts_ms in calendar if since_ts_ms <= ts_ms <= until_ts_ms]
+
+
+def judge_runs(
+    present: Mapping[str, Collection[str]], *, open_plans: Collection[str]
+) -> tuple[Run, ...]:
+    """Say of every run that any table knows whether it is valid (R233).
+
+    Args:
+        present: The plans that stand in each table of `REQUIRED`.
+        open_plans: Those that still decide.
+    """
+    known: Iterable[str] = sorted({plan for name in REQUIRED for plan in present[name]})
+    return tuple(
+        Run(
+            plan_id=plan_id,
+            is_open=plan_id in open_plans,
+            missing=tuple(name for name in REQUIRED if plan_id not in present[name]),
+        )
+        for plan_id in known
+    )

@@ -1,0 +1,185 @@
+"""Proves that each plan has one owner among the replicas, and that a client finds it."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psycopg
+import pytest
+from opentelemetry.context import Context
+from tests.builders import HOUR_MS, START_MS, plan_of, row_of
+from tests.fakes import remote
+from tests.integration.ledger_audit import assert_chains_whole, read_records
+from tests.integration.test_ledger_durability import Policy, policy_process
+
+from detent.adapters.ledger_reading import PostgresReader, audit
+from detent.contracts.binding import PROXY_BINDING, PROXY_BINDING_HASH
+from detent.contracts.calls.policy import OpenPlanRequest, OpenPlanResponse
+from detent.contracts.errors import InvalidField, NotOwner
+from detent.core.ledger.ownership import Ownership, owner_of
+from detent_cli.stack import free_port
+from detent_client import ClientOptions, DetentClient, OpenedPlan
+
+REPLICAS = 3
+PLANS = tuple(f"plan-{number}" for number in range(9))
+
+# SHA-256 of the name modulo 3: another owner after an upgrade would be a second chain.
+PINNED = [2, 0, 2, 2, 1, 0]
+
+
+class Fleet:
+    """Holds the replicas with their addresses and their files."""
+
+    def __init__(self, folder: Path, stack: ExitStack, url: str) -> None:
+        self.targets = [f"127.0.0.1:{free_port()}" for _ in range(REPLICAS)]
+        self.files = [folder / str(index) / "ledger.sqlite" for index in range(REPLICAS)]
+        self.policies: list[Policy] = []
+        listed = ",".join(f'"{target}"' for target in self.targets)
+        for index, target in enumerate(self.targets):
+            (folder / str(index)).mkdir()
+            variables = {
+                "DETENT_POLICY_LISTEN": target,
+                "DETENT_POLICY_REPLICA_INDEX": str(index),
+                "DETENT_POLICY_REPLICA_COUNT": str(REPLICAS),
+                "DETENT_POLICY_REPLICA_TARGETS": f"[{listed}]",
+                "DETENT_POLICY_LEDGER_DATABASE_URL": url,
+            }
+            process = policy_process(folder / str(index), "full", **variables)
+            self.policies.append(stack.enter_context(process))
+
+    def client(self, index: int, journal_file: Path) -> DetentClient:
+        options = ClientOptions(
+            journal_file=journal_file,
+            policy_target=self.targets[index],
+            deadline_s=5.0,
+            attempts_max=50,
+        )
+        return DetentClient(options)
+
+
+@pytest.fixture(name="fleet")
+def _fleet(tmp_path: Path, ledger_url: str) -> Iterator[Fleet]:
+    with ExitStack() as stack:
+        yield Fleet(tmp_path, stack, ledger_url)
+
+
+async def open_all(client: DetentClient) -> list[OpenedPlan]:
+    plans = [plan_of(name) for name in PLANS]
+    return [await client.open_plan(plan, PROXY_BINDING) for plan in plans]
+
+
+async def until_serving(fleet: Fleet, journal_file: Path) -> None:
+    async with asyncio.timeout(20.0):
+        for index in range(REPLICAS):
+            while True:
+                try:
+                    async with fleet.client(index, journal_file) as client:
+                        await client.verify_ledger()
+                    break
+                except Exception:  # noqa: BLE001  Not yet.
+                    await asyncio.sleep(0.05)
+
+
+async def test_a_client_is_sent_on_to_the_owner_once(fleet: Fleet, tmp_path: Path) -> None:
+    journal_file = tmp_path / "journal.jsonl"
+    await until_serving(fleet, journal_file)
+    async with fleet.client(0, journal_file) as client:
+        for opened in await open_all(client):
+            decision = await client.decide(opened, ts_ms=START_MS, row=row_of())
+            assert decision.record_hash
+
+    for index, path in enumerate(fleet.files):
+        owned = {name for name in PLANS if owner_of(name, REPLICAS) == index}
+        assert owned
+        assert {row["plan_id"] for row in read_records(path)} == owned
+
+
+async def test_another_replica_names_the_owner(fleet: Fleet, tmp_path: Path) -> None:
+    await until_serving(fleet, tmp_path / "journal.jsonl")
+    owner = owner_of("plan", REPLICAS)
+    query = OpenPlanRequest(
+        binding_hash=PROXY_BINDING_HASH, plan=plan_of("plan"), model_binding=PROXY_BINDING
+    )
+    async with remote(fleet.targets[(owner + 1) % REPLICAS], "PolicyService") as policy:
+        with pytest.raises(NotOwner) as refused:
+            await policy.call(query, OpenPlanResponse, timeout_s=5.0, trace=Context())
+
+    assert refused.value.metadata == {
+        "plan_id": "plan",
+        "owner": str(owner),
+        "owner_target": fleet.targets[owner],
+    }
+
+
+async def assert_one_chain_each(fleet: Fleet, folder: Path, url: str, *, rounds: int) -> None:
+    """Restart one replica and kill another in every round, while bars are being decided."""
+    journal_file = folder / "journal.jsonl"
+    await until_serving(fleet, journal_file)
+    answered: dict[tuple[str, int], str] = {}
+    async with fleet.client(0, journal_file) as client:
+        opened = await open_all(client)
+        for bar in range(rounds):
+            ts_ms = START_MS + bar * HOUR_MS
+            asked = [client.decide(plan, ts_ms=ts_ms, row=row_of()) for plan in opened]
+            deciding = asyncio.gather(*asked)
+            for index in (1, 2):
+                fleet.policies[index].kill()
+                fleet.policies[index].start()
+            for plan, decision in zip(opened, await deciding, strict=True):
+                if decision.record_hash:
+                    answered[plan.plan.plan_id, ts_ms] = decision.record_hash
+            await until_serving(fleet, journal_file)
+    kept: dict[tuple[str, int], str] = {}
+    for path in fleet.files:
+        records = read_records(path)
+        assert_chains_whole(records)
+        for row in records:
+            assert kept.setdefault((row["plan_id"], row["ts_ms"]), row["record_hash"])
+            assert kept[row["plan_id"], row["ts_ms"]] == row["record_hash"]
+    assert answered.items() <= kept.items()
+    assert len(answered) >= rounds
+    await _arrived(url, len(kept))
+    found = audit(PostgresReader(url), [])
+    assert (found.chains.record_count, found.is_whole) == (len(kept), True)
+
+
+async def _arrived(url: str, count: int) -> None:
+    async with asyncio.timeout(30.0):
+        while True:
+            with psycopg.connect(url) as link:
+                found = link.execute("SELECT COUNT(*) FROM decision_records").fetchone()
+            if found == (count,):
+                return
+            await asyncio.sleep(0.1)
+
+
+async def test_replicas_that_come_and_go_make_no_second_chain(
+    fleet: Fleet, tmp_path: Path, ledger_url: str
+) -> None:
+    await assert_one_chain_each(fleet, tmp_path, ledger_url, rounds=5)
+
+
+@pytest.mark.long
+async def test_replicas_that_come_and_go_a_hundred_times_make_no_second_chain(
+    fleet: Fleet, tmp_path: Path, ledger_url: str
+) -> None:
+    await assert_one_chain_each(fleet, tmp_path, ledger_url, rounds=100)
+
+
+def test_a_place_that_there_is_not_is_refused() -> None:
+    for wrong in (
+        {"replica_index": 1},
+        {"replica_count": 0},
+        {"replica_count": 2},
+        {"replica_count": 2, "replica_targets": ("a:1",)},
+        {"replica_index": -1, "replica_count": 2, "replica_targets": ("a:1", "b:1")},
+    ):
+        with pytest.raises(InvalidField):
+            Ownership(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_owner_of_a_plan_never_changes() -> None:
+    assert [owner_of(f"plan-{number}", 3) for number in range(6)] == PINNED
+    spread = [owner_of(f"plan {number}", 8) for number in range(8_000)]
+    assert all(850 < spread.count(index) < 1_150 for index in range(8))
