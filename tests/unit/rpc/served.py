@@ -36,6 +36,7 @@ class Methods:
             "/t.S/Big": Route(serve=self.big),
             "/t.S/Slow": Route(serve=self.slow),
             "/t.S/Fail": Route(serve=self.fail),
+            "/t.S/Verbose": Route(serve=self.verbose),
             "/t.S/Broken": Route(serve=self.broken),
             "/t.S/Collect": Route(serve=self.collect, takes_stream=True),
             "/t.S/Early": Route(serve=self.early, takes_stream=True),
@@ -66,6 +67,10 @@ class Methods:
         """Refuse, with words and details that need care on the wire."""
         details = (("x-plain", "a b"), ("x-some-bin", bytes(range(256))))
         return Ended(code=9, message="100 % böse\n\u2028 \U0001f4a5", metadata=details)
+
+    async def verbose(self, _stream: Stream) -> Ended:
+        """Refuse with more words than a frame holds."""
+        return Ended(code=9, message="v" * 40_000)
 
     async def broken(self, _stream: Stream) -> Ended:
         """Break."""
