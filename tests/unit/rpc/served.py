@@ -145,10 +145,12 @@ class Serving:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            await eventually(lambda: not self.shared.calls)
-            assert self.shared.buffered_bytes == 0
-        await self.listener.drain(0)
+        try:
+            if kind is None:
+                await eventually(lambda: not self.shared.calls)
+                assert self.shared.buffered_bytes == 0
+        finally:
+            await self.listener.drain(0)
         if kind is None:
             await eventually(lambda: not self.shared.connections)
             assert self.shared.calls == 0
