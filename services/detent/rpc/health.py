@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2
 from detent.rpc.http2.stream import Ended, Route, Stream
 
 NAME = "grpc.health.v1.Health"
-NOT_FOUND = 5
+NOT_FOUND, UNAVAILABLE = 5, 14
 # The published types do not know the protocol's newest method.
 pb: Any = health_pb2
 _Status = pb.HealthCheckResponse
@@ -64,10 +64,14 @@ class Health:
         name = pb.HealthCheckRequest.FromString(stream.message).service
         async for status in self._of(name):
             await stream.send(_Status(status=status).SerializeToString())
-        return Ended()
+        # Who watches would otherwise hold up a drain to the end of its grace.
+        return Ended(code=UNAVAILABLE, message="the process ends")
 
     async def _of(self, name: str) -> AsyncIterator[int]:
-        """Give the status of a name whenever it changes, a name that is not known included."""
+        """Give the status of a name whenever it changes, until the process ends.
+
+        A name that is not known has a status too.
+        """
         last: int | None = None
         while True:
             changed = self._changed
@@ -75,4 +79,6 @@ class Health:
             if status != last:
                 yield status
             last = status
+            if self._is_ending:
+                return
             await changed.wait()

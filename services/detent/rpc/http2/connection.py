@@ -35,6 +35,8 @@ CONNECTION_WINDOW = 16 * 1024 * 1024
 FRAME_BYTES_MAX = 256 * 1024
 HEADER_BLOCK_BYTES_MAX = 32 * 1024
 CONTINUATIONS_MAX = 16
+# How long a peer that is told to go may take to read its last words.
+LINGER_S = 5.0
 PING_BYTES = 8
 # Frames that carry nothing of a call, resets among them, in one span of time.
 NUISANCES_MAX = 20_000
@@ -62,6 +64,7 @@ class Connection(asyncio.Protocol):
         self._nuisances_since_s = shared.clock()
         self.begun_s = shared.clock()
         self.is_greeted = False
+        self._linger: asyncio.TimerHandle | None = None
         self.streams: dict[int, Stream] = {}
 
     # What the event loop tells.
@@ -92,6 +95,8 @@ class Connection(asyncio.Protocol):
         """End every call of a peer that is gone."""
         del exc
         self._shared.connections.discard(self)
+        if self._linger is not None:
+            self._linger.cancel()
         for stream in list(self.streams.values()):
             self._abandon(stream)
 
@@ -125,10 +130,14 @@ class Connection(asyncio.Protocol):
 
     def leave(self, code: int = frames.NO_ERROR, message: str = "") -> None:
         """Say the last word and close, whatever is still under way."""
+        if self._transport.is_closing():
+            return
         for stream in list(self.streams.values()):
             self._cut_short(stream, Ended(code=UNAVAILABLE, message="the connection ends"))
         self._transport.write(frames.go_away(self._last_id, code, message))
         self._transport.close()
+        # Who does not read would otherwise hold the connection for ever.
+        self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
 
     def abort(self) -> None:
         """Close at once, and send nothing that is not gone."""
@@ -182,6 +191,8 @@ class Connection(asyncio.Protocol):
         if kind == frames.DATA:
             self._on_data(flags, stream_id, payload)
         elif kind == frames.HEADERS:
+            if len(payload) > HEADER_BLOCK_BYTES_MAX:
+                raise ProtocolViolation(frames.ENHANCE_YOUR_CALM, f"a head of {len(payload)} bytes")
             self._block = (stream_id, flags, [frames.unpadded(payload, flags, priority=True)])
             self._on_block_part(flags)
         elif kind == frames.WINDOW_UPDATE:
@@ -210,6 +221,8 @@ class Connection(asyncio.Protocol):
                 self._transport.write(frames.frame(frames.PING, frames.ACK, 0, payload))
         elif kind == frames.PUSH_PROMISE:
             raise ProtocolViolation(frames.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
+        elif kind == frames.GOAWAY and stream_id:
+            raise ProtocolViolation(frames.PROTOCOL_ERROR, f"GOAWAY on stream {stream_id}")
 
     def _count_nuisance(self) -> None:
         self._nuisances += 1
@@ -222,15 +235,18 @@ class Connection(asyncio.Protocol):
         self._nuisances, self._nuisances_since_s = 0, now_s
 
     def _check_begun(self, stream_id: int, name: str) -> None:
-        if not stream_id or stream_id > self._last_id:
+        if not stream_id % 2 or stream_id > self._last_id:
             raise ProtocolViolation(frames.PROTOCOL_ERROR, f"{name} on stream {stream_id}")
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if stream_id or (flags & frames.ACK and payload):
-            raise ProtocolViolation(frames.PROTOCOL_ERROR, "a malformed SETTINGS")
+        if stream_id:
+            raise ProtocolViolation(frames.PROTOCOL_ERROR, f"SETTINGS on stream {stream_id}")
         if flags & frames.ACK:
+            if payload:
+                raise ProtocolViolation(frames.FRAME_SIZE_ERROR, "an answer with SETTINGS")
             return
-        for name, value in frames.settings_of(payload):
+        # The last of a name counts. One by one, a frame could ask for a day's work.
+        for name, value in dict(frames.settings_of(payload)).items():
             self._out.apply(name, value)
         self._transport.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
         self._out.pump_all()
@@ -283,12 +299,16 @@ class Connection(asyncio.Protocol):
             if not has_ended or stream.has_ended:
                 raise ProtocolViolation(frames.PROTOCOL_ERROR, "a second head of a request")
             self._on_end(stream)
+        elif not stream_id % 2:
+            raise ProtocolViolation(frames.PROTOCOL_ERROR, f"stream {stream_id} of a client")
         elif stream_id > self._last_id:
-            if not stream_id % 2:
-                raise ProtocolViolation(frames.PROTOCOL_ERROR, f"stream {stream_id} of a client")
             self._last_id = stream_id
             self._open(stream_id, headers, has_ended=has_ended)
-        # Else it is the end of a request that was answered before it was whole.
+        elif not has_ended:
+            raise ProtocolViolation(frames.STREAM_CLOSED, f"stream {stream_id} begun again")
+        else:
+            # The end of a request that was answered before it was whole.
+            self._count_nuisance()
 
     def _open(self, stream_id: int, headers: Mapping[str, str], *, has_ended: bool) -> None:
         shared = self._shared
@@ -334,9 +354,13 @@ class Connection(asyncio.Protocol):
             self._transport.write(frames.window_update(0, CONNECTION_WINDOW - self._window))
             self._window = CONNECTION_WINDOW
         stream = self.streams.get(stream_id)
-        if stream is None or stream.has_ended:
+        if stream is None:
             self._check_begun(stream_id, "DATA")
             self._count_nuisance()
+            return
+        if stream.has_ended:
+            self._transport.write(frames.reset(stream_id, frames.STREAM_CLOSED))
+            self._abandon(stream)
             return
         stream.receive_window -= size
         if stream.receive_window < 0:
@@ -354,24 +378,28 @@ class Connection(asyncio.Protocol):
 
     def _read(self, stream: Stream, content: bytes) -> bool:
         """Take the messages out of what came; false where the call is over with it."""
-        before = stream.held
+        shared, before = self._shared, stream.held
+        ended: Ended | None = None
         try:
-            messages = stream.reader.take(content)
+            for message in stream.reader.take(content):
+                stream.put(message)
+                if shared.buffered_bytes + stream.held - before > shared.limits.buffered_bytes_max:
+                    break
         except TooLong as error:
-            self._cut_short(stream, Ended(code=RESOURCE_EXHAUSTED, message=str(error)))
-            return False
+            ended = Ended(code=RESOURCE_EXHAUSTED, message=str(error))
         except Unreadable as error:
-            self._cut_short(stream, Ended(code=INTERNAL, message=str(error)))
+            ended = Ended(code=INTERNAL, message=str(error))
+        # Whatever happened: what is closed gives back what it holds.
+        shared.buffered_bytes += stream.held - before
+        if ended is None and shared.buffered_bytes > shared.limits.buffered_bytes_max:
+            found = "too many bytes of requests wait to be read"
+            ended = Ended(code=RESOURCE_EXHAUSTED, message=found)
+        if ended is None and len(stream.inbox) > 1 and not stream.route.takes_stream:
+            ended = Ended(code=UNIMPLEMENTED, message="several requests: the method takes one")
+        if ended is not None:
+            self._cut_short(stream, ended)
             return False
-        if messages:
-            stream.inbox.extend(messages)
-            stream.unread += sum(map(len, messages))
-            stream.arrived()
-        self._shared.buffered_bytes += stream.held - before
-        if self._shared.buffered_bytes > self._shared.limits.buffered_bytes_max:
-            message = "too many bytes of requests wait to be read"
-            self._cut_short(stream, Ended(code=RESOURCE_EXHAUSTED, message=message))
-            return False
+        stream.arrived()
         return True
 
     def _credit(self, stream: Stream) -> None:
@@ -388,10 +416,10 @@ class Connection(asyncio.Protocol):
             self._cut_short(stream, Ended(code=INTERNAL, message="the last message is cut off"))
         elif stream.route.takes_stream:
             stream.arrived()
-        elif len(stream.inbox) == 1:
+        elif stream.inbox:
             self._start(stream)
         else:
-            message = f"{len(stream.inbox)} requests: the method takes one"
+            message = "no request: the method takes one"
             self._cut_short(stream, Ended(code=UNIMPLEMENTED, message=message))
 
     # Calls.

@@ -61,13 +61,17 @@ class Listener:
         connections = self._shared.connections
         for connection in list(connections):
             connection.announce_end()
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + grace_s
         if self._shared.calls:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._shared.is_idle.wait(), grace_s)
         for connection in list(connections):
             connection.leave()
-        if connections:
-            await asyncio.sleep(FAREWELL_S)
+        until_s = max(until_s, loop.time() + FAREWELL_S)
+        # What was said last may still be on its way, to somebody who reads slowly.
+        while (connections or self._shared.calls) and loop.time() < until_s:  # noqa: ASYNC110
+            await asyncio.sleep(FAREWELL_S / 4)
         for connection in list(connections):
             connection.abort()
         if self._sweep is not None:
@@ -121,8 +125,11 @@ def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
 
 
 def _listening(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
-    opened = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, or asyncio leaves what it accepts to wait for acknowledgements.
+    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
+        # For peers whose machine is gone without a word.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != ANY))

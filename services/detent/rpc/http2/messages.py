@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 
 PREFIX_BYTES = 5
 _PREFIX = struct.Struct(">BL")
@@ -49,8 +50,10 @@ class MessageReader:
         """Count the bytes of the message that is not whole yet."""
         return len(self._buffer)
 
-    def take(self, content: bytes) -> list[bytes]:
-        """Add bytes and give the messages that they complete.
+    def take(self, content: bytes) -> Iterable[bytes]:
+        """Add bytes and give the messages that they complete, each as it is asked for.
+
+        One by one, so that who counts bytes can stop: a few may become many when read out.
 
         Raises:
             TooLong: A message is, or says that it will be, longer than the limit.
@@ -61,28 +64,26 @@ class MessageReader:
             flag, size = _PREFIX.unpack_from(content)
             # Nearly every call: one message, whole, alone in its frame.
             if len(content) == PREFIX_BYTES + size and size <= self._limit:
-                return [self._plain(flag, content[PREFIX_BYTES:])]
+                return (self._plain(flag, content[PREFIX_BYTES:]),)
         buffer += content
         if len(buffer) < self._wanted:
-            return []
+            return ()
         return self._whole_messages()
 
-    def _whole_messages(self) -> list[bytes]:
-        messages, at, buffer = [], 0, self._buffer
-        while len(buffer) - at >= PREFIX_BYTES:
-            flag, size = _PREFIX.unpack_from(buffer, at)
+    def _whole_messages(self) -> Iterator[bytes]:
+        buffer = self._buffer
+        self._wanted = PREFIX_BYTES
+        while len(buffer) >= PREFIX_BYTES:
+            flag, size = _PREFIX.unpack_from(buffer)
             if size > self._limit:
                 raise TooLong(size, self._limit)
-            stop = at + PREFIX_BYTES + size
+            stop = PREFIX_BYTES + size
             if len(buffer) < stop:
-                break
-            messages.append(self._plain(flag, bytes(buffer[at + PREFIX_BYTES : stop])))
-            at = stop
-        del buffer[:at]
-        self._wanted = PREFIX_BYTES
-        if len(buffer) >= PREFIX_BYTES:
-            self._wanted += _PREFIX.unpack_from(buffer)[1]
-        return messages
+                self._wanted = stop
+                return
+            content = bytes(buffer[PREFIX_BYTES:stop])
+            del buffer[:stop]
+            yield self._plain(flag, content)
 
     def _plain(self, flag: int, content: bytes) -> bytes:
         if flag == 0:
@@ -98,4 +99,6 @@ class MessageReader:
             raise TooLong(f"over {self._limit}", self._limit)
         if not reader.eof:
             raise Unreadable("message does not decompress: it is cut off")
+        if reader.unused_data:
+            raise Unreadable("message does not decompress: there is more after its end")
         return plain

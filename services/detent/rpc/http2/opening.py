@@ -1,5 +1,6 @@
 """Judge the head of a request: who serves it, how long the caller waits, or why nobody does."""
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -12,6 +13,8 @@ from detent.rpc.http2.stream import Ended, Route
 INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 3, 4, 8
 UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
 METHOD_NOT_ALLOWED, UNSUPPORTED_MEDIA_TYPE, BAD_REQUEST = 405, 415, 400
+# With a codec or parameters; not the `-web` of another protocol.
+_GRPC = re.compile(re.escape(heads.CONTENT_TYPE) + r"(?![^+; ])")
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +54,6 @@ def no_grpc(headers: Mapping[str, str]) -> tuple[int, str] | None:
         return BAD_REQUEST, "a request has a method and a path"
     if headers[":method"] != "POST":
         return METHOD_NOT_ALLOWED, "gRPC calls are POST"
-    if not headers.get("content-type", "").startswith(heads.CONTENT_TYPE):
+    if _GRPC.match(headers.get("content-type", "")) is None:
         return UNSUPPORTED_MEDIA_TYPE, f"expected content-type {heads.CONTENT_TYPE}"
     return None

@@ -47,11 +47,15 @@ class Outflow:
                 raise ProtocolViolation(frames.FLOW_CONTROL_ERROR, f"a window of {value}")
             for stream in self._streams.values():
                 stream.send_window += value - self._stream_window
+                if stream.send_window > frames.WINDOW_MAX:
+                    raise ProtocolViolation(frames.FLOW_CONTROL_ERROR, "a window overflows")
             self._stream_window = value
         elif name == frames.MAX_FRAME_SIZE:
             if not frames.FRAME_BYTES_DEFAULT <= value <= frames.FRAME_BYTES_MAX:
                 raise ProtocolViolation(frames.PROTOCOL_ERROR, f"frames of {value} bytes")
             self._frame_bytes = value
+        elif name == frames.ENABLE_PUSH and value > 1:
+            raise ProtocolViolation(frames.PROTOCOL_ERROR, f"push of {value}")
 
     def widen(self, increment: int) -> None:
         """Take more room for all calls together.
@@ -132,7 +136,14 @@ class Outflow:
         if not self._has_written_block:
             self._has_written_block = True
             block = heads.TABLE_SIZE_ZERO + block
-        return frames.frame(frames.HEADERS, flags | frames.END_HEADERS, stream_id, block)
+        size = self._frame_bytes
+        if len(block) <= size:
+            return frames.frame(frames.HEADERS, flags | frames.END_HEADERS, stream_id, block)
+        parts = [block[at : at + size] for at in range(0, len(block), size)]
+        written = [frames.frame(frames.HEADERS, flags, stream_id, parts[0])]
+        written += [frames.frame(frames.CONTINUATION, 0, stream_id, part) for part in parts[1:-1]]
+        written.append(frames.frame(frames.CONTINUATION, frames.END_HEADERS, stream_id, parts[-1]))
+        return b"".join(written)
 
     def _last(self, stream: Stream) -> bytes:
         assert stream.tail is not None, "what has ended has a tail"
@@ -160,7 +171,8 @@ class Outflow:
             if len(part) == len(pending[0]):
                 pending.popleft()
             else:
-                pending[0] = pending[0][room:]
+                # A view: copying what is left would make a long answer cost its square.
+                pending[0] = memoryview(pending[0])[room:]
             self._window -= len(part)
             stream.send_window -= len(part)
             self._transport.write(frames.frame(frames.DATA, 0, stream.stream_id, part))

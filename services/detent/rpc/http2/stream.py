@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from detent.rpc.http2.heads import STATUS_OK, Metadata
-from detent.rpc.http2.messages import MessageReader
+from detent.rpc.http2.messages import PREFIX_BYTES, MessageReader
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +115,7 @@ class Stream:
         # Of the answer: whether its head is gone, what waits for room, and how it will end.
         self.has_begun = False
         self.send_window = send_window
-        self.pending: deque[bytes] = deque()
+        self.pending: deque[bytes | memoryview] = deque()
         self.tail: bytes | None = None
         self.is_sent = False
         self._arrival: asyncio.Future[None] | None = None
@@ -136,13 +136,19 @@ class Stream:
         """Give the one request of a call that has one."""
         return self.inbox[0]
 
+    def put(self, message: bytes) -> None:
+        """Add a request; an empty one counts too, or they would be without bound."""
+        self.inbox.append(message)
+        self.unread += len(message) + PREFIX_BYTES
+
     async def messages(self) -> AsyncIterator[bytes]:
         """Give the requests as they come, until the caller has sent its last."""
         while True:
             while self.inbox:
                 message = self.inbox.popleft()
-                self.unread -= len(message)
-                self._carrier.was_read(self, len(message))
+                size = len(message) + PREFIX_BYTES
+                self.unread -= size
+                self._carrier.was_read(self, size)
                 yield message
             if self.has_ended:
                 return
