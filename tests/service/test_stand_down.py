@@ -182,7 +182,7 @@ async def test_a_bar_under_stand_down_replays_to_the_same_bytes(opened: PolicyHo
     decision = await decide(opened, row_of(weight_ppm=100_000))
     await set_on(opened, None, lift=OPS)
 
-    ledger = LedgerHandler(ledger=opened.ledger, plans=opened.plans)
+    ledger = LedgerHandler(ledger=opened.ledger)
     query = ReplayDecisionRequest(record_hash=decision.record_hash)
     replayed = await ledger.replay_decision(query, call_of())
     assert replayed.replayed_json == replayed.recorded_json
