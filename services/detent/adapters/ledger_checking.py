@@ -1,6 +1,6 @@
 """Check a whole ledger, and copy what readers see of it to Parquet."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,8 @@ def check_completeness(
             of_plan.setdefault(symbol, set()).add(ts_ms)
     holes = [hole for plan_id in sorted(bars) for hole in _holes(plan_id, plans, bars, calendars)]
     summarised = {row[0] for row in reader.query("SELECT plan_id FROM results_summary")}
-    found = dict(zip(REQUIRED, (plans, bars, summarised), strict=True))
+    tables: tuple[Collection[str], ...] = (plans, bars, summarised)
+    found = dict(zip(REQUIRED, tables, strict=True))
     return Completeness(
         runs=judge_runs(found, open_plans=plans.keys() - closed),
         bar_count=sum(len(times) for of_plan in bars.values() for times in of_plan.values()),
