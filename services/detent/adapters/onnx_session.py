@@ -130,7 +130,9 @@ class OnnxSession(msgspec.Struct, frozen=True, kw_only=True):
 
     def _part(self, inputs: Floats, part: Part) -> tuple[Floats, ...]:
         count = part.stop - part.start
-        if count < part.shape:
+        if count == 1 < part.shape:
+            inputs = inputs.repeat(part.shape, axis=0)
+        elif count < part.shape:
             padded = np.empty((part.shape, inputs.shape[1]), np.float32)
             padded[:count], padded[count:] = inputs, inputs[-1]
             inputs = padded

@@ -31,6 +31,8 @@ _KEYS = ("traceparent", "tracestate")
 _TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _FLAGS = tuple(TraceFlags(number) for number in range(256))
 Attributes = Mapping[str, str | int]
+_NOWHERE = Context()
+_NO_TRACE_ID = "0" * 32
 
 
 def no_tracer() -> Tracer:
@@ -42,7 +44,7 @@ def extract(metadata: Iterable[tuple[str, str | bytes]]) -> Context:
     """Read the caller's trace context from request metadata."""
     carrier = {key: value for key, value in metadata if key in _KEYS and isinstance(value, str)}
     if not carrier:
-        return Context()
+        return _NOWHERE
     if len(carrier) == 1 and (found := _TRACEPARENT.fullmatch(carrier.get("traceparent", ""))):
         trace_id, span_id, flags = found.groups()
         parent = SpanContext(
@@ -66,6 +68,8 @@ def inject(context: Context) -> tuple[tuple[str, str], ...]:
 
 def trace_id_of(context: Context) -> str:
     """Give the trace id as 32 hex, for the log; zeros when nothing is traced."""
+    if not context:
+        return _NO_TRACE_ID
     return f"{_span_of(context).get_span_context().trace_id:032x}"
 
 
@@ -88,10 +92,14 @@ class span:  # noqa: N801  It is used as a function, as `contextlib`'s own class
     ) -> None:
         """Start the span; it ends when the block does."""
         self._context = context
-        self._span = tracer.start_span(name, context=context, kind=kind, attributes=attributes)
+        self._span: Span | None = None
+        if type(tracer) is not trace.NoOpTracer:
+            self._span = tracer.start_span(name, context=context, kind=kind, attributes=attributes)
 
     def __enter__(self) -> Context:
-        """Give the context of the span."""
+        """Give the context of the span; the caller's where nothing is recorded."""
+        if self._span is None:
+            return self._context
         return trace.set_span_in_context(self._span, self._context)
 
     def __exit__(
@@ -101,6 +109,8 @@ class span:  # noqa: N801  It is used as a function, as `contextlib`'s own class
         traceback: TracebackType | None,
     ) -> None:
         """End the span."""
+        if self._span is None:
+            return
         if kind is not None:
             self._span.set_status(Status(StatusCode.ERROR, kind.__name__))
         self._span.end()
@@ -108,6 +118,8 @@ class span:  # noqa: N801  It is used as a function, as `contextlib`'s own class
 
 def annotate(context: Context, attributes: Attributes) -> None:
     """Add facts to the span that a context carries."""
+    if not context:
+        return
     _span_of(context).set_attributes(attributes)
 
 

@@ -125,3 +125,19 @@ def test_last_of_a_name_counts() -> None:
     block = Encoder().encode([("x-a", "1"), ("x-a", "2")])
 
     assert HeaderReader(LIMIT).read(block) == {"x-a": "2"}
+
+
+def test_a_block_of_places_is_read_anew_when_the_table_has_changed() -> None:
+    """The same bytes mean something else once another entry stands in front."""
+    encoder, reader = Encoder(), HeaderReader(LIMIT)
+    reader.read(encoder.encode([(":path", "/t.S/Echo"), ("x-a", "1")], huffman=False))
+    block = encoder.encode([(":path", "/t.S/Echo"), ("x-a", "1")], huffman=False)
+    before = reader.read(block)
+    again = reader.read(block)
+    reader.read(encoder.encode([("x-b", "2")], huffman=False))
+    after = reader.read(block)
+
+    assert min(block) >= 0x80
+    assert before == {":path": "/t.S/Echo", "x-a": "1"}
+    assert again is before
+    assert after == {"x-a": "1", "x-b": "2"}

@@ -18,7 +18,12 @@ from detent.contracts.signals import (
     RegimeSignal,
     ToxicitySignal,
 )
-from detent.servers.inference.tensors import columns_of, outputs_of, write_outputs
+from detent.servers.inference.tensors import (
+    columns_of,
+    name_outputs,
+    outputs_of,
+    write_elements,
+)
 
 BRACKETS = ("low", "mid", "high")
 
@@ -92,7 +97,8 @@ def test_answer_of_each_head_is_integers(head: Head, raw: bool) -> None:
     signal, expected = SIGNALS[head]
     outputs = outputs_of(head, len(BRACKETS))
     response = pb.ModelInferResponse()
-    write_outputs(response, outputs, columns_of(outputs, [signal, signal]), raw=raw)
+    name_outputs(response, outputs, count=2)
+    write_elements(response, outputs, columns_of(outputs, [signal, signal]), raw=raw)
 
     assert [output.name for output in outputs] == list(expected)
     for index, output in enumerate(response.outputs):
@@ -108,7 +114,8 @@ def test_share_that_is_absent_is_no_probability() -> None:
     outputs = outputs_of(Head.BRACKETS, len(BRACKETS))
     response = pb.ModelInferResponse()
     signals = [brackets(1_000, 2_000, 9_000, coupled=False)]
-    write_outputs(response, outputs, columns_of(outputs, signals), raw=False)
+    name_outputs(response, outputs, count=1)
+    write_elements(response, outputs, columns_of(outputs, signals), raw=False)
 
     assert list(response.outputs[1].contents.int_contents) == [-1, -1, -1]
     assert outputs[1].unit == "basis points, 0 to 10000; -1 where there is none"

@@ -29,6 +29,7 @@ from detent.rpc.http2.opening import (
 from detent.rpc.http2.outflow import Outflow
 from detent.rpc.http2.shared import Shared
 from detent.rpc.http2.stream import Ended, Stream
+from detent.rpc.http2.writer import Writer
 
 STREAM_WINDOW = 1024 * 1024
 CONNECTION_WINDOW = 16 * 1024 * 1024
@@ -49,6 +50,7 @@ class Connection(asyncio.Protocol):
     """Serves the calls of one peer."""
 
     _transport: asyncio.Transport
+    _writer: Writer
     _out: Outflow
 
     def __init__(self, shared: Shared) -> None:
@@ -73,7 +75,8 @@ class Connection(asyncio.Protocol):
         """Say what we take, before anything was asked."""
         # No check by type: uvloop's transports have the methods and not the class.
         self._transport = cast("asyncio.Transport", transport)
-        self._out = Outflow(self._transport, self.streams)
+        self._writer = Writer(self._transport, asyncio.get_running_loop())
+        self._out = Outflow(self._writer, self.streams)
         self._peer = _name_of(transport.get_extra_info("peername"))
         limits = self._shared.limits
         if len(self._shared.connections) >= limits.connections_max:
@@ -89,7 +92,7 @@ class Connection(asyncio.Protocol):
             frames.MAX_HEADER_LIST_SIZE: HEADER_BLOCK_BYTES_MAX,
         }
         further = CONNECTION_WINDOW - frames.WINDOW_DEFAULT
-        self._transport.write(frames.settings(ours) + frames.window_update(0, further))
+        self._writer.write(frames.settings(ours) + frames.window_update(0, further))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End every call of a peer that is gone."""
@@ -126,7 +129,7 @@ class Connection(asyncio.Protocol):
 
     def announce_end(self) -> None:
         """Ask the peer to begin no further call here; what it has begun is served."""
-        self._transport.write(frames.go_away(frames.STREAM_ID_MAX, frames.NO_ERROR))
+        self._writer.write(frames.go_away(frames.STREAM_ID_MAX, frames.NO_ERROR))
 
     def leave(self, code: int = frames.NO_ERROR, message: str = "") -> None:
         """Say the last word and close, whatever is still under way."""
@@ -134,7 +137,8 @@ class Connection(asyncio.Protocol):
             return
         for stream in list(self.streams.values()):
             self._cut_short(stream, Ended(code=UNAVAILABLE, message="the connection ends"))
-        self._transport.write(frames.go_away(self._last_id, code, message))
+        self._writer.write(frames.go_away(self._last_id, code, message))
+        self._writer.flush()
         self._transport.close()
         # Who does not read would otherwise hold the connection for ever.
         self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
@@ -218,7 +222,7 @@ class Connection(asyncio.Protocol):
             if stream_id:
                 raise ProtocolViolation(frames.PROTOCOL_ERROR, f"PING on stream {stream_id}")
             if not flags & frames.ACK:
-                self._transport.write(frames.frame(frames.PING, frames.ACK, 0, payload))
+                self._writer.write(frames.frame(frames.PING, frames.ACK, 0, payload))
         elif kind == frames.PUSH_PROMISE:
             raise ProtocolViolation(frames.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
         elif kind == frames.GOAWAY and stream_id:
@@ -248,7 +252,7 @@ class Connection(asyncio.Protocol):
         # The last of a name counts. One by one, a frame could ask for a day's work.
         for name, value in dict(frames.settings_of(payload)).items():
             self._out.apply(name, value)
-        self._transport.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        self._writer.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
         self._out.pump_all()
         self._forget_sent()
 
@@ -266,7 +270,7 @@ class Connection(asyncio.Protocol):
             return
         stream.send_window += increment
         if stream.send_window > frames.WINDOW_MAX:
-            self._transport.write(frames.reset(stream_id, frames.FLOW_CONTROL_ERROR))
+            self._writer.write(frames.reset(stream_id, frames.FLOW_CONTROL_ERROR))
             self._abandon(stream)
             return
         self._out.pump(stream)
@@ -351,7 +355,7 @@ class Connection(asyncio.Protocol):
         if self._window < 0:
             raise ProtocolViolation(frames.FLOW_CONTROL_ERROR, "more data than was asked for")
         if self._window < CONNECTION_WINDOW // 2:
-            self._transport.write(frames.window_update(0, CONNECTION_WINDOW - self._window))
+            self._writer.write(frames.window_update(0, CONNECTION_WINDOW - self._window))
             self._window = CONNECTION_WINDOW
         stream = self.streams.get(stream_id)
         if stream is None:
@@ -359,7 +363,7 @@ class Connection(asyncio.Protocol):
             self._count_nuisance()
             return
         if stream.has_ended:
-            self._transport.write(frames.reset(stream_id, frames.STREAM_CLOSED))
+            self._writer.write(frames.reset(stream_id, frames.STREAM_CLOSED))
             self._abandon(stream)
             return
         stream.receive_window -= size
@@ -407,7 +411,7 @@ class Connection(asyncio.Protocol):
         room = STREAM_WINDOW - stream.receive_window - stream.unread
         if room >= STREAM_WINDOW // 2:
             stream.receive_window += room
-            self._transport.write(frames.window_update(stream.stream_id, room))
+            self._writer.write(frames.window_update(stream.stream_id, room))
 
     def _on_end(self, stream: Stream) -> None:
         """Take notice that all requests of a call are there."""
@@ -444,6 +448,9 @@ class Connection(asyncio.Protocol):
         self._out.finish(stream, ended)
         if stream.is_sent:
             self._close(stream)
+        if not self.streams:
+            # Nobody else of this peer's has anything to add.
+            self._writer.flush()
 
     def _cut_short(self, stream: Stream, ended: Ended) -> None:
         """End a call before its handler does."""

@@ -5,6 +5,7 @@ walk over a block and the table of what was sent before, which are most of the c
 """
 
 from collections import deque
+from collections.abc import Mapping
 
 from hpack.exceptions import HPACKError
 from hpack.hpack import decode_integer
@@ -18,6 +19,8 @@ _STATIC: tuple[Header, ...] = tuple(
 TABLE_BYTES_MAX = 4_096
 # What an entry counts beside its text (RFC 7541, section 4.1).
 ENTRY_BYTES = 32
+# A caller has few kinds of calls; each block is at most as long as the table has entries.
+KNOWN_MAX = 64
 INDEXED, INCREMENTAL, SIZE_UPDATE, HUFFMAN = 0x80, 0x40, 0x20, 0x80
 
 
@@ -35,14 +38,19 @@ class HeaderReader:
         self._sizes: deque[int] = deque()
         self._bytes = 0
         self._bytes_max = TABLE_BYTES_MAX
+        # Blocks that are nothing but places in the table, for as long as the table stays.
+        self._known: dict[bytes, Mapping[str, str]] = {}
 
-    def read(self, block: bytes) -> dict[str, str]:
+    def read(self, block: bytes) -> Mapping[str, str]:
         """Give the headers of a block; the last counts where a name comes twice.
 
         Raises:
             HPACKError: The block is malformed, or its headers are too long. The table is then
                 no longer the peer's: the connection is over.
         """
+        known = self._known.get(block)
+        if known is not None:
+            return known
         headers: dict[str, str] = {}
         at, end, total = 0, len(block), 0
         try:
@@ -67,6 +75,8 @@ class HeaderReader:
                 headers[name] = value
         except (IndexError, UnicodeDecodeError) as error:
             raise HPACKError(f"a malformed header block: {error}") from error
+        if block and min(block) >= INDEXED and len(self._known) < KNOWN_MAX:
+            self._known[block] = headers
         return headers
 
     def _entry(self, index: int) -> Header:
@@ -81,6 +91,7 @@ class HeaderReader:
         if has_begun or size > TABLE_BYTES_MAX:
             raise HPACKError(f"a table size of {size}, within a block or over what we take")
         self._bytes_max = size
+        self._known.clear()
         self._evict()
         return int(used)
 
@@ -99,6 +110,7 @@ class HeaderReader:
 
     def _add(self, name: str, value: str) -> None:
         size = len(name.encode()) + len(value.encode()) + ENTRY_BYTES
+        self._known.clear()
         self._entries.appendleft((name, value))
         self._sizes.appendleft(size)
         self._bytes += size

@@ -1,20 +1,20 @@
 """Send answers to one peer, as far as its windows and its socket take them."""
 
-import asyncio
 from collections.abc import Mapping
 
 from detent.rpc.http2 import frames, heads
 from detent.rpc.http2.frames import ProtocolViolation
 from detent.rpc.http2.messages import prefixed
 from detent.rpc.http2.stream import Ended, Stream
+from detent.rpc.http2.writer import Writer
 
 
 class Outflow:
     """Writes frames, and keeps what there is no room for with the call that it is of."""
 
-    def __init__(self, transport: asyncio.Transport, streams: Mapping[int, Stream]) -> None:
-        """Write to a transport the answers of these calls."""
-        self._transport = transport
+    def __init__(self, writer: Writer, streams: Mapping[int, Stream]) -> None:
+        """Write the answers of these calls."""
+        self._writer = writer
         self._streams = streams
         self._window = frames.WINDOW_DEFAULT
         self._stream_window = frames.WINDOW_DEFAULT
@@ -73,13 +73,13 @@ class Outflow:
         written = self._head(stream_id, block, frames.END_STREAM)
         if not has_ended:
             written += frames.reset(stream_id, frames.NO_ERROR)
-        self._transport.write(written)
+        self._writer.write(written)
 
     def send(self, stream: Stream, message: bytes) -> None:
         """Send one of several answers, or keep it."""
         if not stream.has_begun:
             stream.has_begun = True
-            self._transport.write(self._head(stream.stream_id, heads.ANSWER_HEAD, 0))
+            self._writer.write(self._head(stream.stream_id, heads.ANSWER_HEAD, 0))
         stream.pending.append(prefixed(message))
         self.pump(stream)
 
@@ -101,7 +101,7 @@ class Outflow:
             if self._room(stream) >= len(content) <= self._frame_bytes:
                 self._write_whole(stream, content)
                 return
-            self._transport.write(self._head(stream.stream_id, heads.ANSWER_HEAD, 0))
+            self._writer.write(self._head(stream.stream_id, heads.ANSWER_HEAD, 0))
             stream.pending.append(content)
         elif ended.answer is not None:
             stream.pending.append(prefixed(ended.answer))
@@ -115,14 +115,14 @@ class Outflow:
         stream.tail = write(ended.code, ended.message, ended.metadata)
         stream.pending.clear()
         stream.has_begun = stream.is_sent = True
-        self._transport.write(self._last(stream))
+        self._writer.write(self._last(stream))
 
     def _write_whole(self, stream: Stream, content: bytes) -> None:
         """Write an answer of one message with a single call."""
         size, stream_id = len(content), stream.stream_id
         self._window -= size
         stream.send_window -= size
-        self._transport.write(
+        self._writer.write(
             self._head(stream_id, heads.ANSWER_HEAD, 0)
             + frames.frame(frames.DATA, 0, stream_id, content)
             + self._last(stream)
@@ -175,8 +175,8 @@ class Outflow:
                 pending[0] = memoryview(pending[0])[room:]
             self._window -= len(part)
             stream.send_window -= len(part)
-            self._transport.write(frames.frame(frames.DATA, 0, stream.stream_id, part))
+            self._writer.write(frames.frame(frames.DATA, 0, stream.stream_id, part))
         stream.has_room()
         if stream.tail is not None and not self._is_full:
-            self._transport.write(self._last(stream))
+            self._writer.write(self._last(stream))
             stream.is_sent = True

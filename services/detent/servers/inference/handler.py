@@ -293,7 +293,7 @@ def _refusals(
     """Find the rows that the model must not see, and why."""
     fits = [len(row.model_input.values) == 4 * width for row in rows]
     values = b"".join(
-        row.model_input.values for row, whole in zip(rows, fits, strict=True) if whole
+        [row.model_input.values for row, whole in zip(rows, fits, strict=True) if whole]
     )
     numbers = np.isfinite(np.frombuffer(values, "<f4"))
     # One question for all rows: it is nearly always the only one.

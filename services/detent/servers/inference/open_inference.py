@@ -35,11 +35,13 @@ from detent.servers.inference.answered import Answered
 from detent.servers.inference.handler import provenance
 from detent.servers.inference.run_queue import Floats, Ran
 from detent.servers.inference.tensors import (
+    OutputTensor,
     columns_of,
     describe_tensors,
+    name_outputs,
     read_rows,
     wanted_outputs,
-    write_outputs,
+    write_elements,
 )
 
 NAME = "GRPCInferenceService"
@@ -49,6 +51,8 @@ PLATFORM = "onnxruntime_onnx"
 BINDING = "binding_hash"
 EXTENSIONS = (BINDING,)
 ID_CHARS_MAX = 256
+# Callers ask for few numbers of rows, again and again.
+FORMS_MAX = 256
 # What a row's reason means for the call; any other is the model's or the runtime's failure.
 _ERRORS: dict[Reason, type[DetentError]] = {
     Reason.INFERENCE_DEADLINE: DeadlineExceeded,
@@ -82,6 +86,8 @@ class OpenInferenceHandler:
         """Take what answers rows, and the version that the server states."""
         self._signals = signals
         self._server_version = server_version
+        self._formed: Serving | None = None
+        self._forms: dict[tuple[int | str, ...], bytes] = {}
 
     async def server_live(self, query: pb.ServerLiveRequest, call: Call) -> pb.ServerLiveResponse:
         """Say that the process is up: it answers."""
@@ -166,13 +172,28 @@ class OpenInferenceHandler:
         signals = [answer for answer in answers if not isinstance(answer, Reason)]
         if len(signals) != len(answers):
             raise _refused(answers)
-        response = pb.ModelInferResponse(
-            model_name=manifest.model_name, model_version=manifest.model_version, id=query.id
-        )
-        _write_pins(response, serving)
+        response = pb.ModelInferResponse.FromString(self._form(serving, outputs, count=len(rows)))
+        if query.id:
+            response.id = query.id
         given = columns or columns_of(outputs, signals)
-        write_outputs(response, outputs, given, raw=bool(query.raw_input_contents))
+        write_elements(response, outputs, given, raw=bool(query.raw_input_contents))
         return response
+
+    def _form(self, serving: Serving, outputs: Sequence[OutputTensor], *, count: int) -> bytes:
+        """Give what all answers of one form have in common, as the wire carries it."""
+        if self._formed is not serving or len(self._forms) >= FORMS_MAX:
+            self._formed, self._forms = serving, {}
+        key: tuple[int | str, ...] = (count, *[output.name for output in outputs])
+        form = self._forms.get(key)
+        if form is None:
+            manifest = serving.artifact.manifest
+            response = pb.ModelInferResponse(
+                model_name=manifest.model_name, model_version=manifest.model_version
+            )
+            _write_pins(response, serving)
+            name_outputs(response, outputs, count=count)
+            form = self._forms[key] = response.SerializeToString()
+        return form
 
 
 def service_of(signals: Signals, *, server_version: str) -> Service:
@@ -189,8 +210,8 @@ def _binding_of(query: pb.ModelInferRequest) -> str:
 
 def _check_parameters(query: pb.ModelInferRequest) -> None:
     """Refuse what would change how others serve the call, and would change nothing here."""
-    unknown = sorted(set(query.parameters) - {BINDING})
-    if unknown:
+    if len(query.parameters) > 1:
+        unknown = sorted(set(query.parameters) - {BINDING})
         expected = f"{BINDING} alone; a deadline is the call's own"
         raise InvalidField("parameters", ", ".join(unknown), expected)
     if len(query.id) > ID_CHARS_MAX:

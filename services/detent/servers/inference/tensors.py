@@ -101,8 +101,9 @@ def read_rows(request: Any, manifest: Manifest) -> NDArray[np.float32]:
     else:
         values = _typed_values(tensor.contents, count * width)
     rows = values.reshape(count, width)
-    finite = np.isfinite(rows).all(axis=1)
-    if not finite.all():
+    # One question for all rows: it is nearly always the only one.
+    if not np.isfinite(values).all():
+        finite = np.isfinite(rows).all(axis=1)
         row = int(np.argmin(finite))
         found = next(value for value in rows[row].tolist() if not np.isfinite(value))
         raise InvalidField(f"inputs[0] row {row}", found, "finite numbers")
@@ -115,9 +116,10 @@ def wanted_outputs(request: Any, manifest: Manifest) -> tuple[OutputTensor, ...]
     Raises:
         InvalidField: An output is unknown, named twice, or wanted in a way not offered.
     """
-    known = {
-        output.name: output for output in outputs_of(manifest.head, len(manifest.output_classes))
-    }
+    every = outputs_of(manifest.head, len(manifest.output_classes))
+    if not request.outputs:
+        return every
+    known = {output.name: output for output in every}
     wanted: dict[str, OutputTensor] = {}
     for index, asked in enumerate(request.outputs):
         if asked.name not in known or asked.name in wanted:
@@ -125,7 +127,7 @@ def wanted_outputs(request: Any, manifest: Manifest) -> tuple[OutputTensor, ...]
             raise InvalidField(f"outputs[{index}].name", asked.name, expected)
         _check_no_parameters(f"outputs[{index}].parameters", asked)
         wanted[asked.name] = known[asked.name]
-    return tuple((wanted or known).values())
+    return tuple(wanted.values())
 
 
 def columns_of(
@@ -135,22 +137,27 @@ def columns_of(
     return {output.name: np.array(output.elements(signals), dtype="<i4") for output in outputs}
 
 
-def write_outputs(
+def name_outputs(response: Any, outputs: Sequence[OutputTensor], *, count: int) -> None:
+    """Add the outputs of so many rows to a response, without their elements."""
+    for output in outputs:
+        response.outputs.add(name=output.name, datatype=INT32, shape=(count, output.width))
+
+
+def write_elements(
     response: Any,
     outputs: Sequence[OutputTensor],
     columns: Mapping[str, NDArray[np.int32]],
     *,
     raw: bool,
 ) -> None:
-    """Add the outputs to a response, as bytes if the question came so."""
-    for output in outputs:
-        elements = columns[output.name]
-        shape = (len(elements) // output.width, output.width)
-        tensor = response.outputs.add(name=output.name, datatype=INT32, shape=shape)
-        if raw:
-            response.raw_output_contents.append(elements.astype("<i4", copy=False).tobytes())
-        else:
-            tensor.contents.int_contents.extend(elements.tolist())
+    """Add the elements of the outputs that a response names, as bytes if the question came so."""
+    if raw:
+        response.raw_output_contents.extend(
+            [columns[output.name].astype("<i4", copy=False).tobytes() for output in outputs]
+        )
+        return
+    for tensor, output in zip(response.outputs, outputs, strict=True):
+        tensor.contents.int_contents.extend(columns[output.name].tolist())
 
 
 def describe_tensors(response: Any, manifest: Manifest) -> None:
