@@ -85,6 +85,49 @@ async def test_without_a_window_they_run_apart() -> None:
     assert graph.runs == [1, 1]
 
 
+async def test_of_short_calls_that_arrive_together_the_first_waits_for_nobody() -> None:
+    """What came with it shares one run, on the loop's own thread; the next turn begins anew."""
+    graph = Graph()
+    queue = queue_of(graph, row_s=1e-9)
+
+    rans = await asyncio.gather(*(queue.run(rows(n), expires_s=soon()) for n in range(6)))
+    together = list(graph.runs)
+    later = await queue.run(rows(9), expires_s=soon())
+
+    assert together == [1, 5]
+    assert graph.runs[2:] == [1]
+    assert [values_of(ran) for ran in (*rans, later)] == [[2.0 * n] for n in (*range(6), 9)]
+
+
+async def test_joining_makes_no_long_run_of_short_ones() -> None:
+    """Each call fits on the loop's thread, two do; three would go to a worker."""
+    graph = Graph()
+    queue = queue_of(graph, row_s=1e-3, inline_s_max=2.5e-3)
+    graph.gate.set()
+
+    await asyncio.gather(*(queue.run(rows(n), expires_s=soon()) for n in range(6)))
+
+    assert graph.runs[0] == 1
+    assert max(graph.runs) <= 2
+    assert sum(graph.runs) == 6
+
+
+async def test_a_short_call_behind_a_long_run_expires_in_time() -> None:
+    """It was next when it came, and the run that then took its place is held."""
+    graph = Graph()
+    queue = queue_of(graph, row_s=1e-3, inline_s_max=1.5e-3)
+    graph.gate.clear()
+    held = asyncio.create_task(queue.run(rows(1, 2, 3), expires_s=soon()))
+    short = asyncio.create_task(queue.run(rows(4), expires_s=time.monotonic() + 0.05))
+
+    ran = await asyncio.wait_for(short, 2)
+    graph.gate.set()
+    await held
+
+    assert ran.outputs is Reason.INFERENCE_DEADLINE
+    queue.close()
+
+
 @pytest.mark.parametrize("row_s", [1e-9, 1.0], ids=["inline", "on a worker"])
 async def test_a_bad_row_does_not_touch_its_neighbours(row_s: float) -> None:
     graph = Graph()

@@ -2,7 +2,8 @@
 
 Everything but the run itself happens on the event loop's thread. A run that is known to be
 short happens there too, because a change of threads costs more than it; a longer one goes to a
-worker. What comes while the workers are busy is joined when one is free.
+worker. The first short call of a turn of the loop is run at once, and the others that arrived with
+it share the next run. What comes while the workers are busy is joined when one is free.
 """
 
 import asyncio
@@ -42,8 +43,8 @@ class QueueLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds what a queue holds and joins.
 
     Attributes:
-        window_s: How long the first of several calls waits for others, seconds; at 0 a short
-            run waits for nobody, and longer ones are joined while the workers are busy.
+        window_s: How long the first of several calls waits for others, seconds; at 0 nobody
+            waits for calls that are not there yet.
         rows_per_run: Rows beyond which no further call joins a run.
         rows_waiting_max: Rows that may wait; more are refused.
         inline_s_max: Runs that are thought to be shorter happen on the event loop's thread.
@@ -60,12 +61,13 @@ class QueueLimits(msgspec.Struct, frozen=True, kw_only=True):
 class _Waiting:
     """Holds one call that waits for its turn."""
 
-    __slots__ = ("answer", "expires_s", "inputs")
+    __slots__ = ("answer", "expires_s", "expiry", "inputs")
 
     def __init__(self, inputs: Floats, expires_s: float, answer: asyncio.Future[Ran]) -> None:
         self.inputs = inputs
         self.expires_s = expires_s
         self.answer = answer
+        self.expiry: asyncio.TimerHandle | None = None
 
 
 class RunQueue:
@@ -100,6 +102,8 @@ class RunQueue:
         self._begun_s: dict[int, float] = {}
         self._run_count = 0
         self._is_due = False
+        # Whether a call was run at once in this turn of the event loop.
+        self._has_run = False
         self._is_closed = False
 
     @property
@@ -133,26 +137,43 @@ class RunQueue:
         now_s = self._clock()
         if now_s >= expires_s:
             return Ran(outputs=Reason.INFERENCE_DEADLINE)
+        loop = asyncio.get_running_loop()
         if self._is_at_once(count):
+            self._has_run = True
+            loop.call_soon(self._end_turn)
             return self._timed([inputs])[0]
         if self._is_full(now_s, expires_s - now_s, rows=count):
             return Ran(outputs=Reason.INFERENCE_OVERLOADED)
-        loop = asyncio.get_running_loop()
         waiting = _Waiting(inputs, expires_s, loop.create_future())
         self._waiting[waiting] = None
         self._rows_waiting += count
         self._plan(loop)
-        expiry = loop.call_later(expires_s - now_s, _give_up, waiting.answer)
+        if self._limits.window_s > 0 or not self._is_next(count):
+            self._watch(waiting, loop)
         try:
             return await waiting.answer
         finally:
-            expiry.cancel()
+            if waiting.expiry is not None:
+                waiting.expiry.cancel()
             if waiting in self._waiting:
                 self._take(waiting)
 
+    def _end_turn(self) -> None:
+        self._has_run = False
+
+    def _is_next(self, rows: int) -> bool:
+        """Say whether a call is run in this turn or the next, with nobody's run before it."""
+        return not self._begun_s and self._expected_s(rows) <= self._limits.inline_s_max
+
+    def _watch(self, one: _Waiting, loop: asyncio.AbstractEventLoop) -> None:
+        """Give up on a call when its time is over, wherever it is then."""
+        if one.expiry is None:
+            budget_s = max(0.0, one.expires_s - self._clock())
+            one.expiry = loop.call_later(budget_s, _give_up, one.answer)
+
     def _is_at_once(self, rows: int) -> bool:
         """Say whether a run is over before a queue for it could be kept."""
-        is_free = self._limits.window_s <= 0.0 and not self._waiting
+        is_free = self._limits.window_s <= 0.0 and not self._waiting and not self._has_run
         return is_free and self._expected_s(rows) <= self._limits.inline_s_max
 
     def _is_full(self, now_s: float, budget_s: float, *, rows: int) -> bool:
@@ -193,6 +214,8 @@ class RunQueue:
             number = self._run_count
             self._begun_s[number] = self._clock()
             inputs = [one.inputs for one in batch]
+            for one in (*batch, *self._waiting):
+                self._watch(one, loop)
             done = loop.run_in_executor(self._executor, self._timed, inputs)
             done.add_done_callback(lambda future: self._finished(number, batch, future))
         if self._waiting:
@@ -204,7 +227,7 @@ class RunQueue:
         rows, now_s = 0, self._clock()
         while self._waiting and rows < self._limits.rows_per_run:
             one = next(iter(self._waiting))
-            if batch and rows + len(one.inputs) > self._limits.rows_per_run:
+            if batch and not self._may_join(rows, len(one.inputs)):
                 break
             self._take(one)
             if one.answer.done():
@@ -216,6 +239,12 @@ class RunQueue:
             batch.append(one)
             rows += len(one.inputs)
         return batch
+
+    def _may_join(self, rows: int, more: int) -> bool:
+        """Say whether a call may share a run: it must not make a long one of a short one."""
+        short_s = self._limits.inline_s_max
+        is_drawn_out = self._expected_s(rows) <= short_s < self._expected_s(rows + more)
+        return not is_drawn_out and rows + more <= self._limits.rows_per_run
 
     def _timed(self, batch: Sequence[Floats]) -> list[Ran]:
         """Run the calls of a batch together; alone, one by one, where that fails."""
