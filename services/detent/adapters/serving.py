@@ -63,14 +63,21 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     def answers_of(self, outputs: Sequence[Floats]) -> list[HeadSignal | Reason]:
         """Give the signal of each row that the graph was run over, or why it has none."""
         columns = self.columns_of(outputs)
-        if columns is not None:
-            pairs = zip(*(column.tolist() for column in columns.values()), strict=True)
-            return [
-                DirectionSignal(p_hat_raw_bps=p_hat_raw_bps, p_hat_bps=p_hat_bps)
-                for p_hat_raw_bps, p_hat_bps in pairs
-            ]
+        return self.row_answers_of(outputs) if columns is None else direction_signals(columns)
+
+    def row_answers_of(self, outputs: Sequence[Floats]) -> list[HeadSignal | Reason]:
+        """Give the same, each row by itself."""
         rows = zip(*(output.tolist() for output in outputs), strict=True)
         return [self.head.answer(row) for row in rows]
+
+
+def direction_signals(columns: Mapping[str, Integers]) -> list[HeadSignal | Reason]:
+    """Give the signals that columns hold; directions are the ones that are mapped so."""
+    pairs = zip(*[column.tolist() for column in columns.values()], strict=True)
+    return [
+        DirectionSignal(p_hat_raw_bps=p_hat_raw_bps, p_hat_bps=p_hat_bps)
+        for p_hat_raw_bps, p_hat_bps in pairs
+    ]
 
 
 def open_serving(

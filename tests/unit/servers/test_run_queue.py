@@ -38,7 +38,13 @@ def rows(*values: float) -> Floats:
 
 def queue_of(graph: Graph, *, row_s: float = 0.0, **limits: float) -> RunQueue:
     bounds = QueueLimits(**limits)  # type: ignore[arg-type]
-    return RunQueue(graph, limits=bounds, cost_s=lambda rows: rows * row_s, clock=time.monotonic)
+    return RunQueue(
+        graph,
+        columns=lambda _: None,
+        limits=bounds,
+        cost_s=lambda rows: rows * row_s,
+        clock=time.monotonic,
+    )
 
 
 def soon() -> float:
@@ -274,7 +280,9 @@ async def test_workers_run_side_by_side() -> None:
         return (inputs,)
 
     limits = QueueLimits(workers=2, inline_s_max=0.0, rows_per_run=1)
-    queue = RunQueue(run, limits=limits, cost_s=lambda _: 1e-6, clock=time.monotonic)
+    queue = RunQueue(
+        run, columns=lambda _: None, limits=limits, cost_s=lambda _: 1e-6, clock=time.monotonic
+    )
 
     rans = await asyncio.gather(*(queue.run(rows(n), expires_s=soon()) for n in range(2)))
 
@@ -287,7 +295,9 @@ async def test_a_crash_of_the_run_is_an_error_and_not_a_hang() -> None:
         raise ZeroDivisionError
 
     limits = QueueLimits(inline_s_max=0.0)
-    queue = RunQueue(run, limits=limits, cost_s=lambda _: 1e-6, clock=time.monotonic)
+    queue = RunQueue(
+        run, columns=lambda _: None, limits=limits, cost_s=lambda _: 1e-6, clock=time.monotonic
+    )
 
     ran = await queue.run(rows(1), expires_s=soon())
 

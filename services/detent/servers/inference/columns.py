@@ -130,9 +130,8 @@ async def _found(
         call.budget_s()
         return _of_rows(serving, last, asked, [Reason.FEATURES_MISSING] * count)
     ran = await runs.run(inputs if good is None else inputs[good], call)
-    columns = None if isinstance(ran.outputs, Reason) else serving.columns_of(ran.outputs)
-    if columns is not None:
-        return _of_columns(columns, good, count=count, latency_us=ran.latency_us)
+    if ran.columns is not None and not isinstance(ran.outputs, Reason):
+        return _of_columns(ran.columns, good, count=count, latency_us=ran.latency_us)
     answered = await runs.answers_of(serving, ran, count=count if good is None else len(good))
     answers = answered.answers
     if good is not None:

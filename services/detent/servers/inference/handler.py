@@ -11,7 +11,7 @@ from itertools import repeat
 import numpy as np
 from msgspec import structs
 
-from detent.adapters.serving import Serving
+from detent.adapters.serving import Serving, direction_signals
 from detent.contracts.binding import Head, ModelBinding
 from detent.contracts.calls.inference import (
     DescribeArtifactRequest,
@@ -92,6 +92,7 @@ class InferenceHandler:
         run_s = dict(serving.run_s)
         return RunQueue(
             serving.session.outputs,
+            columns=serving.columns_of,
             limits=self._limits,
             cost_s=functools.lru_cache(lambda rows: cost_s(rows, run_s)),
             clock=self._clock,
@@ -260,8 +261,12 @@ class InferenceHandler:
             return Answered(answers=refused, latency_us=ran.latency_us, error=ran.error)
         answers: Answers = []
         for start in range(0, count, ROWS_PER_TURN):
-            part = [output[start : start + ROWS_PER_TURN] for output in ran.outputs]
-            answers.extend(serving.answers_of(part))
+            rows = slice(start, start + ROWS_PER_TURN)
+            if ran.columns is None:
+                answers.extend(serving.row_answers_of([output[rows] for output in ran.outputs]))
+            else:
+                part = {name: column[rows] for name, column in ran.columns.items()}
+                answers.extend(direction_signals(part))
             if start + ROWS_PER_TURN < count:
                 await asyncio.sleep(0)
         return Answered(answers=answers, latency_us=ran.latency_us, outputs=ran.outputs[0])

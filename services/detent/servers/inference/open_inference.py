@@ -163,11 +163,10 @@ class OpenInferenceHandler:
         # bytes the answer was, before it is known whether there is one.
         inputs_sha256 = sha256(rows.tobytes()).hexdigest()
         ran = await self._signals.run(rows, call)
-        columns = None if isinstance(ran.outputs, Reason) else serving.columns_of(ran.outputs)
+        columns = None if isinstance(ran.outputs, Reason) else ran.columns
         answers: Sequence[HeadSignal | Reason] = ()
         if columns is None:
             answers = (await self._signals.answers_of(serving, ran, count=len(rows))).answers
-            columns = {}
         _log_run(serving, query.id, inputs_sha256, ran, answers, row_count=len(rows))
         signals = [answer for answer in answers if not isinstance(answer, Reason)]
         if len(signals) != len(answers):

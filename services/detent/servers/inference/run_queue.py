@@ -8,7 +8,7 @@ it share the next run. What comes while the workers are busy is joined when one 
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 
 from detent.contracts.errors import InternalError
 from detent.contracts.reasons import Reason
+from detent.core.signals.columns import Integers
 
 Floats = NDArray[np.float32]
 Outputs = tuple[Floats, ...]
+# Per field of the head's signal, an integer per row.
+Columns = Mapping[str, Integers]
 # How much of the slowdown that was known stays when a run shows another one.
 ESTIMATE_KEPT = 0.8
 
@@ -30,11 +33,13 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         outputs: One array per output of the graph, a row per row that was asked for; or why
             there is none: `INFERENCE_OVERLOADED`, `INFERENCE_DEADLINE`, `INFERENCE_ERROR`.
+        columns: The signals of its rows; None where they are mapped row by row.
         latency_us: Time inside the run, microseconds, at least 1; 0 where there was none.
         error: What failed, if it did.
     """
 
     outputs: Outputs | Reason
+    columns: Columns | None = None
     latency_us: int = 0
     error: InternalError | None = None
 
@@ -77,6 +82,7 @@ class RunQueue:
         self,
         run: Callable[[Floats], Outputs],
         *,
+        columns: Callable[[Outputs], Columns | None],
         limits: QueueLimits,
         cost_s: Callable[[int], float],
         clock: Callable[[], float],
@@ -85,11 +91,14 @@ class RunQueue:
 
         Args:
             run: Runs the graph over shape (n, width); raises `InternalError`.
+            columns: Maps what a run gave to signals, once for all calls that share it; None
+                where a row may have none.
             limits: What the queue may hold and join.
             cost_s: What a run of so many rows takes on a quiet machine, seconds.
             clock: Monotonic clock in seconds.
         """
         self._run = run
+        self._columns = columns
         self._limits = limits
         self._cost_s = cost_s
         self._slowdown = 1.0
@@ -260,14 +269,20 @@ class RunQueue:
         elapsed_s = self._clock() - started_s
         self._learn(elapsed_s / self._cost_s(len(joined)))
         latency_us = max(1, math.ceil(elapsed_s * 1e6))
+        columns = self._columns(outputs)
         if len(batch) == 1:
-            return [Ran(outputs=outputs, latency_us=latency_us)]
+            return [Ran(outputs=outputs, columns=columns, latency_us=latency_us)]
         rans, start = [], 0
         for one in batch:
-            end = start + len(one)
-            part = tuple(output[start:end] for output in outputs)
-            rans.append(Ran(outputs=part, latency_us=latency_us))
-            start = end
+            rows = slice(start, start + len(one))
+            rans.append(
+                Ran(
+                    outputs=tuple([output[rows] for output in outputs]),
+                    columns=columns and {name: column[rows] for name, column in columns.items()},
+                    latency_us=latency_us,
+                )
+            )
+            start = rows.stop
         return rans
 
     def _expected_s(self, rows: int) -> float:
