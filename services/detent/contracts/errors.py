@@ -20,6 +20,7 @@
     ├── BarFromFuture           the bar closes later than the clock allows
     ├── DecisionConflict        the bar was decided with other content
     ├── DecisionNotFound        the ledger holds no such record
+    ├── KillEpochStale          a release names a switch as it no longer stands
     ├── ModelNotReady           the artifact is not being served
     ├── SignalFailed            the model has no answer, and its binding says error
     ├── LedgerUnavailable       nothing durable could be written
@@ -197,6 +198,18 @@ class NotOwner(DetentError):
         """Name the owner by its index and its address."""
         message = f"plan {plan_id!r} belongs to replica {owner} at {owner_target or 'no address'}"
         super().__init__(message, plan_id=plan_id, owner=owner, owner_target=owner_target)
+
+
+class KillEpochStale(DetentError):
+    """A kill switch is released by somebody who has not seen how it stands."""
+
+    reason = ErrorReason.KILL_EPOCH_STALE
+
+    def __init__(self, found: int | None, newest: int) -> None:
+        """Name the epoch that was seen and the one that there is."""
+        seen = "none" if found is None else str(found)
+        message = f"epoch: found {seen}, expected {newest}: look at the switch, then release it"
+        super().__init__(message, found=seen, expected=newest)
 
 
 class PlanConflict(DetentError):

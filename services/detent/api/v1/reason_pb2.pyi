@@ -461,6 +461,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The model has no answer, and its binding says that this ends the call. Metadata: symbol, gate_reason. Status: ABORTED."""
     ERROR_REASON_NOT_OWNER: _ErrorReason.ValueType  # 25
     """Another replica owns the plan; ask it. Metadata: plan_id, owner, owner_target. Status: FAILED_PRECONDITION."""
+    ERROR_REASON_KILL_EPOCH_STALE: _ErrorReason.ValueType  # 40
+    """A kill switch is released by somebody who has not seen how it stands."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Says why a call was refused; the `reason` of `google.rpc.ErrorInfo`, whose domain is
@@ -519,4 +521,6 @@ ERROR_REASON_SIGNAL_FAILED: ErrorReason.ValueType  # 24
 """The model has no answer, and its binding says that this ends the call. Metadata: symbol, gate_reason. Status: ABORTED."""
 ERROR_REASON_NOT_OWNER: ErrorReason.ValueType  # 25
 """Another replica owns the plan; ask it. Metadata: plan_id, owner, owner_target. Status: FAILED_PRECONDITION."""
+ERROR_REASON_KILL_EPOCH_STALE: ErrorReason.ValueType  # 40
+"""A kill switch is released by somebody who has not seen how it stands."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,61 @@
+"""Hold what an operator has switched off, in which scope, by whom and why."""
+
+from enum import StrEnum
+
+import msgspec
+
+from detent.contracts.checks import check_int, check_name, check_symbol, check_text, check_ts_ms
+from detent.contracts.errors import InvalidField
+from detent.contracts.units import INT64_MAX
+
+EPOCH_FIRST = 1
+
+
+class KillScope(StrEnum):
+    """Names what a kill switch reaches, from everything to one instrument."""
+
+    GLOBAL = "global"
+    MODEL = "model"
+    PLAN = "plan"
+    SYMBOL = "symbol"
+
+
+class KillSwitch(msgspec.Struct, frozen=True, kw_only=True):
+    """States one switch as it stands.
+
+    Attributes:
+        scope: What it reaches.
+        key: Which one: `model_id`, `plan_id` or symbol; empty for everything.
+        is_on: Whether the model is off there.
+        epoch: Counts the changes of this switch from 1 on; the higher one holds.
+        actor: Who set it so.
+        reason: Why.
+        at_ms: When, Unix milliseconds UTC.
+    """
+
+    scope: KillScope
+    key: str = ""
+    is_on: bool
+    epoch: int
+    actor: str
+    reason: str
+    at_ms: int
+
+    def __post_init__(self) -> None:
+        """Refuse a switch that nobody set, or that reaches nothing."""
+        check_scope(self.scope, self.key)
+        check_int("epoch", self.epoch, EPOCH_FIRST, INT64_MAX)
+        check_name("actor", self.actor)
+        check_text("reason", self.reason)
+        check_ts_ms("at_ms", self.at_ms)
+
+
+def check_scope(scope: KillScope, key: str) -> None:
+    """Refuse a key that its scope does not have."""
+    if scope is KillScope.GLOBAL:
+        if key:
+            raise InvalidField("key", key, "empty: the scope is everything")
+    elif scope is KillScope.SYMBOL:
+        check_symbol("key", key)
+    else:
+        check_name("key", key)

@@ -1,0 +1,124 @@
+"""Say whether the kill switch forbids the model: off wins, and stale is off.
+
+Every replica holds what it last read of the shared state and how long ago that was. What is not
+known counts as off; a release needs somebody's name and a higher epoch, so that no late or
+repeated message brings a model back.
+
+Source: DESIGN section 4, promise P7; RELIABILITY A3 and F5.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from detent.contracts.errors import KillEpochStale
+from detent.contracts.kill_switch import EPOCH_FIRST, KillScope, KillSwitch
+from detent.contracts.reasons import Reason
+
+# A replica that could not read the truth for this long answers without the model.
+STALE_S = 1.0
+READ_EVERY_S = 0.2
+
+Key = tuple[KillScope, str]
+
+
+class KillState(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds the switches that are on, as they were read at one instant.
+
+    Attributes:
+        on: Keys of the switches that are on.
+        read_s: When they were read, on the monotonic clock; None before the first time.
+    """
+
+    on: frozenset[Key] = frozenset()
+    read_s: float | None = None
+
+
+def state_of(switches: Iterable[KillSwitch], *, read_s: float) -> KillState:
+    """Give the state that switches make; of two with one key the higher epoch holds, then on."""
+    newest: dict[Key, KillSwitch] = {}
+    for switch in switches:
+        key = (switch.scope, switch.key)
+        before = newest.get(key)
+        if before is None or (before.epoch, before.is_on) < (switch.epoch, switch.is_on):
+            newest[key] = switch
+    on = frozenset(key for key, switch in newest.items() if switch.is_on)
+    return KillState(on=on, read_s=read_s)
+
+
+def kill_reason(
+    state: KillState, *, now_s: float, model_id: str, plan_id: str, symbol: str
+) -> Reason | None:
+    """Say why the model may not answer for a symbol of a plan, or None when it may.
+
+    Args:
+        state: What was read last.
+        now_s: The monotonic clock now.
+        model_id: The model that the plan binds.
+        plan_id: The plan.
+        symbol: Instrument.
+
+    Returns:
+        `KILL_STATE_STALE` where nothing was read for a second, `KILL_SWITCH_STATE` where a
+        switch of any scope is on.
+    """
+    # A clock that went backwards says nothing of how old the reading is.
+    if state.read_s is None or not 0.0 <= now_s - state.read_s < STALE_S:
+        return Reason.KILL_STATE_STALE
+    if state.on and not state.on.isdisjoint(_keys(model_id, plan_id, symbol)):
+        return Reason.KILL_SWITCH_STATE
+    return None
+
+
+def _keys(model_id: str, plan_id: str, symbol: str) -> tuple[Key, ...]:
+    return (
+        (KillScope.GLOBAL, ""),
+        (KillScope.MODEL, model_id),
+        (KillScope.PLAN, plan_id),
+        (KillScope.SYMBOL, symbol),
+    )
+
+
+def next_switch(
+    switches: Mapping[Key, KillSwitch],
+    *,
+    scope: KillScope,
+    key: str,
+    is_on: bool,
+    seen_epoch: int | None,
+    actor: str,
+    reason: str,
+    at_ms: int,
+) -> KillSwitch:
+    """Give the switch as a change leaves it.
+
+    Switching off the model is always taken. A release has to name the epoch that it releases:
+    who has not seen the newest change does not undo it.
+
+    Args:
+        switches: Every switch as it stands, by its key.
+        scope: What is switched.
+        key: Which one.
+        is_on: Whether the model is to be off there.
+        seen_epoch: The epoch that whoever releases has seen; not looked at where `is_on`.
+        actor: Who switches.
+        reason: Why.
+        at_ms: When.
+
+    Raises:
+        KillEpochStale: A release names another epoch than the newest.
+        InvalidField: The scope has no such key, or nobody or nothing is named.
+    """
+    before = switches.get((scope, key))
+    newest = before.epoch if before is not None else EPOCH_FIRST - 1
+    if not is_on and seen_epoch != newest:
+        raise KillEpochStale(seen_epoch, newest)
+    return KillSwitch(
+        scope=scope,
+        key=key,
+        is_on=is_on,
+        epoch=newest + 1,
+        actor=actor,
+        reason=reason,
+        at_ms=at_ms,
+    )
