@@ -11,7 +11,6 @@ from detent.contracts.reasons import Reason
 from detent.core.signals.binary_maps import BetaMap, Floats, binary_map, clipped
 from detent.core.signals.calibration_beta import fit_beta, fit_beta_weights, fit_logistic
 
-
 # How far the other library stays from the optimum that a third one and we agree on.
 STOPPED_EARLY = {"real": 1e-4, "trading": 1e-3}
 
