@@ -36,7 +36,7 @@ from detent.contracts.wire import from_wire, message_class, to_bytes
 from detent_client import ClientOptions, DetentClient
 
 
-def held(host: PolicyHost, kind: Any, table: str) -> list[Any]:
+def facts_of(host: PolicyHost, kind: Any, table: str) -> list[Any]:
     """Give the facts that a reader of the ledger finds."""
     texts = canonical_texts(open_reader(str(host.ledger_file)), table, "plan")
     return [from_json(kind, parse_json(table, text)) for text in texts]
@@ -78,7 +78,7 @@ async def test_fill_is_kept_with_its_decision_and_once(opened: PolicyHost) -> No
     first, again = await record(opened, fill), await record(opened, fill, fill_of("f2"))
 
     assert (counts(first), counts(again)) == ((1, 0), (1, 1))
-    assert held(opened, Fill, "fills") == [fill, fill_of("f2")]
+    assert facts_of(opened, Fill, "fills") == [fill, fill_of("f2")]
     assert await SqliteTrades(opened.ledger.file).fills("other") == []
 
 
@@ -168,7 +168,7 @@ async def test_outcome_is_kept_once_and_other_content_is_refused(opened: PolicyH
     assert counts(await resolve(opened, outcome_of())) == (0, 1)
     with pytest.raises(DataConflict):
         await resolve(opened, outcome_of(label=OutcomeLabel.DOWN))
-    assert held(opened, Outcome, "outcomes") == [outcome_of()]
+    assert facts_of(opened, Outcome, "outcomes") == [outcome_of()]
 
 
 async def test_outcome_of_a_bar_that_nobody_decided_is_refused(opened: PolicyHost) -> None:
