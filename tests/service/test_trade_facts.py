@@ -13,7 +13,7 @@ from tests.service.policy_calls import PLAN, ask, close_plan, decide, open_plan
 from tests.trades import LEARNING_BOOK, TAGS, calm, fill_of, outcome_of
 
 from detent.adapters.ledger_reading import canonical_texts, open_reader
-from detent.adapters.sqlite_trades import KEYS_PER_READ, SqliteTrades
+from detent.adapters.sqlite_trades import KEYS_PER_READ
 from detent.contracts.calls.policy import (
     RecordFillsRequest,
     RecordFillsResponse,
@@ -79,7 +79,7 @@ async def test_fill_is_kept_with_its_decision_and_once(opened: PolicyHost) -> No
 
     assert (counts(first), counts(again)) == ((1, 0), (1, 1))
     assert facts_of(opened, Fill, "fills") == [fill, fill_of("f2")]
-    assert await SqliteTrades(opened.ledger.file).fills("other") == []
+    assert list(canonical_texts(open_reader(str(opened.ledger_file)), "fills", "other")) == []
 
 
 async def test_fill_with_other_content_is_refused_and_nothing_of_its_call_is_kept(
