@@ -60,7 +60,7 @@ def fold(
         plan = plans[record["plan_id"]]
         symbol = record["row"]["symbol"]
         key = (record["plan_id"], symbol, record["ts_ms"], record["kind"])
-        past = memory.setdefault((record["plan_id"], symbol), {})
+        past = memory.setdefault((record["plan_id"], symbol), _taken_over(record))
         rows.append(_case(record, plan, past, stands=key in standing))
         answers.append(_answer(record))
         keys.append(key)
@@ -70,6 +70,13 @@ def fold(
         cases=Cases(**{name: _column(rows, name) for name in Cases.__struct_fields__}),
         found=Weights(**{name: _column(answers, name) for name in Weights.__struct_fields__}),
     )
+
+
+def _taken_over(record: Mapping[str, Any]) -> dict[str, int | None]:
+    """Begin where the plan that was replaced had ended; only a first record says so."""
+    state = record["carried"]["state"] if "carried" in record else {}
+    names = {"rebalance": "last_rebalance_ts_ms", "entry": "entry_ts_ms", "latch": "latched_ts_ms"}
+    return {name: state.get(key) for name, key in names.items()}
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Any:

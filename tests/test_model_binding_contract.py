@@ -353,15 +353,16 @@ async def test_a_change_of_binding_under_a_plan_is_refused_with_both_hashes(
 
 @pytest.mark.proves("R185")
 def test_the_contract_offers_no_way_to_change_a_plan() -> None:
-    """What cannot be asked for cannot be granted by mistake."""
+    """What cannot be asked for cannot be granted by mistake: a binding comes with a new plan."""
     service = policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"]
-    taking_a_binding = [
-        method.name
-        for method in service.methods
-        if "model_binding" in method.input_type.fields_by_name
-    ]
+    taking = {
+        name: {
+            method.name for method in service.methods if name in method.input_type.fields_by_name
+        }
+        for name in ("model_binding", "plan")
+    }
 
-    assert taking_a_binding == ["OpenPlan"]
+    assert taking["model_binding"] == taking["plan"] == {"OpenPlan", "ReplacePlan"}
 
 
 @pytest.mark.proves("R187")

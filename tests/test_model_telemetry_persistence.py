@@ -85,6 +85,7 @@ async def test_the_ledger_has_every_column_that_attribution_needs(
     assert {name for name, _ in RECORD_COLUMNS}.issubset(record)
 
 
+@pytest.mark.proves("R206")
 @pytest.mark.proves("R240", "R241", "R242", "R243", "R244", "R245", "R246", "R247")
 async def test_a_model_bar_records_everything_that_was_believed_and_done(
     stack: Stack, client: DetentClient, artifacts: Artifacts

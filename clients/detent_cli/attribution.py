@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 def attribution(
     *,
-    ledger: Annotated[Path, typer.Option(help="The policy service's ledger file.")],
+    ledger: Annotated[
+        str, typer.Option(help="postgresql://, or the policy service's ledger file.")
+    ],
     fills: Annotated[
         Path | None, typer.Option(help="More fills: .jsonl or .parquet, one per row.")
     ] = None,

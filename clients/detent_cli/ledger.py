@@ -1,11 +1,8 @@
 """Let an auditor read, verify, check and copy a ledger: `detent ledger ...`."""
 
-import asyncio
 import json
-import tempfile
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -15,6 +12,7 @@ from detent.contracts.canonical import parse_json
 from detent.contracts.decision import DecisionRecord
 from detent.contracts.json_codec import from_json, to_json
 from detent_cli import ledger_store
+from detent_cli.asking import ask_policy
 from detent_cli.output import (
     EXIT_NEGATIVE,
     JsonFlag,
@@ -27,9 +25,7 @@ from detent_cli.output import (
     reported,
     weight_text,
 )
-from detent_client import ClientOptions, DetentClient
 
-T = TypeVar("T")
 VERIFY_DEADLINE_S = 600.0
 
 app = typer.Typer(help="Read, verify and replay what was decided.", no_args_is_help=True)
@@ -59,7 +55,7 @@ def list_decisions(
         if place:
             records, token = _read(place, request)
         else:
-            page = _ask(target, lambda client: client.list_decisions(request))
+            page = ask_policy(target, lambda client: client.list_decisions(request))
             records, token = page.records, page.next_page_token
     if as_json:
         shown = [to_json(record) | {"record_hash": record.record_hash} for record in records]
@@ -119,7 +115,7 @@ def verify(
         if place:
             found = ledger_store.verified(place, anchors or [], key, plan_id)
         else:
-            found = _ask(
+            found = ask_policy(
                 target, lambda client: client.verify_ledger(plan_id, deadline_s=VERIFY_DEADLINE_S)
             )
     if as_json:
@@ -149,7 +145,7 @@ def replay(
 ) -> None:
     """Decide one recorded bar again; exit 1 when the bytes differ."""
     with reported(as_json=as_json):
-        found = _ask(target, lambda client: client.replay_decision(record_hash))
+        found = ask_policy(target, lambda client: client.replay_decision(record_hash))
     same = found.replayed_json == found.recorded_json
     if as_json:
         print_json(to_json(found) | {"reproduced": same})
@@ -166,15 +162,3 @@ def replay(
         console.print_json(json.dumps(json.loads(found.replayed_json)))
     if not same:
         raise typer.Exit(EXIT_NEGATIVE)
-
-
-def _ask(target: str, question: Callable[[DetentClient], Awaitable[T]]) -> T:
-    async def asked() -> T:
-        with tempfile.TemporaryDirectory() as folder:
-            options = ClientOptions(
-                journal_file=Path(folder) / "journal.jsonl", policy_target=target, deadline_s=10.0
-            )
-            async with DetentClient(options) as client:
-                return await question(client)
-
-    return asyncio.run(asked())

@@ -10,6 +10,7 @@ from detent_cli.demo import demo
 from detent_cli.determinism import verify_determinism
 from detent_cli.features import app as features_app
 from detent_cli.ledger import app as ledger_app
+from detent_cli.plan import app as plan_app
 from detent_cli.stand_down import stand_down
 from detent_cli.up import up
 
@@ -30,3 +31,4 @@ app.add_typer(artifact_app, name="artifact")
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(plan_app, name="plan")

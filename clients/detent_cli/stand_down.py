@@ -1,19 +1,16 @@
 """Keep symbols flat for a while, or let them go again: `detent stand-down`."""
 
-import asyncio
-import tempfile
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from detent.contracts.calls.policy import SetStandDownRequest, SetStandDownResponse
+from detent.contracts.calls.policy import SetStandDownRequest
 from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import to_json
 from detent.contracts.plan import StandDown, StandDownSource
+from detent_cli.asking import ask_policy
 from detent_cli.output import JsonFlag, print_facts, print_json, reported
-from detent_client import ClientOptions, DetentClient
 
 UNTIL_EXPECTED = "an instant with its zone, as in 2026-11-21T18:00:00Z"
 
@@ -42,20 +39,11 @@ def stand_down(
 
     It holds for every plan of the book, now and later, and survives a restart of the service.
     """
-
-    async def asked(request: SetStandDownRequest) -> SetStandDownResponse:
-        with tempfile.TemporaryDirectory() as folder:
-            options = ClientOptions(
-                journal_file=Path(folder) / "journal.jsonl", policy_target=target, deadline_s=10.0
-            )
-            async with DetentClient(options) as client:
-                return await client.set_stand_down(request)
-
     with reported(as_json=as_json):
         request = _request(
             book, tuple(symbol or ()), until=until, reason=reason, source=source, lift=lift
         )
-        answer = asyncio.run(asked(request))
+        answer = ask_policy(target, lambda client: client.set_stand_down(request))
     if as_json:
         print_json(to_json(answer))
         return

@@ -25,23 +25,15 @@ from detent.contracts.calls.inference import (
     InferSignalsResponse,
 )
 from detent.contracts.calls.policy import (
-    ClosePlanRequest,
-    ClosePlanResponse,
     DecideTargetWeightsRequest,
     DecideTargetWeightsResponse,
     DecisionResult,
-    GetPlanRequest,
-    GetPlanResponse,
-    OpenPlanRequest,
-    OpenPlanResponse,
     RecordFillsRequest,
     RecordFillsResponse,
     RecordOutcomesRequest,
     RecordOutcomesResponse,
     ReportLocalAnswersRequest,
     ReportLocalAnswersResponse,
-    SetStandDownRequest,
-    SetStandDownResponse,
 )
 from detent.contracts.decision import Decision, DecisionKind, DecisionRow
 from detent.contracts.errors import (
@@ -57,7 +49,6 @@ from detent.contracts.errors import (
     ServiceUnavailable,
     SignalFailed,
 )
-from detent.contracts.plan import Plan
 from detent.contracts.reasons import Reason
 from detent.core.signals.regime_fallback import LastRegimes, ends_the_call
 from detent.rpc.channel import RemoteService, open_channel
@@ -70,6 +61,7 @@ from detent_client.local_answer import answer_locally
 from detent_client.opened_plan import OpenedPlan
 from detent_client.options import ClientOptions
 from detent_client.owners import Owners
+from detent_client.plan_calls import PlanCalls
 from detent_client.refusals import check_echo, raise_refusal, unrecorded_rows
 from detent_client.signal_answer import SignalAnswer, answers_of, local_answers
 
@@ -90,7 +82,7 @@ REPORT_ROWS_MAX = 1_000
 BINDINGS_MAX = 16
 
 
-class DetentClient(LedgerCalls):
+class DetentClient(PlanCalls, LedgerCalls):
     """Is the strategist's side of Detent."""
 
     def __init__(
@@ -151,35 +143,6 @@ class DetentClient(LedgerCalls):
             await asyncio.gather(self._report, return_exceptions=True)
         for channel in (*self._channels, *self._owners.channels):
             await channel.close()
-
-    # Plans
-
-    async def open_plan(self, plan: Plan, binding: ModelBinding) -> OpenedPlan:
-        """Open a plan under a binding; the same content may be opened again.
-
-        Raises:
-            PlanConflict: The plan id, or the book and symbol, is taken.
-            BindingMismatch: No artifact held by the service gives this binding.
-        """
-        request = OpenPlanRequest(
-            binding_hash=binding.binding_hash, plan=plan, model_binding=binding
-        )
-        response = await self._call(self._policy, request, OpenPlanResponse)
-        check_echo(response.binding_hash, request.binding_hash)
-        return OpenedPlan(plan=plan, binding_hash=response.binding_hash)
-
-    async def close_plan(self, opened: OpenedPlan) -> ClosePlanResponse:
-        """Close a plan; it decides nothing more."""
-        request = ClosePlanRequest(binding_hash=opened.binding_hash, plan_id=opened.plan.plan_id)
-        return await self._call(self._policy, request, ClosePlanResponse)
-
-    async def get_plan(self, plan_id: str) -> GetPlanResponse:
-        """Give a plan as it was opened."""
-        return await self._call(self._policy, GetPlanRequest(plan_id=plan_id), GetPlanResponse)
-
-    async def set_stand_down(self, request: SetStandDownRequest) -> SetStandDownResponse:
-        """Keep symbols of a book flat until an instant, or lift that; safe to repeat."""
-        return await self._call(self._policy, request, SetStandDownResponse)
 
     # Bars
 
@@ -427,6 +390,9 @@ class DetentClient(LedgerCalls):
     ) -> T:
         return await self._call(self._ledger, request, response_type, deadline_s=deadline_s)
 
+    async def _ask_policy(self, request: Any, response_type: type[T]) -> T:
+        return await self._call(self._policy, request, response_type)
+
     async def _call(
         self,
         service: RemoteService,
@@ -444,7 +410,10 @@ class DetentClient(LedgerCalls):
             return await service.call(request, response_type, timeout_s=timeout_s, trace=trace)
 
         name = type(request).__name__
-        plan_id = getattr(getattr(request, "plan", request), "plan_id", "")
+        # A replan goes to who owns the plan that it replaces; only an opening has no other.
+        plan_id = getattr(request, "plan_id", "") or getattr(
+            getattr(request, "plan", None), "plan_id", ""
+        )
         if service is self._policy:
             service = self._owners.service(plan_id) or service
         try:

@@ -23,6 +23,7 @@ from detent.contracts.plan import (
     StandDownSource,
 )
 from detent.contracts.wire import from_wire, message_class, to_wire
+from detent.core.ledger.record import carried_from
 
 HALF = ExitIntent(kind=ExitKind.RISK_REDUCE, exit_rule_id="trim", reduce_ppm=500_000)
 STAND_DOWN = StandDown(until_ts_ms=START_MS + 1, reason="news", source=StandDownSource.OPS)
@@ -34,6 +35,9 @@ GROWN = [
     pytest.param(STATE_INITIAL, "latched_ts_ms", START_MS, id="latch"),
     pytest.param(plan_of("p"), "l2_limits", L2Limits(missing_l2=MissingL2.BLOCK), id="limits"),
     pytest.param(record_of(), "stand_down", STAND_DOWN, id="stand-down"),
+    pytest.param(
+        record_of(), "carried", carried_from(record_of(), record_of().record_hash), id="carried"
+    ),
 ]
 
 

@@ -24,6 +24,7 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "ERRORS.md").read_text(encoding
 MALFORMED = ("rows[2].position.equity", "-1", "above 0")
 RAISED: dict[type[DetentError], DetentError] = {
     errors.NotOwner: errors.NotOwner("plan", owner=2, owner_target="policy-2:7303"),
+    errors.PlanOwnerMismatch: errors.PlanOwnerMismatch("next", owner=1, replica_count=3),
     errors.KillEpochStale: errors.KillEpochStale(3, 5),
     errors.InvalidField: InvalidField(*MALFORMED),
     errors.DataLate: errors.DataLate(*MALFORMED),

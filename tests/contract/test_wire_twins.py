@@ -19,11 +19,13 @@ from detent.contracts import (
     learning,
     market,
     plan,
+    replanning,
     signals,
     snapshots,
     trades,
 )
 from detent.contracts.calls import feature, inference, ledger, policy, signal_columns
+from detent.contracts.calls import replanning as replanning_calls
 from detent.contracts.json_codec import is_domain_type, unwrap_optional
 from detent.contracts.wire import PROTO_MODULES, message_class, wire_fields
 
@@ -35,6 +37,7 @@ MODULES = (
     learning,
     market,
     plan,
+    replanning,
     signals,
     snapshots,
     trades,
@@ -42,6 +45,7 @@ MODULES = (
     inference,
     ledger,
     policy,
+    replanning_calls,
     signal_columns,
 )
 TWINS = {
@@ -189,6 +193,8 @@ def test_the_search_for_side_and_timing_finds_them_where_they_are(message: str) 
         "ReportLocalAnswers",
         "RecordFills",
         "RecordOutcomes",
+        "ReplacePlan",
+        "RecordReplanSkips",
         "GetFeatureSnapshots",
         "DescribeFeatureSet",
         "InferSignals",

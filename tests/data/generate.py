@@ -66,6 +66,9 @@ from detent.core.features.feature_spec import (
     feature,
 )
 from detent.core.features.model_input import features_hash, snapshot_hash
+from detent.core.ledger.record import bind_plan, carried_from, chain_start
+from detent.core.replanning.material import Material, material_of
+from detent.servers.policy.held import arms_of
 
 VECTORS_FILE = Path(__file__).parent / "hash_vectors.json"
 
@@ -215,6 +218,11 @@ def regime_manifest() -> Manifest:
     )
 
 
+MATERIAL = material_of(
+    bind_plan(plan_of("plan"), PROXY_BINDING), arms_of(bind_plan(plan_of("plan"), PROXY_BINDING))
+)
+
+
 def vectors() -> list[dict[str, Any]]:
     """Give every published vector."""
     return [
@@ -245,6 +253,12 @@ def vectors() -> list[dict[str, Any]]:
             Plan.SCHEMA,
             plan_of("plan", max_feature_age_ms=0),
         ),
+        _vector(
+            "record_hash, with what was carried over",
+            DecisionRecord.SCHEMA,
+            record_of(point=chain_start(carried_from(record_of(), record_of().record_hash))),
+        ),
+        _vector("material_hash", Material.SCHEMA, MATERIAL),
         _manifest("model_version_hash, regime", regime_manifest()),
         _vector(
             "binding_hash, regime with a fallback",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from msgspec import structs
 from opentelemetry.context import Context
 from tests.builders import HOUR_MS, START_MS, plan_of, row_of
 from tests.fakes import remote
@@ -16,8 +17,9 @@ from tests.integration.test_ledger_durability import Policy, policy_process
 from detent.adapters.ledger_reading import PostgresReader, audit
 from detent.contracts.binding import PROXY_BINDING, PROXY_BINDING_HASH
 from detent.contracts.calls.policy import OpenPlanRequest, OpenPlanResponse
-from detent.contracts.errors import InvalidField, NotOwner
-from detent.core.ledger.ownership import Ownership, owner_of
+from detent.contracts.errors import InvalidField, NotOwner, PlanOwnerMismatch
+from detent.contracts.plan import RiskLimits
+from detent.core.ledger.ownership import Ownership, fitting_plan_id, owner_of
 from detent_cli.stack import free_port
 from detent_client import ClientOptions, DetentClient, OpenedPlan
 
@@ -110,6 +112,33 @@ async def test_another_replica_names_the_owner(fleet: Fleet, tmp_path: Path) -> 
         "owner": str(owner),
         "owner_target": fleet.targets[owner],
     }
+
+
+async def test_a_plan_is_replaced_by_its_owner_under_a_name_that_fits(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """Whichever replica is asked first, of either plan; a name that does not fit is refused."""
+    journal_file = tmp_path / "journal.jsonl"
+    await until_serving(fleet, journal_file)
+    owner = owner_of("plan", REPLICAS)
+    foreign = next(f"n{i}" for i in range(99) if owner_of(f"n{i}", REPLICAS) == (owner + 1) % 3)
+    tighter = RiskLimits(max_weight_ppm=10_000)
+    wanted = plan_of("plan", risk_limits=tighter)
+    async with fleet.client((owner + 1) % REPLICAS, journal_file) as client:
+        opened = await client.open_plan(plan_of("plan"), PROXY_BINDING)
+        new = structs.replace(wanted, plan_id=foreign)
+        with pytest.raises(PlanOwnerMismatch) as refused:
+            await client.replace_plan(opened, new, PROXY_BINDING, ts_ms=START_MS)
+        facts = refused.value.metadata
+        fitting = fitting_plan_id(
+            foreign, owner=int(facts["owner"]), replica_count=int(facts["replica_count"])
+        )
+        new = structs.replace(wanted, plan_id=fitting)
+        answer = await client.replace_plan(opened, new, PROXY_BINDING, ts_ms=START_MS)
+        decision = await client.decide(answer.opened, ts_ms=START_MS, row=row_of())
+
+    assert decision.record_hash
+    assert {row["plan_id"] for row in read_records(fleet.files[owner])} == {fitting}
 
 
 async def assert_one_chain_each(fleet: Fleet, folder: Path, url: str, *, rounds: int) -> None:

@@ -12,13 +12,15 @@ from tests.fakes import PolicyHost
 from tests.service.policy_calls import PLAN, ask, close_plan, decide, open_plan
 from tests.trades import LEARNING_BOOK, TAGS, calm, fill_of, outcome_of
 
-from detent.adapters.sqlite_trades import KEYS_PER_READ, SqliteTrades
+from detent.adapters.ledger_reading import canonical_texts, open_reader
+from detent.adapters.sqlite_trades import KEYS_PER_READ
 from detent.contracts.calls.policy import (
     RecordFillsRequest,
     RecordFillsResponse,
     RecordOutcomesRequest,
     RecordOutcomesResponse,
 )
+from detent.contracts.canonical import parse_json
 from detent.contracts.errors import (
     BindingMismatch,
     DataConflict,
@@ -28,9 +30,16 @@ from detent.contracts.errors import (
     PlanNotFound,
     SymbolNotInPlan,
 )
+from detent.contracts.json_codec import from_json
 from detent.contracts.trades import Fill, Outcome, OutcomeLabel, Side
 from detent.contracts.wire import from_wire, message_class, to_bytes
 from detent_client import ClientOptions, DetentClient
+
+
+def facts_of(host: PolicyHost, kind: Any, table: str) -> list[Any]:
+    """Give the facts that a reader of the ledger finds."""
+    texts = canonical_texts(open_reader(str(host.ledger_file)), table, "plan")
+    return [from_json(kind, parse_json(table, text)) for text in texts]
 
 
 @pytest.fixture(name="opened")
@@ -69,8 +78,8 @@ async def test_fill_is_kept_with_its_decision_and_once(opened: PolicyHost) -> No
     first, again = await record(opened, fill), await record(opened, fill, fill_of("f2"))
 
     assert (counts(first), counts(again)) == ((1, 0), (1, 1))
-    assert await SqliteTrades(opened.ledger.file).fills() == [fill, fill_of("f2")]
-    assert await SqliteTrades(opened.ledger.file).fills("other") == []
+    assert facts_of(opened, Fill, "fills") == [fill, fill_of("f2")]
+    assert list(canonical_texts(open_reader(str(opened.ledger_file)), "fills", "other")) == []
 
 
 async def test_fill_with_other_content_is_refused_and_nothing_of_its_call_is_kept(
@@ -159,7 +168,7 @@ async def test_outcome_is_kept_once_and_other_content_is_refused(opened: PolicyH
     assert counts(await resolve(opened, outcome_of())) == (0, 1)
     with pytest.raises(DataConflict):
         await resolve(opened, outcome_of(label=OutcomeLabel.DOWN))
-    assert await SqliteTrades(opened.ledger.file).outcomes("plan") == [outcome_of()]
+    assert facts_of(opened, Outcome, "outcomes") == [outcome_of()]
 
 
 async def test_outcome_of_a_bar_that_nobody_decided_is_refused(opened: PolicyHost) -> None:

@@ -27,8 +27,19 @@ SHIPPED: dict[str, tuple[str, ...]] = {
         "metadata",
     ),
     "results_summary": ("plan_id", "book", "canonical"),
+    "replans": (
+        "at_ms",
+        "book",
+        "plan_id",
+        "new_plan_id",
+        "ts_ms",
+        "outcome",
+        "reason",
+        "material_hash",
+        "canonical",
+    ),
     "anchors": ("anchor_index", "at_ms", "anchor_hash", "canonical", "key_id", "signature"),
 }
 # The step of `ledger_migrations` that a database must have reached.
-STEP = "0002"
+STEP = "0003"
 WRITER = "detent_writer"

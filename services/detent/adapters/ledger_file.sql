@@ -261,7 +261,31 @@ FROM decision_records;
 
 CREATE VIEW overrides AS SELECT decision_records.id, plan_id, symbol, ts_ms, kind, sequence, record_hash, each.key AS position, each.value AS reason, json_extract(canonical, '$.outcome.precedence_tier') AS precedence_tier FROM decision_records, json_each(canonical, '$.outcome.reasons') AS each;
 
-INSERT INTO alembic_version (version_num) VALUES ('0002');
+CREATE TABLE replans (
+	id INTEGER NOT NULL,
+	at_ms INTEGER NOT NULL,
+	book TEXT NOT NULL,
+	plan_id TEXT NOT NULL,
+	new_plan_id TEXT NOT NULL,
+	ts_ms INTEGER NOT NULL,
+	outcome TEXT NOT NULL,
+	reason TEXT NOT NULL,
+	material_hash TEXT NOT NULL,
+	canonical TEXT NOT NULL,
+	PRIMARY KEY (id),
+	CHECK (outcome IN ('replaced', 'suppressed', 'skipped')),
+	UNIQUE (plan_id, new_plan_id, ts_ms, material_hash)
+);
+
+CREATE INDEX replans_new_plan ON replans (new_plan_id);
+
+CREATE TRIGGER replans_no_update BEFORE UPDATE ON replans
+BEGIN SELECT RAISE(ABORT, 'replans is append-only'); END;
+
+CREATE TRIGGER replans_no_delete BEFORE DELETE ON replans
+BEGIN SELECT RAISE(ABORT, 'replans is append-only'); END;
+
+INSERT INTO alembic_version (version_num) VALUES ('0003');
 
 INSERT INTO ledger_identity (id, ledger_id) VALUES (1, :ledger_id);
 

@@ -17,9 +17,11 @@ from detent.contracts.calls.ledger import (
     VerifyLedgerResponse,
 )
 from detent.contracts.errors import LedgerUnavailable
+from detent.contracts.replanning import ReplanOutcome
 from detent.contracts.units import ROWS_MAX
 from detent.core.ledger.anchor import Anchored, digest_breaks
 from detent.core.ledger.chain import BREAKS_MAX, StoredRecord, Verification, verify_chains
+from detent.core.replanning.measures import ReplanRow
 
 Row = tuple[Any, ...]
 FETCHED = 2_000
@@ -197,6 +199,23 @@ def open_reader(place: str) -> LedgerReader:
     if place.startswith(POSTGRESQL_PREFIX):
         return PostgresReader(place)
     return SqliteReader(Path(place))
+
+
+def canonical_texts(reader: LedgerReader, table: str, plan_id: str) -> Iterator[bytes]:
+    """Give the canonical texts of a plan, or of all when its name is empty, chains in order."""
+    # By the number alone: the rows of each ledger, and so each chain, come in their order.
+    sql = f"SELECT canonical FROM {table} WHERE (? = '' OR plan_id = ?) ORDER BY id"
+    for (text,) in reader.query(sql, (plan_id, plan_id)):
+        yield str(text).encode()
+
+
+def replan_rows(reader: LedgerReader, book: str) -> list[ReplanRow]:
+    """Give what is counted of every replan of a book; raises as the reader does."""
+    rows = reader.query("SELECT ts_ms, outcome, reason FROM replans WHERE book = ?", (book,))
+    return [
+        ReplanRow(ts_ms=ts_ms, outcome=ReplanOutcome(outcome), reason=reason)
+        for ts_ms, outcome, reason in rows
+    ]
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True):

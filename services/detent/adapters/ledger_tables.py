@@ -11,6 +11,7 @@ that it comes from and by its number there. `ledger_migrations` brings a databas
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import (
@@ -112,6 +113,7 @@ def ledger_metadata(dialect: str) -> MetaData:
         word("canonical"),
         UniqueConstraint("plan_id"),
     )
+    _declare_replans(table, dialect)
     owner = ("source",) if dialect == POSTGRESQL else ()
     table(
         "anchors",
@@ -132,6 +134,19 @@ def _table(metadata: MetaData, dialect: str, name: str, *columns: SchemaItem) ->
         for column in columns
     ]
     return Table(name, metadata, *numbered(dialect), *own)
+
+
+def _declare_replans(table: Callable[..., Table], dialect: str) -> None:
+    replans = table(
+        "replans",
+        number("at_ms", dialect),
+        *(word(name) for name in ("book", "plan_id", "new_plan_id")),
+        number("ts_ms", dialect),
+        *(word(name) for name in ("outcome", "reason", "material_hash", "canonical")),
+        CheckConstraint("outcome IN ('replaced', 'suppressed', 'skipped')"),
+        UniqueConstraint("plan_id", "new_plan_id", "ts_ms", "material_hash"),
+    )
+    Index("replans_new_plan", replans.c.new_plan_id)
 
 
 def _declare_local(metadata: MetaData) -> None:

@@ -122,22 +122,14 @@ class SqliteLedger:
         self, bound: BoundPlan, status: PlanStatus, *, summary: bytes | None = None
     ) -> None:
         """Note that a plan was opened, or closed with a summary of what it did."""
-        plan = bound.plan
-        event = "opened" if status is PlanStatus.OPEN else "closed"
-        values = (
-            plan.plan_id,
-            event,
-            plan.book,
-            bound.binding_hash,
-            _text(Plan.SCHEMA, plan),
-            _text(ModelBinding.SCHEMA, bound.binding),
-        )
-        sql = "INSERT INTO plan_log (plan_id, event, book, binding_hash, plan, binding)"
-        statements: list[Statement] = [(f"{sql} VALUES (?, ?, ?, ?, ?, ?)", [values])]
-        if summary is not None:
-            sql = "INSERT INTO results_summary (plan_id, book, canonical) VALUES (?, ?, ?)"
-            statements.append((sql, [(plan.plan_id, plan.book, summary.decode("ascii"))]))
-        await self._file.write(statements)
+        await self._file.write(_plan_event(bound, status, summary))
+
+    async def replace_plan(
+        self, old: BoundPlan, new: BoundPlan, *, summary: bytes, replan: Statement
+    ) -> None:
+        """Note that a plan was closed and another opened in its place: all of it, or nothing."""
+        closing = _plan_event(old, PlanStatus.CLOSED, summary)
+        await self._file.write([*closing, *_plan_event(new, PlanStatus.OPEN), replan])
 
     async def open_plans(self) -> list[BoundPlan]:
         """Give the plans that still decide, in the order in which they were opened."""
@@ -399,6 +391,26 @@ class SqliteLedger:
             )
             await self._file.write([(sql, rows)])
         return len(rows)
+
+
+def _plan_event(
+    bound: BoundPlan, status: PlanStatus, summary: bytes | None = None
+) -> list[Statement]:
+    plan = bound.plan
+    values = (
+        plan.plan_id,
+        "opened" if status is PlanStatus.OPEN else "closed",
+        plan.book,
+        bound.binding_hash,
+        _text(Plan.SCHEMA, plan),
+        _text(ModelBinding.SCHEMA, bound.binding),
+    )
+    sql = "INSERT INTO plan_log (plan_id, event, book, binding_hash, plan, binding)"
+    statements: list[Statement] = [(f"{sql} VALUES (?, ?, ?, ?, ?, ?)", [values])]
+    if summary is not None:
+        sql = "INSERT INTO results_summary (plan_id, book, canonical) VALUES (?, ?, ?)"
+        statements.append((sql, [(plan.plan_id, plan.book, summary.decode("ascii"))]))
+    return statements
 
 
 def _record_row(written: Written) -> tuple[object, ...]:

@@ -5,16 +5,15 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from detent.adapters.sqlite_file import SqliteFile
-from detent.contracts.canonical import canonical_bytes, parse_json
+from detent.contracts.canonical import canonical_bytes
 from detent.contracts.errors import DataConflict
-from detent.contracts.json_codec import from_json, to_json
+from detent.contracts.json_codec import to_json
 from detent.contracts.trades import Fill, Outcome
 
 Fact = TypeVar("Fact", bound=Fill | Outcome)
 Key = tuple[object, ...]
 # Asked for in parts: a statement names no more values than SQLite allows in any version.
 KEYS_PER_READ = 200
-PAGE_ROWS = 5_000
 
 _FILL = "INSERT INTO fills (fill_id, plan_id, book, symbol, ts_ms, canonical)"
 _OUTCOME = "INSERT INTO outcomes (plan_id, symbol, ts_ms, canonical)"
@@ -44,14 +43,6 @@ class SqliteTrades:
         sql = f"{_OUTCOME} VALUES (?, ?, ?, ?)"
         names = ("plan_id", "symbol", "ts_ms")
         return await self._add("outcomes", sql, outcomes, _outcome_key, names)
-
-    async def fills(self, plan_id: str = "") -> list[Fill]:
-        """Give the fills of one plan, or of all, in the order of writing."""
-        return await self._all(Fill, "fills", plan_id)
-
-    async def outcomes(self, plan_id: str = "") -> list[Outcome]:
-        """Give the outcomes of one plan, or of all, in the order of writing."""
-        return await self._all(Outcome, "outcomes", plan_id)
 
     async def _add(
         self,
@@ -89,21 +80,6 @@ class SqliteTrades:
             )
             held.update({tuple(row[:-1]): str(row[-1]) for row in rows})
         return held
-
-    async def _all(self, kind: type[Fact], table: str, plan_id: str) -> list[Fact]:
-        facts: list[Fact] = []
-        after_id = 0
-        while True:
-            rows = await self._file.read(
-                f"SELECT id, canonical FROM {table} WHERE id > ? AND (? = '' OR plan_id = ?)"
-                " ORDER BY id LIMIT ?",
-                (after_id, plan_id, plan_id, PAGE_ROWS),
-            )
-            for _, text in rows:
-                facts.append(from_json(kind, parse_json(table, str(text).encode())))
-            if len(rows) < PAGE_ROWS:
-                return facts
-            after_id = rows[-1][0]
 
 
 def _fill_key(fill: Fill) -> Key:

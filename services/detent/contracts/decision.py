@@ -27,6 +27,7 @@ from detent.contracts.plan import (
     VolUnit,
 )
 from detent.contracts.reasons import Reason
+from detent.contracts.replanning import CarriedState
 from detent.contracts.snapshots import L2FeatureSnapshot
 from detent.contracts.units import INT64_MAX
 
@@ -174,12 +175,13 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     It holds no wall clock and no latency, so that a replay gives the same bytes. The field
     `record_hash` is derived: it is the SHA-256 of the canonical JSON of the others. `learning`
     holds the tags of the plan's experiment; None is for profit. `stand_down` holds the one in
-    force that ends last, of those that stand and the row's own.
+    force that ends last, of those that stand and the row's own. `carried` holds where the symbol
+    stood under the plan that this one replaced; only a first record has it.
     """
 
     SCHEMA: ClassVar[str] = "detent.decision_record.v1"
     DERIVED: ClassVar[frozenset[str]] = frozenset({"record_hash"})
-    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"learning", "stand_down"})
+    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"learning", "stand_down", "carried"})
 
     binding_hash: str
     plan_id: str
@@ -197,6 +199,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     valid_until_ts_ms: int
     learning: LearningTags | None = None
     stand_down: StandDown | None = None
+    carried: CarriedState | None = None
 
     @property
     def canonical(self) -> bytes:

@@ -14,6 +14,7 @@
     ├── PlanNotFound            no plan has this name
     ├── PlanClosed              the plan decides nothing more
     ├── NotOwner                another replica owns the plan
+    ├── PlanOwnerMismatch       a plan would be replaced by one of another replica
     ├── PlanConflict            the plan id or the book and symbol is taken
     ├── SymbolNotInPlan         the plan does not name the symbol
     ├── BarOutOfOrder           the bar is older than the last one decided
@@ -198,6 +199,20 @@ class NotOwner(DetentError):
         """Name the owner by its index and its address."""
         message = f"plan {plan_id!r} belongs to replica {owner} at {owner_target or 'no address'}"
         super().__init__(message, plan_id=plan_id, owner=owner, owner_target=owner_target)
+
+
+class PlanOwnerMismatch(DetentError):
+    """A plan would be replaced by one that another replica owns: the step would not be one."""
+
+    reason = ErrorReason.PLAN_OWNER_MISMATCH
+
+    def __init__(self, plan_id: str, *, owner: int, replica_count: int) -> None:
+        """Name the plan id that does not fit, and the replica that must own one that does."""
+        message = (
+            f"plan {plan_id!r} would not belong to replica {owner} of {replica_count}, which owns"
+            " the plan that it replaces; draw another plan id"
+        )
+        super().__init__(message, plan_id=plan_id, owner=owner, replica_count=replica_count)
 
 
 class KillEpochStale(DetentError):

@@ -39,6 +39,7 @@ PROTO_MODULES = (
     "model_binding",
     "ml_signal_snapshot",
     "plan",
+    "replanning",
     "decision_record",
     "feature_service",
     "inference_service",

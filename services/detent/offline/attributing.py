@@ -1,16 +1,20 @@
 """Read decisions, fills and outcomes, and attribute what they earned: `detent attribution`."""
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from detent.adapters.sqlite_ledger import SqliteLedger
-from detent.adapters.sqlite_trades import SqliteTrades
-from detent.contracts.calls.ledger import PAGE_SIZE_MAX, ListDecisionsRequest
+from detent.adapters.ledger_reading import (
+    POSTGRESQL_PREFIX,
+    LedgerReader,
+    canonical_texts,
+    open_reader,
+)
+from detent.adapters.sqlite_ledger import bound_of
 from detent.contracts.canonical import parse_json
 from detent.contracts.decision import DecisionRecord
 from detent.contracts.errors import DataConflict, InvalidField
@@ -28,17 +32,17 @@ LINE_BYTES_MAX = 65_536
 
 
 def attribute_ledger(
-    ledger_file: Path,
+    ledger: str,
     *,
     fills: Path | None,
     outcomes: Path | None,
     plan_id: str = "",
     plan_score: int | None = None,
 ) -> AttributionReport:
-    """Attribute what a ledger file holds, with facts from files beside those in it.
+    """Attribute what a ledger holds, with facts from files beside those in it.
 
     Args:
-        ledger_file: The SQLite file of a policy service.
+        ledger: `postgresql://` with what was shipped, or the SQLite file of a policy service.
         fills: More fills, `.jsonl` or `.parquet`; one that the ledger has as well counts once.
         outcomes: More outcomes, in the same forms.
         plan_id: Only this plan; empty for all.
@@ -46,51 +50,56 @@ def attribute_ledger(
 
     Raises:
         DataInvalid: A file is missing or not usable, or the ledger holds nothing of the plan.
+        LedgerUnavailable: The ledger cannot be read.
         DetentError: The facts contradict each other or the ledger; see `attribute`.
     """
-    if not ledger_file.is_file():
-        raise invalid(ledger_file.name, "(no such file)", "the ledger file of a policy service")
-    records, plans, held_fills, held_outcomes = asyncio.run(_read(ledger_file, plan_id))
-    if not records:
+    if not ledger.startswith(POSTGRESQL_PREFIX) and not Path(ledger).is_file():
+        name = Path(ledger).name
+        raise invalid(name, "(no such file)", "the ledger file of a policy service")
+    held = _read(ledger, plan_id)
+    if not held.records:
         of = f" of plan {plan_id!r}" if plan_id else ""
-        raise invalid(ledger_file.name, "no decision", f"at least one decision{of}")
+        raise invalid("ledger", "no decision", f"at least one decision{of}")
     more_fills = [one for one in _facts(Fill, fills) if plan_id in ("", one.plan_id)]
     more_outcomes = [one for one in _facts(Outcome, outcomes) if plan_id in ("", one.plan_id)]
     return attribute(
-        records,
-        list(_joined({one.fill_id: one for one in held_fills}, more_fills).values()),
-        list(_joined({_bar(one): one for one in held_outcomes}, more_outcomes).values()),
-        plans=plans,
+        held.records,
+        list(_joined({one.fill_id: one for one in held.fills}, more_fills).values()),
+        list(_joined({_bar(one): one for one in held.outcomes}, more_outcomes).values()),
+        plans=held.plans,
         plan_score=plan_score,
     )
 
 
-async def _read(
-    ledger_file: Path, plan_id: str
-) -> tuple[list[DecisionRecord], dict[str, BoundPlan], list[Fill], list[Outcome]]:
-    """Read everything of a plan, or of all, in the order of writing."""
-    ledger = SqliteLedger(ledger_file)
-    try:
-        records: list[DecisionRecord] = []
-        query = ListDecisionsRequest(
-            plan_id=plan_id, symbol="", page_size=PAGE_SIZE_MAX, page_token=""
-        )
-        after_id = 0
-        while rows := await ledger.list_records(query, after_id):
-            texts = [str(text).encode() for _, text in rows]
-            records += [from_json(DecisionRecord, parse_json("record", text)) for text in texts]
-            after_id = rows[-1][0]
-            if len(records) > RECORDS_MAX:
-                raise invalid(ledger_file.name, "more decisions", f"at most {RECORDS_MAX}")
-        plans = {}
-        for name in sorted({record.plan_id for record in records}):
-            known = await ledger.find_plan(name)
-            if known is not None:
-                plans[name] = known[0]
-        trades = SqliteTrades(ledger.file)
-        return records, plans, await trades.fills(plan_id), await trades.outcomes(plan_id)
-    finally:
-        await ledger.close()
+class _Held(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds what a ledger holds of a plan, or of all, in the order of writing."""
+
+    records: list[DecisionRecord]
+    plans: dict[str, BoundPlan]
+    fills: list[Fill]
+    outcomes: list[Outcome]
+
+
+def _read(ledger: str, plan_id: str) -> _Held:
+    reader = open_reader(ledger)
+    records: list[DecisionRecord] = []
+    for text in canonical_texts(reader, "decision_records", plan_id):
+        records.append(from_json(DecisionRecord, parse_json("record", text)))
+        if len(records) > RECORDS_MAX:
+            raise invalid("ledger", "more decisions", f"at most {RECORDS_MAX}")
+    decided = {record.plan_id for record in records}
+    opened = reader.query("SELECT plan_id, plan, binding FROM plan_log WHERE event = 'opened'")
+    return _Held(
+        records=records,
+        plans={row[0]: bound_of(row[1:]) for row in opened if row[0] in decided},
+        fills=_held_facts(reader, Fill, "fills", plan_id),
+        outcomes=_held_facts(reader, Outcome, "outcomes", plan_id),
+    )
+
+
+def _held_facts(reader: LedgerReader, kind: type[Fact], table: str, plan_id: str) -> list[Fact]:
+    texts = canonical_texts(reader, table, plan_id)
+    return [from_json(kind, parse_json(table, text)) for text in texts]
 
 
 def _bar(outcome: Outcome) -> tuple[str, str, int]:

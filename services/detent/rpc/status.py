@@ -29,6 +29,7 @@ CODES: dict[type[DetentError], grpc.StatusCode] = {
     errors.PlanNotFound: grpc.StatusCode.NOT_FOUND,
     errors.PlanClosed: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NotOwner: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.PlanOwnerMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.KillEpochStale: grpc.StatusCode.FAILED_PRECONDITION,
     errors.PlanConflict: grpc.StatusCode.ALREADY_EXISTS,
     errors.SymbolNotInPlan: grpc.StatusCode.INVALID_ARGUMENT,

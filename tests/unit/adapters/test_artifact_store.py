@@ -254,7 +254,7 @@ def test_artifact_other_than_the_pinned_one_is_refused(tmp_path: Path) -> None:
     assert caught.value.metadata == caught.value.metadata | {"found": mine, "expected": "0" * 64}
 
 
-@pytest.mark.proves("R140")
+@pytest.mark.proves("R140", "R206")
 def test_artifact_that_was_never_calibrated_is_refused(tmp_path: Path) -> None:
     """An identity map with a sound manifest all around it is still no calibration."""
     contents = contents_of(artifact_in(tmp_path))

@@ -10,6 +10,7 @@ from detent.api.v1 import learning_pb2 as _learning_pb2
 from detent.api.v1 import model_binding_pb2 as _model_binding_pb2
 from detent.api.v1 import plan_pb2 as _plan_pb2
 from detent.api.v1 import reason_pb2 as _reason_pb2
+from detent.api.v1 import replanning_pb2 as _replanning_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -77,6 +78,7 @@ class DecisionRecord(_message.Message):
     VALID_UNTIL_TS_MS_FIELD_NUMBER: _builtins.int
     RECORD_HASH_FIELD_NUMBER: _builtins.int
     STAND_DOWN_FIELD_NUMBER: _builtins.int
+    CARRIED_FIELD_NUMBER: _builtins.int
     LEARNING_FIELD_NUMBER: _builtins.int
     binding_hash: _builtins.str
     """Holds the binding that the plan pins, 64 lowercase hex."""
@@ -123,6 +125,12 @@ class DecisionRecord(_message.Message):
         """
 
     @_builtins.property
+    def carried(self) -> _replanning_pb2.CarriedState:
+        """Holds where the symbol stood under the plan that this one replaced. Absent unless this is
+        the first record of a symbol that the replaced plan had decided.
+        """
+
+    @_builtins.property
     def learning(self) -> _learning_pb2.LearningTags:
         """Holds the tags of the plan's experiment. Absent for profit."""
 
@@ -145,11 +153,12 @@ class DecisionRecord(_message.Message):
         valid_until_ts_ms: _builtins.int = ...,
         record_hash: _builtins.str = ...,
         stand_down: _plan_pb2.StandDown | None = ...,
+        carried: _replanning_pb2.CarriedState | None = ...,
         learning: _learning_pb2.LearningTags | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["learning", b"learning", "outcome", b"outcome", "row", b"row", "signal", b"signal", "stand_down", b"stand_down", "state_after", b"state_after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["carried", b"carried", "learning", b"learning", "outcome", b"outcome", "row", b"row", "signal", b"signal", "stand_down", b"stand_down", "state_after", b"state_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "book", b"book", "kind", b"kind", "learning", b"learning", "outcome", b"outcome", "plan_id", b"plan_id", "policy_config_hash", b"policy_config_hash", "previous_hash", b"previous_hash", "record_hash", b"record_hash", "row", b"row", "sequence", b"sequence", "signal", b"signal", "stand_down", b"stand_down", "state_after", b"state_after", "trade_set_id", b"trade_set_id", "ts_ms", b"ts_ms", "valid_until_ts_ms", b"valid_until_ts_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "book", b"book", "carried", b"carried", "kind", b"kind", "learning", b"learning", "outcome", b"outcome", "plan_id", b"plan_id", "policy_config_hash", b"policy_config_hash", "previous_hash", b"previous_hash", "record_hash", b"record_hash", "row", b"row", "sequence", b"sequence", "signal", b"signal", "stand_down", b"stand_down", "state_after", b"state_after", "trade_set_id", b"trade_set_id", "ts_ms", b"ts_ms", "valid_until_ts_ms", b"valid_until_ts_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

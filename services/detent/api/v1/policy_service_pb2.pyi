@@ -8,6 +8,7 @@ from detent.api.v1 import decision_record_pb2 as _decision_record_pb2
 from detent.api.v1 import model_binding_pb2 as _model_binding_pb2
 from detent.api.v1 import plan_pb2 as _plan_pb2
 from detent.api.v1 import reason_pb2 as _reason_pb2
+from detent.api.v1 import replanning_pb2 as _replanning_pb2
 from detent.api.v1 import trade_facts_pb2 as _trade_facts_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -652,3 +653,174 @@ class RowRefusal(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RowRefusal: _TypeAlias = RowRefusal  # noqa: Y015
+
+@_typing.final
+class ReplacePlanRequest(_message.Message):
+    """Asks for a plan to be replaced."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BINDING_HASH_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    TS_MS_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    MODEL_BINDING_FIELD_NUMBER: _builtins.int
+    NEW_BINDING_HASH_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    binding_hash: _builtins.str
+    """Holds the binding of the plan that is replaced, 64 lowercase hex."""
+    plan_id: _builtins.str
+    """Names the plan that is replaced."""
+    ts_ms: _builtins.int
+    """Holds the instant of which the replan is, Unix milliseconds UTC, in data time as for a bar."""
+    new_binding_hash: _builtins.str
+    """Holds the hash of `model_binding`, 64 lowercase hex; it is checked against it."""
+    cause: _replanning_pb2.ReplanCause.ValueType
+    """Says what makes the strategist replan."""
+    note: _builtins.str
+    """Says why, in words, at most 512 characters. It is kept and is never material. May be empty."""
+    @_builtins.property
+    def plan(self) -> _plan_pb2.Plan:
+        """States the new plan."""
+
+    @_builtins.property
+    def model_binding(self) -> _model_binding_pb2.ModelBinding:
+        """States its binding. For PROXY only `signal_source` matters."""
+
+    def __init__(
+        self,
+        *,
+        binding_hash: _builtins.str = ...,
+        plan_id: _builtins.str = ...,
+        ts_ms: _builtins.int = ...,
+        plan: _plan_pb2.Plan | None = ...,
+        model_binding: _model_binding_pb2.ModelBinding | None = ...,
+        new_binding_hash: _builtins.str = ...,
+        cause: _replanning_pb2.ReplanCause.ValueType = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model_binding", b"model_binding", "plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "cause", b"cause", "model_binding", b"model_binding", "new_binding_hash", b"new_binding_hash", "note", b"note", "plan", b"plan", "plan_id", b"plan_id", "ts_ms", b"ts_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplacePlanRequest: _TypeAlias = ReplacePlanRequest  # noqa: Y015
+
+@_typing.final
+class ReplacePlanResponse(_message.Message):
+    """Says what became of a replan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BINDING_HASH_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    ARMS_FIELD_NUMBER: _builtins.int
+    POLICY_CONFIG_HASH_FIELD_NUMBER: _builtins.int
+    SKIP_REASON_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_TS_MS_FIELD_NUMBER: _builtins.int
+    binding_hash: _builtins.str
+    """Holds the binding of the plan that decides from here on, 64 lowercase hex."""
+    outcome: _replanning_pb2.ReplanOutcome.ValueType
+    """Says what became of it."""
+    plan_id: _builtins.str
+    """Names the plan that decides from here on."""
+    policy_config_hash: _builtins.str
+    """Holds the hash of its policy config, 64 lowercase hex."""
+    skip_reason: _replanning_pb2.ReplanSkipReason.ValueType
+    """Says why it was skipped. Absent otherwise."""
+    not_before_ts_ms: _builtins.int
+    """Holds the first instant that is not too early, Unix milliseconds UTC. Absent unless skipped."""
+    @_builtins.property
+    def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanArm]:
+        """Lists its arms: one, or two for a rollout."""
+
+    def __init__(
+        self,
+        *,
+        binding_hash: _builtins.str = ...,
+        outcome: _replanning_pb2.ReplanOutcome.ValueType = ...,
+        plan_id: _builtins.str = ...,
+        arms: _abc.Iterable[Global___PlanArm] | None = ...,
+        policy_config_hash: _builtins.str = ...,
+        skip_reason: _replanning_pb2.ReplanSkipReason.ValueType | None = ...,
+        not_before_ts_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_not_before_ts_ms", b"_not_before_ts_ms", "_skip_reason", b"_skip_reason", "not_before_ts_ms", b"not_before_ts_ms", "skip_reason", b"skip_reason"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_not_before_ts_ms", b"_not_before_ts_ms", "_skip_reason", b"_skip_reason", "arms", b"arms", "binding_hash", b"binding_hash", "not_before_ts_ms", b"not_before_ts_ms", "outcome", b"outcome", "plan_id", b"plan_id", "policy_config_hash", b"policy_config_hash", "skip_reason", b"skip_reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__not_before_ts_ms: _TypeAlias = _typing.Literal["not_before_ts_ms"]  # noqa: Y015
+    _WhichOneofArgType__not_before_ts_ms: _TypeAlias = _typing.Literal["_not_before_ts_ms", b"_not_before_ts_ms"]  # noqa: Y015
+    _WhichOneofReturnType__skip_reason: _TypeAlias = _typing.Literal["skip_reason"]  # noqa: Y015
+    _WhichOneofArgType__skip_reason: _TypeAlias = _typing.Literal["_skip_reason", b"_skip_reason"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__not_before_ts_ms) -> _WhichOneofReturnType__not_before_ts_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__skip_reason) -> _WhichOneofReturnType__skip_reason | None: ...
+
+Global___ReplacePlanResponse: _TypeAlias = ReplacePlanResponse  # noqa: Y015
+
+@_typing.final
+class RecordReplanSkipsRequest(_message.Message):
+    """Asks for skipped replans to be recorded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BINDING_HASH_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    SKIPS_FIELD_NUMBER: _builtins.int
+    binding_hash: _builtins.str
+    """Holds the binding, 64 lowercase hex."""
+    plan_id: _builtins.str
+    """Names the plan that went on."""
+    @_builtins.property
+    def skips(self) -> _containers.RepeatedCompositeFieldContainer[_replanning_pb2.ReplanSkip]:
+        """Lists the skips, 1 to 5000, each instant once."""
+
+    def __init__(
+        self,
+        *,
+        binding_hash: _builtins.str = ...,
+        plan_id: _builtins.str = ...,
+        skips: _abc.Iterable[_replanning_pb2.ReplanSkip] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "plan_id", b"plan_id", "skips", b"skips"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordReplanSkipsRequest: _TypeAlias = RecordReplanSkipsRequest  # noqa: Y015
+
+@_typing.final
+class RecordReplanSkipsResponse(_message.Message):
+    """Confirms that skipped replans are durable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BINDING_HASH_FIELD_NUMBER: _builtins.int
+    ACCEPTED_COUNT_FIELD_NUMBER: _builtins.int
+    KNOWN_COUNT_FIELD_NUMBER: _builtins.int
+    binding_hash: _builtins.str
+    """Echoes the binding."""
+    accepted_count: _builtins.int
+    """Counts the skips that were new."""
+    known_count: _builtins.int
+    """Counts the skips that were already recorded."""
+    def __init__(
+        self,
+        *,
+        binding_hash: _builtins.str = ...,
+        accepted_count: _builtins.int = ...,
+        known_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "binding_hash", b"binding_hash", "known_count", b"known_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordReplanSkipsResponse: _TypeAlias = RecordReplanSkipsResponse  # noqa: Y015

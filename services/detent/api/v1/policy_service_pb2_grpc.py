@@ -75,6 +75,16 @@ class PolicyServiceStub:
                 request_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownRequest.SerializeToString,
                 response_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownResponse.FromString,
                 _registered_method=True)
+        self.ReplacePlan = channel.unary_unary(
+                '/detent.api.v1.PolicyService/ReplacePlan',
+                request_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.ReplacePlanRequest.SerializeToString,
+                response_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.ReplacePlanResponse.FromString,
+                _registered_method=True)
+        self.RecordReplanSkips = channel.unary_unary(
+                '/detent.api.v1.PolicyService/RecordReplanSkips',
+                request_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.RecordReplanSkipsRequest.SerializeToString,
+                response_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.RecordReplanSkipsResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
@@ -160,6 +170,29 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReplacePlan(self, request, context):
+        """Closes a plan and opens another one in its place, both or neither.
+
+        The new plan has a name of its own and the same book. Symbols that both name keep what
+        policy remembers of them. One that would change nothing material (triggers, risk limits,
+        policy config, binding, arms) is suppressed: the old plan goes on, and it is counted. One
+        that comes too early is skipped, unless it only tightens: going back to the proxy and
+        stricter limits never wait. Idempotent by both names and `ts_ms`. A new name that another
+        replica would own fails with `ERROR_REASON_PLAN_OWNER_MISMATCH`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordReplanSkips(self, request, context):
+        """Keeps what a strategist notes of replans that it did not make, for a plan, open or closed.
+
+        Idempotent by plan and `ts_ms`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -202,6 +235,16 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.SetStandDown,
                     request_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownRequest.FromString,
                     response_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownResponse.SerializeToString,
+            ),
+            'ReplacePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplacePlan,
+                    request_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.ReplacePlanRequest.FromString,
+                    response_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.ReplacePlanResponse.SerializeToString,
+            ),
+            'RecordReplanSkips': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordReplanSkips,
+                    request_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.RecordReplanSkipsRequest.FromString,
+                    response_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.RecordReplanSkipsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -421,6 +464,60 @@ class PolicyService:
             '/detent.api.v1.PolicyService/SetStandDown',
             detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownRequest.SerializeToString,
             detent_dot_api_dot_v1_dot_policy__service__pb2.SetStandDownResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplacePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detent.api.v1.PolicyService/ReplacePlan',
+            detent_dot_api_dot_v1_dot_policy__service__pb2.ReplacePlanRequest.SerializeToString,
+            detent_dot_api_dot_v1_dot_policy__service__pb2.ReplacePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordReplanSkips(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detent.api.v1.PolicyService/RecordReplanSkips',
+            detent_dot_api_dot_v1_dot_policy__service__pb2.RecordReplanSkipsRequest.SerializeToString,
+            detent_dot_api_dot_v1_dot_policy__service__pb2.RecordReplanSkipsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -78,6 +78,21 @@ class PolicyServiceStub:
     source itself can lift it. When the answer leaves it is durable, and obeyed by every
     decision that is computed from then on. Idempotent.
     """
+    ReplacePlan: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ReplacePlanRequest, _policy_service_pb2.ReplacePlanResponse]
+    """Closes a plan and opens another one in its place, both or neither.
+
+    The new plan has a name of its own and the same book. Symbols that both name keep what
+    policy remembers of them. One that would change nothing material (triggers, risk limits,
+    policy config, binding, arms) is suppressed: the old plan goes on, and it is counted. One
+    that comes too early is skipped, unless it only tightens: going back to the proxy and
+    stricter limits never wait. Idempotent by both names and `ts_ms`. A new name that another
+    replica would own fails with `ERROR_REASON_PLAN_OWNER_MISMATCH`.
+    """
+    RecordReplanSkips: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.RecordReplanSkipsRequest, _policy_service_pb2.RecordReplanSkipsResponse]
+    """Keeps what a strategist notes of replans that it did not make, for a plan, open or closed.
+
+    Idempotent by plan and `ts_ms`.
+    """
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
@@ -128,6 +143,21 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     source has one stand-down per book and symbol: a new one replaces its own, and only the
     source itself can lift it. When the answer leaves it is durable, and obeyed by every
     decision that is computed from then on. Idempotent.
+    """
+    ReplacePlan: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ReplacePlanRequest, _policy_service_pb2.ReplacePlanResponse]  # type: ignore[assignment]
+    """Closes a plan and opens another one in its place, both or neither.
+
+    The new plan has a name of its own and the same book. Symbols that both name keep what
+    policy remembers of them. One that would change nothing material (triggers, risk limits,
+    policy config, binding, arms) is suppressed: the old plan goes on, and it is counted. One
+    that comes too early is skipped, unless it only tightens: going back to the proxy and
+    stricter limits never wait. Idempotent by both names and `ts_ms`. A new name that another
+    replica would own fails with `ERROR_REASON_PLAN_OWNER_MISMATCH`.
+    """
+    RecordReplanSkips: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.RecordReplanSkipsRequest, _policy_service_pb2.RecordReplanSkipsResponse]  # type: ignore[assignment]
+    """Keeps what a strategist notes of replans that it did not make, for a plan, open or closed.
+
+    Idempotent by plan and `ts_ms`.
     """
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -224,6 +254,33 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         source has one stand-down per book and symbol: a new one replaces its own, and only the
         source itself can lift it. When the answer leaves it is durable, and obeyed by every
         decision that is computed from then on. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def ReplacePlan(
+        self,
+        request: _policy_service_pb2.ReplacePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.ReplacePlanResponse, _abc.Awaitable[_policy_service_pb2.ReplacePlanResponse]]:
+        """Closes a plan and opens another one in its place, both or neither.
+
+        The new plan has a name of its own and the same book. Symbols that both name keep what
+        policy remembers of them. One that would change nothing material (triggers, risk limits,
+        policy config, binding, arms) is suppressed: the old plan goes on, and it is counted. One
+        that comes too early is skipped, unless it only tightens: going back to the proxy and
+        stricter limits never wait. Idempotent by both names and `ts_ms`. A new name that another
+        replica would own fails with `ERROR_REASON_PLAN_OWNER_MISMATCH`.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordReplanSkips(
+        self,
+        request: _policy_service_pb2.RecordReplanSkipsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.RecordReplanSkipsResponse, _abc.Awaitable[_policy_service_pb2.RecordReplanSkipsResponse]]:
+        """Keeps what a strategist notes of replans that it did not make, for a plan, open or closed.
+
+        Idempotent by plan and `ts_ms`.
         """
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -424,7 +424,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PLAN_NOT_FOUND: _ErrorReason.ValueType  # 6
     """No plan has this name. Metadata: plan_id. Status: NOT_FOUND."""
     ERROR_REASON_PLAN_CLOSED: _ErrorReason.ValueType  # 7
-    """The plan decides nothing more. Metadata: plan_id. Status: FAILED_PRECONDITION."""
+    """The plan decides nothing more. Metadata: plan_id; replaced_by, where it was replaced. Status: FAILED_PRECONDITION."""
     ERROR_REASON_PLAN_CONFLICT: _ErrorReason.ValueType  # 8
     """The plan id, or the book and symbol, is in use by another plan. Metadata: plan_id, found, expected. Status: ALREADY_EXISTS."""
     ERROR_REASON_SYMBOL_NOT_IN_PLAN: _ErrorReason.ValueType  # 9
@@ -461,8 +461,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The model has no answer, and its binding says that this ends the call. Metadata: symbol, gate_reason. Status: ABORTED."""
     ERROR_REASON_NOT_OWNER: _ErrorReason.ValueType  # 25
     """Another replica owns the plan; ask it. Metadata: plan_id, owner, owner_target. Status: FAILED_PRECONDITION."""
+    ERROR_REASON_PLAN_OWNER_MISMATCH: _ErrorReason.ValueType  # 26
+    """The plan that would replace another belongs to another replica than the one it replaces. Metadata: plan_id, owner, replica_count. Status: FAILED_PRECONDITION."""
     ERROR_REASON_KILL_EPOCH_STALE: _ErrorReason.ValueType  # 40
-    """A kill switch is released by somebody who has not seen how it stands."""
+    """A kill switch is released by somebody who has not seen how it stands. Metadata: found, expected. Status: FAILED_PRECONDITION."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Says why a call was refused; the `reason` of `google.rpc.ErrorInfo`, whose domain is
@@ -484,7 +486,7 @@ ERROR_REASON_SNAPSHOT_NOT_FOUND: ErrorReason.ValueType  # 5
 ERROR_REASON_PLAN_NOT_FOUND: ErrorReason.ValueType  # 6
 """No plan has this name. Metadata: plan_id. Status: NOT_FOUND."""
 ERROR_REASON_PLAN_CLOSED: ErrorReason.ValueType  # 7
-"""The plan decides nothing more. Metadata: plan_id. Status: FAILED_PRECONDITION."""
+"""The plan decides nothing more. Metadata: plan_id; replaced_by, where it was replaced. Status: FAILED_PRECONDITION."""
 ERROR_REASON_PLAN_CONFLICT: ErrorReason.ValueType  # 8
 """The plan id, or the book and symbol, is in use by another plan. Metadata: plan_id, found, expected. Status: ALREADY_EXISTS."""
 ERROR_REASON_SYMBOL_NOT_IN_PLAN: ErrorReason.ValueType  # 9
@@ -521,6 +523,8 @@ ERROR_REASON_SIGNAL_FAILED: ErrorReason.ValueType  # 24
 """The model has no answer, and its binding says that this ends the call. Metadata: symbol, gate_reason. Status: ABORTED."""
 ERROR_REASON_NOT_OWNER: ErrorReason.ValueType  # 25
 """Another replica owns the plan; ask it. Metadata: plan_id, owner, owner_target. Status: FAILED_PRECONDITION."""
+ERROR_REASON_PLAN_OWNER_MISMATCH: ErrorReason.ValueType  # 26
+"""The plan that would replace another belongs to another replica than the one it replaces. Metadata: plan_id, owner, replica_count. Status: FAILED_PRECONDITION."""
 ERROR_REASON_KILL_EPOCH_STALE: ErrorReason.ValueType  # 40
-"""A kill switch is released by somebody who has not seen how it stands."""
+"""A kill switch is released by somebody who has not seen how it stands. Metadata: found, expected. Status: FAILED_PRECONDITION."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -61,6 +61,13 @@ class _Row(msgspec.Struct, frozen=True, gc=False):
     symbol: str
 
 
+class _Cited(msgspec.Struct, frozen=True, gc=False):
+    """Holds which record of a replaced plan a first record goes on from."""
+
+    plan_id: str
+    record_hash: str
+
+
 class _Link(msgspec.Struct, frozen=True, gc=False):
     """Holds what a record says of its own place; whatever else it says is skipped."""
 
@@ -70,6 +77,7 @@ class _Link(msgspec.Struct, frozen=True, gc=False):
     kind: str
     sequence: int
     previous_hash: str
+    carried: _Cited | None = None
 
 
 _read_link = msgspec.json.Decoder(_Link).decode
@@ -109,11 +117,11 @@ def verify_chains(
         chain = chains.get((plan_id, symbol))
         if chain is None:
             chain = chains[plan_id, symbol] = _Chain(anchored.get((plan_id, symbol), {}))
-        if not _follows(row, chain):
+        if not _follows(row, chain, chains):
             if not _is_typed(row):
                 _note(breaks, (str(plan_id), str(symbol), 0, "", -1, "", b""), UNFIT)
                 continue
-            _note(breaks, row, _broken(row, chain))
+            _note(breaks, row, _broken(row, chain, chains))
         if sequence > chain.last_pin:
             unanchored_count += 1
         elif chain.pins.get(sequence, record_hash) != record_hash:
@@ -137,7 +145,7 @@ def verify_chains(
     )
 
 
-def _follows(row: StoredRecord, chain: _Chain) -> bool:
+def _follows(row: StoredRecord, chain: _Chain, chains: Mapping[ChainKey, _Chain]) -> bool:
     """Say whether a row plainly follows; one that does not is looked at more closely."""
     plan_id, symbol, ts_ms, kind, sequence, record_hash, canonical = row
     try:
@@ -150,9 +158,22 @@ def _follows(row: StoredRecord, chain: _Chain) -> bool:
             and link.row.symbol == symbol
             and link.plan_id == plan_id
             and link.kind == kind
+            and (link.carried is None or _is_end(link, chains))
         )
     except (msgspec.MsgspecError, TypeError, UnicodeError):
         return False
+
+
+def _is_end(link: _Link, chains: Mapping[ChainKey, _Chain]) -> bool:
+    """Say whether what a record goes on from is the end of the chain that it cites.
+
+    A chain that was not walked says nothing against it: one plan may be verified by itself.
+    """
+    cited = link.carried
+    if cited is None:
+        return True
+    other = chains.get((cited.plan_id, link.row.symbol))
+    return link.sequence == 0 and (other is None or other.head_hash == cited.record_hash)
 
 
 def _is_typed(row: StoredRecord) -> bool:
@@ -176,7 +197,7 @@ def _note_end(breaks: list[Break], key: ChainKey, chain: _Chain | None, pins: Pi
         breaks.append(Break(plan_id=plan_id, symbol=symbol, sequence=found, message=message))
 
 
-def _broken(row: StoredRecord, chain: _Chain) -> str | None:
+def _broken(row: StoredRecord, chain: _Chain, chains: Mapping[ChainKey, _Chain]) -> str | None:
     """Say what is wrong with one row, or None."""
     *keys, record_hash, canonical = row
     sequence = row[4]
@@ -199,4 +220,9 @@ def _broken(row: StoredRecord, chain: _Chain) -> str | None:
         return f"sequence {sequence} follows, expected {chain.sequence + 1}"
     if fields.get("previous_hash") != chain.head_hash:
         return f"previous_hash is {fields.get('previous_hash')}, expected {chain.head_hash}"
-    return None
+    # (4) A first record goes on from the end of the chain that it cites.
+    try:
+        holds = _is_end(_read_link(canonical), chains)
+    except msgspec.MsgspecError as error:
+        return str(error)
+    return None if holds else "carried cites a record that does not end its chain"

@@ -4,7 +4,7 @@ import msgspec
 
 from detent.contracts.canonical import sha256_hex
 from detent.contracts.checks import check_int
-from detent.contracts.errors import InvalidField, NotOwner
+from detent.contracts.errors import InvalidField, NotOwner, PlanOwnerMismatch
 
 REPLICAS_MAX = 1_000
 
@@ -42,7 +42,31 @@ class Ownership(msgspec.Struct, frozen=True, kw_only=True):
         if owner != self.replica_index:
             raise NotOwner(plan_id, owner=owner, owner_target=self.replica_targets[owner])
 
+    def check_successor(self, plan_id: str) -> None:
+        """Refuse a plan that would replace one of ours and would not be ours.
+
+        Closing one plan and opening the other is one transaction of one file, so both have one
+        owner. It is no `NotOwner`: the other replica could not do it either.
+
+        Raises:
+            PlanOwnerMismatch: It says what a name must fit.
+        """
+        if owner_of(plan_id, self.replica_count) != self.replica_index:
+            raise PlanOwnerMismatch(
+                plan_id, owner=self.replica_index, replica_count=self.replica_count
+            )
+
 
 def owner_of(plan_id: str, replica_count: int) -> int:
     """Give the index of the owner: SHA-256 of the name, modulo the count (DESIGN section 2)."""
     return int(sha256_hex(plan_id.encode()), 16) % replica_count
+
+
+def fitting_plan_id(plan_id: str, *, owner: int, replica_count: int) -> str:
+    """Give the first of `plan_id`, `plan_id.1`, `plan_id.2`, ... that a replica owns."""
+    check_int("owner", owner, 0, replica_count - 1)
+    candidate, number = plan_id, 0
+    while owner_of(candidate, replica_count) != owner:
+        number += 1
+        candidate = f"{plan_id}.{number}"
+    return candidate

@@ -4,6 +4,7 @@ The live service, the replay and the back-test all come through `record_decision
 """
 
 import msgspec
+from msgspec import structs
 
 from detent.contracts.binding import ModelBinding, SignalSource
 from detent.contracts.decision import (
@@ -21,6 +22,7 @@ from detent.contracts.plan import (
     StandDown,
     TriggerState,
 )
+from detent.contracts.replanning import CarriedState
 from detent.contracts.units import TS_MS_MAX
 from detent.core.policy.decide import decide_weight
 from detent.core.policy.inputs import PolicyInputs
@@ -53,14 +55,35 @@ def bind_plan(plan: Plan, binding: ModelBinding) -> BoundPlan:
 
 
 class ChainPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds where the chain of one plan and symbol stands: what the next record builds on."""
+    """Holds where the chain of one plan and symbol stands: what the next record builds on.
+
+    Only a chain that has no record yet carries something over from a plan that was replaced.
+    """
 
     sequence: int
     previous_hash: str
     state: PolicyState
+    carried: CarriedState | None = None
 
 
 CHAIN_START = ChainPoint(sequence=0, previous_hash=GENESIS_HASH, state=STATE_INITIAL)
+
+
+def carried_from(record: DecisionRecord, record_hash: str) -> CarriedState:
+    """Give what a replacing plan takes over from the last record of a symbol."""
+    return CarriedState(
+        plan_id=record.plan_id,
+        record_hash=record_hash,
+        ts_ms=record.ts_ms,
+        state=record.state_after,
+    )
+
+
+def chain_start(carried: CarriedState | None) -> ChainPoint:
+    """Give the begin of a chain; its state goes on where the replaced plan's ended."""
+    if carried is None:
+        return CHAIN_START
+    return structs.replace(CHAIN_START, state=carried.state, carried=carried)
 
 
 def record_decision(
@@ -124,6 +147,7 @@ def record_decision(
         valid_until_ts_ms=min(ts_ms + bound.plan.bar_interval_ms, TS_MS_MAX),
         learning=bound.plan.learning.tags if bound.plan.learning is not None else None,
         stand_down=stand_down,
+        carried=point.carried,
     )
 
 

@@ -1,7 +1,7 @@
 """Sum up what one plan did, from its records alone."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import msgspec
@@ -49,7 +49,8 @@ class ResultsSummary(msgspec.Struct, frozen=True, kw_only=True):
         last_ts_ms: Close time of its last bar.
         record_count: Its records.
         model_count: Those that the model answered.
-        turnover_ppm: Sum of the moves between final target weights, per symbol from flat.
+        turnover_ppm: Sum of the moves between final target weights, per symbol from flat, or
+            from where the plan that it replaced had left it.
         fallbacks: How often the proxy answered for the model, by reason.
         heads: The last record of each chain.
     """
@@ -71,8 +72,17 @@ class ResultsSummary(msgspec.Struct, frozen=True, kw_only=True):
         return canonical_bytes(self.SCHEMA, to_json(self))
 
 
-def summarise(plan_id: str, rows: Iterable[RunRow]) -> ResultsSummary:
-    """Sum up the records of one plan, each chain in its order."""
+def summarise(
+    plan_id: str, rows: Iterable[RunRow], begun_ppm: Mapping[str, int] | None = None
+) -> ResultsSummary:
+    """Sum up the records of one plan.
+
+    Args:
+        plan_id: The plan.
+        rows: Its records, each chain in its order.
+        begun_ppm: Weights that symbols were taken over with from a replaced plan.
+    """
+    begun_ppm = begun_ppm or {}
     times: list[int] = []
     model_count = turnover_ppm = 0
     fallbacks: Counter[str] = Counter()
@@ -83,7 +93,8 @@ def summarise(plan_id: str, rows: Iterable[RunRow]) -> ResultsSummary:
         if row.fallback_reason is not None:
             fallbacks[row.fallback_reason] += 1
         before = heads.get(row.symbol)
-        turnover_ppm += abs(row.weight_ppm - (before.weight_ppm if before is not None else 0))
+        before_ppm = before.weight_ppm if before else begun_ppm.get(row.symbol, 0)
+        turnover_ppm += abs(row.weight_ppm - before_ppm)
         heads[row.symbol] = row
     return ResultsSummary(
         plan_id=plan_id,

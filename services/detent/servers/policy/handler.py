@@ -3,14 +3,13 @@
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 from opentelemetry.trace import Tracer
 
 from detent.adapters.sqlite_ledger import BlockEvent, SqliteLedger, Written
 from detent.contracts import events
-from detent.contracts.binding import Head, ModelBinding, SignalSource
 from detent.contracts.calls.policy import (
     ClosePlanRequest,
     ClosePlanResponse,
@@ -21,7 +20,6 @@ from detent.contracts.calls.policy import (
     GetPlanResponse,
     OpenPlanRequest,
     OpenPlanResponse,
-    PlanArm,
     RecordFillsRequest,
     RecordFillsResponse,
     RecordOutcomesRequest,
@@ -32,6 +30,12 @@ from detent.contracts.calls.policy import (
     SetStandDownRequest,
     SetStandDownResponse,
 )
+from detent.contracts.calls.replanning import (
+    RecordReplanSkipsRequest,
+    RecordReplanSkipsResponse,
+    ReplacePlanRequest,
+    ReplacePlanResponse,
+)
 from detent.contracts.canonical import sha256_hex
 from detent.contracts.decision import DecisionKind, DecisionRow, decision_of
 from detent.contracts.errors import (
@@ -40,29 +44,31 @@ from detent.contracts.errors import (
     BindingMismatch,
     DeadlineExceeded,
     DetentError,
-    HorizonMismatch,
     InvalidField,
     LedgerUnavailable,
     SymbolNotInPlan,
 )
 from detent.contracts.json_codec import to_json
-from detent.contracts.plan import Plan, PlanStatus
+from detent.contracts.plan import PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
 from detent.contracts.reasons import Reason
 from detent.core.ledger.record import bind_plan, record_decision
+from detent.core.replanning.cadence import MIN_INTERVAL_MS
 from detent.core.signals.choice import ModelOutcome
 from detent.core.signals.proxy import proxy_answers
 from detent.rpc.call import Call
 from detent.rpc.tracing import span
-from detent.servers.policy.held import HeldBinding
+from detent.servers.policy.held import HeldBinding, arms_of, check_binding
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import OpenPlan, Plans, SymbolChain
 from detent.servers.policy.question import check_same_question
 from detent.servers.policy.recording import record
+from detent.servers.policy.replacing import PlanReplacer
 from detent.servers.policy.stand_downs import StandDowns
 from detent.servers.policy.trade_facts import TradeFactsTaker
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SYMBOLS_LOGGED_MAX = 16
 KILLS = frozenset({Reason.KILL_SWITCH_ENV, Reason.KILL_SWITCH_CONFIG})
@@ -91,6 +97,7 @@ class PolicyHandler:
         now_ms: Callable[[], int],
         future_skew_ms: int,
         tracer: Tracer,
+        replan_min_interval_ms: int = MIN_INTERVAL_MS,
     ) -> None:
         """Take everything that it touches.
 
@@ -103,6 +110,7 @@ class PolicyHandler:
             now_ms: Wall clock, Unix milliseconds; bounds how new a bar may be.
             future_skew_ms: How far ahead of the clock a bar may close.
             tracer: Opens a span around each step.
+            replan_min_interval_ms: Least data time between two replans of a plan.
         """
         self._ledger = ledger
         self._plans = plans
@@ -112,49 +120,30 @@ class PolicyHandler:
         self._now_ms = now_ms
         self._future_skew_ms = future_skew_ms
         self._tracer = tracer
-        self._at_work: set[asyncio.Task[DecideTargetWeightsResponse]] = set()
+        self._replacer = PlanReplacer(
+            plans=plans,
+            held=held,
+            now_ms=now_ms,
+            future_skew_ms=future_skew_ms,
+            min_interval_ms=replan_min_interval_ms,
+        )
+        self._at_work: set[asyncio.Task[Any]] = set()
 
     # Plans
 
     async def open_plan(self, query: OpenPlanRequest, call: Call) -> OpenPlanResponse:
         """Open a plan under one binding and freeze both."""
         binding = query.model_binding.effective
-        self._check_binding(query.binding_hash, query.plan, binding)
+        check_binding(query.binding_hash, query.plan, binding, self._held)
         bound = bind_plan(query.plan, binding)
-        await self._plans.open(bound)
+        await self._finish(self._plans.open(bound))
         facts = {"plan_id": query.plan.plan_id, "binding_hash": bound.binding_hash}
         log.info(events.PLAN_OPENED, extra=facts)
         return OpenPlanResponse(
             binding_hash=bound.binding_hash,
-            arms=(
-                PlanArm(
-                    plan_id=query.plan.plan_id,
-                    binding_hash=bound.binding_hash,
-                    symbols=query.plan.symbols,
-                ),
-            ),
+            arms=arms_of(bound),
             policy_config_hash=bound.policy_config_hash,
         )
-
-    def _check_binding(self, found: str, plan: Plan, binding: ModelBinding) -> None:
-        """Refuse a binding that is not the one named, held, of direction, or of the horizon."""
-        if found != binding.binding_hash:
-            raise BindingMismatch(found, binding.binding_hash)
-        if binding.signal_source is SignalSource.PROXY:
-            return
-        if found not in self._held:
-            held = ", ".join(sorted(self._held)) or "none: no artifact is held here"
-            raise BindingMismatch(found, f"one that a held manifest gives ({held})")
-        if binding.head is not Head.DIRECTION:
-            # The other heads advise the strategist; none of them scales a position (D1).
-            raise InvalidField("model_binding.head", binding.head, str(Head.DIRECTION))
-        horizon_id = plan.policy_config.horizon_id
-        if binding.horizon_id != horizon_id:
-            field = "plan.policy_config.horizon_id"
-            raise HorizonMismatch(field, horizon_id, binding.horizon_id)
-        interval_ms = self._held[found].bar_interval_ms
-        if plan.bar_interval_ms != interval_ms:
-            raise HorizonMismatch("plan.bar_interval_ms", plan.bar_interval_ms, interval_ms)
 
     async def close_plan(self, query: ClosePlanRequest, call: Call) -> ClosePlanResponse:
         """Close a plan; closing it again changes nothing."""
@@ -162,11 +151,22 @@ class PolicyHandler:
         if query.binding_hash != bound.binding_hash:
             raise BindingMismatch(query.binding_hash, bound.binding_hash)
         if status is PlanStatus.OPEN:
-            await self._plans.close(await self._plans.get_open(query.plan_id))
+            opened = await self._plans.get_open(query.plan_id)
+            await self._finish(self._plans.close(opened))
             log.info(events.PLAN_CLOSED, extra={"plan_id": query.plan_id})
         return ClosePlanResponse(
             binding_hash=bound.binding_hash, plan_id=query.plan_id, status=PlanStatus.CLOSED
         )
+
+    async def replace_plan(self, query: ReplacePlanRequest, call: Call) -> ReplacePlanResponse:
+        """Close a plan and open another in its place, unless nothing would change."""
+        return await self._finish(self._replacer.replace(query))
+
+    async def record_replan_skips(
+        self, query: RecordReplanSkipsRequest, call: Call
+    ) -> RecordReplanSkipsResponse:
+        """Keep what a strategist notes of replans that it did not make."""
+        return await self._replacer.record_skips(query)
 
     async def get_plan(self, query: GetPlanRequest, call: Call) -> GetPlanResponse:
         """Give a plan as it was opened."""
@@ -215,7 +215,11 @@ class PolicyHandler:
                 now_ms=now_ms,
             )
         call.budget_s()
-        work = asyncio.create_task(self._decide(opened, query, call))
+        return await self._finish(self._decide(opened, query, call))
+
+    async def _finish(self, begun: Coroutine[Any, Any, T]) -> T:
+        """Finish what was begun, even when the caller leaves: what is durable is also known."""
+        work = asyncio.create_task(begun)
         self._at_work.add(work)
         work.add_done_callback(self._finished)
         return await asyncio.shield(work)
@@ -268,7 +272,7 @@ class PolicyHandler:
                 if query.ts_ms > chain.last_ts_ms:
                     rows.fresh.append(row)
                     continue
-                written = await self._recorded(opened, query, row, chain.last_ts_ms)
+                written = await self._recorded(opened, query, row, chain)
             except DetentError as error:
                 if isinstance(error, LedgerUnavailable):
                     raise
@@ -300,7 +304,7 @@ class PolicyHandler:
         opened: OpenPlan,
         query: DecideTargetWeightsRequest,
         row: DecisionRow,
-        last_ts_ms: int,
+        chain: SymbolChain,
     ) -> Written | None:
         """Give the record that the row already has, or None when it may be decided."""
         written = await self._ledger.find_record(
@@ -311,14 +315,25 @@ class PolicyHandler:
         )
         if written is not None:
             check_same_question(written.record.row, row, ts_ms=query.ts_ms)
-        elif query.ts_ms < last_ts_ms:
+        elif query.ts_ms < chain.last_ts_ms or await self._was_decided(opened, query, row):
             raise BarOutOfOrder(
-                f"{row.symbol}: the bar {query.ts_ms} is older than the last decided {last_ts_ms}",
+                f"{row.symbol}: the bar {query.ts_ms} is not after the last decided"
+                f" {chain.last_ts_ms}",
                 symbol=row.symbol,
                 ts_ms=query.ts_ms,
-                last_ts_ms=last_ts_ms,
+                last_ts_ms=chain.last_ts_ms,
             )
         return written
+
+    async def _was_decided(
+        self, opened: OpenPlan, query: DecideTargetWeightsRequest, row: DecisionRow
+    ) -> bool:
+        """Say whether a plan that was replaced has decided this very bar."""
+        carried = opened.chains[row.symbol].carried
+        if carried is None or query.ts_ms != carried.ts_ms or query.kind is DecisionKind.EMERGENCY:
+            return False
+        book = opened.bound.plan.book
+        return await self._plans.replans.is_decided(book, row.symbol, query.ts_ms)
 
     async def _asked(
         self,
@@ -386,7 +401,7 @@ class PolicyHandler:
         )
 
     async def settle(self) -> None:
-        """Wait until every decision under way is recorded."""
+        """Wait until everything under way is durable."""
         while self._at_work:
             await asyncio.wait(self._at_work)
 

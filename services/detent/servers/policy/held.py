@@ -1,6 +1,14 @@
-"""Hold what deciding needs to know of an artifact that is served elsewhere."""
+"""Hold what deciding needs to know of an artifact that is served elsewhere, and check by it."""
+
+from collections.abc import Mapping
 
 import msgspec
+
+from detent.contracts.binding import Head, ModelBinding, SignalSource
+from detent.contracts.calls.policy import PlanArm
+from detent.contracts.errors import BindingMismatch, HorizonMismatch, InvalidField
+from detent.contracts.plan import Plan
+from detent.core.ledger.record import BoundPlan
 
 NAMES_SHOWN_MAX = 16
 
@@ -24,3 +32,40 @@ class HeldBinding(msgspec.Struct, frozen=True, kw_only=True):
         rest = len(names) - NAMES_SHOWN_MAX
         more = f" and {rest} more" if rest > 0 else ""
         return f"a caller feature of the feature set: {shown}{more}"
+
+
+def check_binding(
+    found: str, plan: Plan, binding: ModelBinding, held: Mapping[str, HeldBinding]
+) -> None:
+    """Refuse a binding that is not the one named, held, of direction, or of the horizon.
+
+    Args:
+        found: The hash that came with it.
+        plan: The plan that it would be of.
+        binding: What it effectively is.
+        held: The bindings that the held manifests give, by hash.
+    """
+    if found != binding.binding_hash:
+        raise BindingMismatch(found, binding.binding_hash)
+    if binding.signal_source is SignalSource.PROXY:
+        return
+    if found not in held:
+        names = ", ".join(sorted(held)) or "none: no artifact is held here"
+        raise BindingMismatch(found, f"one that a held manifest gives ({names})")
+    if binding.head is not Head.DIRECTION:
+        # The other heads advise the strategist; none of them scales a position (D1).
+        raise InvalidField("model_binding.head", binding.head, str(Head.DIRECTION))
+    horizon_id = plan.policy_config.horizon_id
+    if binding.horizon_id != horizon_id:
+        field = "plan.policy_config.horizon_id"
+        raise HorizonMismatch(field, horizon_id, binding.horizon_id)
+    interval_ms = held[found].bar_interval_ms
+    if plan.bar_interval_ms != interval_ms:
+        raise HorizonMismatch("plan.bar_interval_ms", plan.bar_interval_ms, interval_ms)
+
+
+def arms_of(bound: BoundPlan) -> tuple[PlanArm, ...]:
+    """Give the arms of a plan: one, with all of its symbols."""
+    plan = bound.plan
+    arm = PlanArm(plan_id=plan.plan_id, binding_hash=bound.binding_hash, symbols=plan.symbols)
+    return (arm,)

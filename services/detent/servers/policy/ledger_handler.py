@@ -21,7 +21,14 @@ from detent.contracts.decision import DecisionRecord
 from detent.contracts.errors import DecisionNotFound, InvalidField, PlanNotFound
 from detent.contracts.json_codec import from_json
 from detent.core.ledger.anchor import Anchored
-from detent.core.ledger.record import CHAIN_START, BoundPlan, ChainPoint, replay_decision
+from detent.core.ledger.record import (
+    CHAIN_START,
+    BoundPlan,
+    ChainPoint,
+    carried_from,
+    chain_start,
+    replay_decision,
+)
 from detent.rpc.call import Call
 
 # Half of what a message may hold: a record's text is longer than its message.
@@ -113,7 +120,11 @@ class LedgerHandler:
     async def _point(self, record: DecisionRecord) -> ChainPoint:
         """Find where the chain stood before a record."""
         if record.sequence == 0:
-            return CHAIN_START
+            if record.carried is None:
+                return CHAIN_START
+            # From the record that it cites, not from what it says of it.
+            cited = await self._found(record.carried.record_hash)
+            return chain_start(carried_from(cited.record, cited.record_hash))
         before = await self._found(record.previous_hash)
         return ChainPoint(
             sequence=before.record.sequence + 1,

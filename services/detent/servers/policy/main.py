@@ -82,6 +82,7 @@ class Policy:
             ),
             now_ms=now_ms,
             future_skew_ms=settings.future_skew_ms,
+            replan_min_interval_ms=settings.replan_min_interval_s * 1_000,
             tracer=tracer,
         )
         url = settings.ledger_database_url

@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 from array import array
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
+from detent.adapters.sqlite_file import Statement
 from detent.adapters.sqlite_ledger import SqliteLedger, Written
+from detent.adapters.sqlite_replans import SqliteReplans
 from detent.contracts.decision import DecisionKind
 from detent.contracts.errors import PlanClosed, PlanConflict, PlanNotFound
 from detent.contracts.plan import Plan, PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
+from detent.contracts.replanning import CarriedState
 from detent.core.ledger.ownership import Ownership
-from detent.core.ledger.record import CHAIN_START, BoundPlan, ChainPoint
+from detent.core.ledger.record import BoundPlan, ChainPoint, chain_start
 from detent.core.ledger.summary import summarise
 from detent.servers.policy.closes import Closes
 from detent.servers.policy.stand_downs import StandDowns
@@ -26,15 +29,31 @@ def history_since_ts_ms(plan: Plan, ts_ms: int) -> int:
 
 
 class SymbolChain:
-    """Holds where the chain of one symbol of one plan stands."""
+    """Holds where the chain of one symbol of one plan stands.
 
-    __slots__ = ("last_ts_ms", "lock", "point")
+    A chain of a plan that replaced another starts from what it took over; no bar before that
+    is decided again.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("carried", "last_ts_ms", "lock", "point")
+
+    def __init__(self, carried: CarriedState | None = None) -> None:
         """Start at the beginning."""
-        self.point: ChainPoint = CHAIN_START
-        self.last_ts_ms = 0
+        self.carried = carried
+        self.point: ChainPoint = chain_start(carried)
+        self.last_ts_ms = carried.ts_ms if carried is not None else 0
         self.lock = asyncio.Lock()
+
+    def handed_over(self, plan_id: str) -> CarriedState | None:
+        """Give what a plan that replaces `plan_id` takes over; None when nothing is recorded."""
+        if self.point.sequence == 0:
+            return self.carried
+        return CarriedState(
+            plan_id=plan_id,
+            record_hash=self.point.previous_hash,
+            ts_ms=self.last_ts_ms,
+            state=self.point.state,
+        )
 
     def advance(self, written: Written) -> None:
         """Move past a record that is durable."""
@@ -49,11 +68,29 @@ class SymbolChain:
 class OpenPlan:
     """Holds one open plan with the chains of its symbols and their closes."""
 
-    def __init__(self, bound: BoundPlan) -> None:
+    def __init__(self, bound: BoundPlan, carried: Mapping[str, CarriedState] | None = None) -> None:
         """Start every chain at its beginning; closes are recalled at the first bar."""
         self.bound = bound
         self.closes: dict[str, Closes] = {}
-        self.chains = {symbol: SymbolChain() for symbol in bound.plan.symbols}
+        begun = carried or {}
+        self.chains = {symbol: SymbolChain(begun.get(symbol)) for symbol in bound.plan.symbols}
+
+    @property
+    def handed_over(self) -> dict[str, CarriedState]:
+        """Give what a plan that replaces this one takes over, by symbol."""
+        plan_id = self.bound.plan.plan_id
+        found = {symbol: chain.handed_over(plan_id) for symbol, chain in self.chains.items()}
+        return {symbol: state for symbol, state in found.items() if state is not None}
+
+    @property
+    def begun_ppm(self) -> dict[str, int]:
+        """Give the weights that symbols were taken over with."""
+        carried = {symbol: chain.carried for symbol, chain in self.chains.items()}
+        return {
+            symbol: state.state.last_target_weight_ppm
+            for symbol, state in carried.items()
+            if state is not None
+        }
 
     @contextlib.asynccontextmanager
     async def locked(self, symbols: Iterable[str]) -> AsyncIterator[None]:
@@ -92,6 +129,7 @@ class Plans:
     def __init__(self, ledger: SqliteLedger, ownership: Ownership | None = None) -> None:
         """Start empty; `restore` reads the ledger."""
         self._ledger = ledger
+        self.replans = SqliteReplans(ledger.file)
         self.stand_downs = StandDowns(ledger)
         self._ownership = ownership or Ownership()
         self._open: dict[str, OpenPlan] = {}
@@ -99,16 +137,16 @@ class Plans:
         self._opening = asyncio.Lock()
 
     async def restore(self) -> None:
-        """Take up every open plan where its last durable record left it, and what stands down."""
-        await self.stand_downs.restore()
-        """Take up every open plan where its last durable record left it.
+        """Take up every open plan where its last durable record left it, and what stands down.
 
         Raises:
             NotOwner: An open plan is another replica's now: their count has changed.
         """
+        await self.stand_downs.restore()
         for bound in await self._ledger.open_plans():
-            self._ownership.check_owner(bound.plan.plan_id)
-            opened = OpenPlan(bound)
+            plan_id = bound.plan.plan_id
+            self._ownership.check_owner(plan_id)
+            opened = OpenPlan(bound, await self.replans.carried(plan_id))
             for written in await self._ledger.last_records(bound.plan):
                 opened.chains[written.record.row.symbol].advance(written)
             self._keep(opened)
@@ -127,15 +165,7 @@ class Plans:
             if known is not None:
                 _check_same(known[0], bound, known[1])
                 return
-            for symbol in bound.plan.symbols:
-                owner = self._owners.get((bound.plan.book, symbol))
-                if owner is not None:
-                    raise PlanConflict(
-                        f"book {bound.plan.book!r} has an open plan {owner!r} on {symbol}",
-                        plan_id=plan_id,
-                        found=owner,
-                        expected="no open plan on the same book and symbol",
-                    )
+            self._check_free(bound.plan)
             opened = OpenPlan(bound)
             await self._ledger.add_plan_event(bound, PlanStatus.OPEN)
             self._keep(opened)
@@ -146,13 +176,77 @@ class Plans:
         async with self._opening, opened.locked(plan.symbols):
             if plan.plan_id not in self._open:
                 return
-            summary = summarise(plan.plan_id, await self._ledger.run_rows(plan.plan_id))
             await self._ledger.add_plan_event(
-                opened.bound, PlanStatus.CLOSED, summary=summary.canonical
+                opened.bound, PlanStatus.CLOSED, summary=await self._summary(opened)
             )
-            del self._open[plan.plan_id]
-            for symbol in plan.symbols:
-                self._owners.pop((plan.book, symbol), None)
+            self._drop(opened)
+
+    @contextlib.asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        """Keep plans from being opened, closed and replaced by anybody else meanwhile."""
+        async with self._opening:
+            yield
+
+    async def replace(
+        self,
+        opened: OpenPlan,
+        bound: BoundPlan,
+        noting: Callable[[Mapping[str, CarriedState]], Statement],
+    ) -> None:
+        """Close a plan after the decisions under way and open another in its place, at once.
+
+        Whoever calls it keeps everybody else from `changing`.
+
+        Args:
+            opened: The plan that is replaced.
+            bound: The plan that replaces it.
+            noting: Gives the statement that notes it, from what is handed over.
+
+        Raises:
+            PlanConflict: The new name, or a symbol of the book, is taken by another plan.
+            PlanOwnerMismatch: The new name is another replica's.
+        """
+        plan, new = opened.bound.plan, bound.plan
+        self._ownership.check_successor(new.plan_id)
+        known = await self._ledger.find_plan(new.plan_id)
+        if known is not None:
+            raise PlanConflict(
+                f"plan {new.plan_id!r} is known; a replan needs a plan id that was never used",
+                plan_id=new.plan_id,
+                found=known[1],
+                expected="a plan id that was never used",
+            )
+        self._check_free(new, replaced=plan.plan_id)
+        async with opened.locked(plan.symbols):
+            kept = set(new.symbols)
+            carried = {
+                symbol: state for symbol, state in opened.handed_over.items() if symbol in kept
+            }
+            await self._ledger.replace_plan(
+                opened.bound,
+                bound,
+                summary=await self._summary(opened),
+                replan=noting(carried),
+            )
+            self._drop(opened)
+            self._keep(OpenPlan(bound, carried))
+
+    async def _summary(self, opened: OpenPlan) -> bytes:
+        plan_id = opened.bound.plan.plan_id
+        rows = await self._ledger.run_rows(plan_id)
+        return summarise(plan_id, rows, opened.begun_ppm).canonical
+
+    def _check_free(self, plan: Plan, *, replaced: str = "") -> None:
+        """Refuse a plan on a symbol that another open plan of its book has."""
+        for symbol in plan.symbols:
+            owner = self._owners.get((plan.book, symbol))
+            if owner not in (None, replaced):
+                raise PlanConflict(
+                    f"book {plan.book!r} has an open plan {owner!r} on {symbol}",
+                    plan_id=plan.plan_id,
+                    found=owner,
+                    expected="no open plan on the same book and symbol",
+                )
 
     async def find(self, plan_id: str) -> tuple[BoundPlan, PlanStatus]:
         """Give a plan, open or closed; raises `PlanNotFound` or `NotOwner`."""
@@ -170,7 +264,9 @@ class Plans:
         opened = self._open.get(plan_id)
         if opened is None:
             await self.find(plan_id)
-            raise PlanClosed(f"plan {plan_id!r} is closed", plan_id=plan_id)
+            successor_id = await self.replans.successor_id(plan_id)
+            named = {} if successor_id is None else {"replaced_by": successor_id}
+            raise PlanClosed(f"plan {plan_id!r} is closed", plan_id=plan_id, **named)
         return opened
 
     async def recall(self, opened: OpenPlan, symbols: Iterable[str], *, ts_ms: int) -> None:
@@ -188,6 +284,12 @@ class Plans:
         self._open[plan.plan_id] = opened
         for symbol in plan.symbols:
             self._owners[plan.book, symbol] = plan.plan_id
+
+    def _drop(self, opened: OpenPlan) -> None:
+        plan = opened.bound.plan
+        del self._open[plan.plan_id]
+        for symbol in plan.symbols:
+            self._owners.pop((plan.book, symbol), None)
 
 
 def _check_same(known: BoundPlan, bound: BoundPlan, status: PlanStatus) -> None:

@@ -41,6 +41,8 @@ class PolicySettings(SignatureSettings):
         kill_switch: The configuration's kill switch.
         environment: Name of this environment, from `DETENT_ENV`.
         future_skew_ms: How far ahead of the clock a bar may close.
+        replan_min_interval_s: Least data time between two replans of a plan; one that only
+            tightens never waits.
         reflection: Whether the contract can be read from the server.
         otlp_endpoint: Collector to send spans to.
         trace_file: File to append spans to.
@@ -74,6 +76,7 @@ class PolicySettings(SignatureSettings):
     kill_switch: bool = False
     environment: str = Field(default="", validation_alias="DETENT_ENV")
     future_skew_ms: int = Field(default=1_000, ge=0)
+    replan_min_interval_s: int = Field(default=900, ge=0)
     reflection: bool = True
     otlp_endpoint: str | None = None
     trace_file: Path | None = None

@@ -7,13 +7,21 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from tests.builders import HOUR_MS, OTHER_SYMBOL, START_MS, SYMBOL, plan_of, record_of, row_of
 
 from detent.contracts.binding import PROXY_BINDING
-from detent.contracts.canonical import sha256_hex
+from detent.contracts.canonical import parse_json, sha256_hex
 from detent.contracts.decision import DecisionRecord
+from detent.contracts.json_codec import from_json
 from detent.core.ledger.chain import ChainEnd, StoredRecord, verify_chains
-from detent.core.ledger.record import CHAIN_START, ChainPoint, bind_plan
+from detent.core.ledger.record import (
+    CHAIN_START,
+    ChainPoint,
+    bind_plan,
+    carried_from,
+    chain_start,
+)
 
 Chain = list[StoredRecord]
 COLUMNS = ("plan_id", "symbol", "ts_ms", "kind", "sequence", "record_hash", "canonical")
@@ -65,6 +73,39 @@ def test_chains_are_verified_one_by_one() -> None:
     found = verify_chains([*WHOLE, *chain_of(5, OTHER_SYMBOL)])
 
     assert (found.record_count, found.breaks, len(found.heads)) == (17, (), 2)
+
+
+def successor(cited: DecisionRecord, **changes: Any) -> StoredRecord:
+    """Give the first record of a plan that replaced the one of a record."""
+    bound = bind_plan(structs.replace(BOUND.plan, plan_id="next"), BOUND.binding)
+    carried = structs.replace(carried_from(cited, cited.record_hash), **changes)
+    ts_ms = cited.ts_ms + HOUR_MS
+    return stored(record_of(bound=bound, ts_ms=ts_ms, point=chain_start(carried)))
+
+
+LAST, BEFORE = (
+    from_json(DecisionRecord, parse_json("record", row[6])) for row in (WHOLE[-1], WHOLE[-2])
+)
+
+
+def test_a_plan_that_replaced_another_goes_on_from_the_end_of_its_chain() -> None:
+    found = verify_chains([*WHOLE, successor(LAST)])
+
+    assert (found.record_count, found.breaks, len(found.heads)) == (13, (), 2)
+    # One plan may be verified by itself.
+    assert verify_chains([successor(LAST)]).breaks == ()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [successor(BEFORE), successor(LAST, record_hash="0" * 64)],
+    ids=["not the end", "no such record"],
+)
+def test_a_plan_that_goes_on_from_elsewhere_is_a_break(row: StoredRecord) -> None:
+    (broken,) = verify_chains([*WHOLE, row]).breaks
+
+    assert (broken.plan_id, broken.sequence) == ("next", 0)
+    assert broken.message == "carried cites a record that does not end its chain"
 
 
 def flipped(chain: Chain, at: int) -> Chain:

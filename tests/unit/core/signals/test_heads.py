@@ -251,6 +251,7 @@ def test_a_calibration_of_another_head_is_refused(head: Head, other: Head) -> No
     assert caught.value.gate_reason is Reason.CALIBRATION_MISSING
 
 
+@pytest.mark.proves("R206")
 @pytest.mark.parametrize("head", Head)
 def test_the_identity_serves_no_head(head: Head) -> None:
     identity = CalibrationSpec(method=CalibrationMethod.IDENTITY, a=None, b=None)

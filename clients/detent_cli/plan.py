@@ -1,0 +1,239 @@
+"""Open, read, replace and close plans, and count replans: `detent plan ...`."""
+
+import time
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from msgspec import structs
+
+from detent.contracts.binding import PROXY_BINDING, ModelBinding
+from detent.contracts.canonical import parse_json
+from detent.contracts.errors import DataInvalid
+from detent.contracts.json_codec import from_json, to_json
+from detent.contracts.plan import Plan
+from detent_cli.asking import ask_policy
+from detent_cli.output import (
+    JsonFlag,
+    print_facts,
+    print_json,
+    print_rows,
+    reported,
+)
+from detent_client import DetentClient, OpenedPlan, Replanned, read_binding
+
+app = typer.Typer(help="Open, read, replace and close plans.", no_args_is_help=True)
+Target = Annotated[str, typer.Option(help="Address of the policy service.")]
+PlanFile = Annotated[
+    Path, typer.Option("--plan", help="The plan as canonical JSON, as `get --json` prints it.")
+]
+Artifact = Annotated[
+    Path | None, typer.Option(help="Folder of the artifact to bind; without one the proxy.")
+]
+TARGET = "127.0.0.1:7303"
+
+
+@app.command("open")
+def open_plan(
+    *,
+    plan_file: PlanFile,
+    artifact: Artifact = None,
+    target: Target = TARGET,
+    as_json: JsonFlag = False,
+) -> None:
+    """Open a plan and freeze it under its binding."""
+    with reported(as_json=as_json):
+        plan, binding = _read_plan(plan_file), _binding(artifact)
+        opened = ask_policy(target, lambda client: client.open_plan(plan, binding))
+    facts = {"plan_id": opened.plan.plan_id, "binding_hash": opened.binding_hash}
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts("Opened", [(name.replace("_", " "), value) for name, value in facts.items()])
+
+
+@app.command("get")
+def get_plan(
+    plan_id: Annotated[str, typer.Argument(help="The plan.")],
+    *,
+    target: Target = TARGET,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print a plan as it was opened."""
+    with reported(as_json=as_json):
+        found = ask_policy(target, lambda client: client.get_plan(plan_id))
+    if as_json:
+        print_json(to_json(found))
+        return
+    plan, config = found.plan, found.plan.policy_config
+    print_facts(
+        f"Plan {plan.plan_id}",
+        (
+            ("status", found.status),
+            ("book", plan.book),
+            ("symbols", ", ".join(plan.symbols)),
+            ("triggers", ", ".join(trigger.trigger_id for trigger in plan.triggers)),
+            ("signal source", found.model_binding.signal_source),
+            ("model", found.model_binding.model_id or "none"),
+            ("horizon", config.horizon_id),
+            ("binding", found.binding_hash),
+            ("policy config", found.policy_config_hash),
+        ),
+    )
+
+
+@app.command("replace")
+def replace_plan(
+    plan_id: Annotated[str, typer.Argument(help="The plan that decides now.")],
+    new_plan_id: Annotated[str, typer.Argument(help="Its successor's name, never used before.")],
+    *,
+    plan_file: Annotated[
+        Path | None,
+        typer.Option("--plan", help="What should decide, as JSON; by default the same plan."),
+    ] = None,
+    artifact: Artifact = None,
+    proxy: Annotated[
+        bool, typer.Option("--proxy", help="Go back to the proxy; nothing else changes.")
+    ] = False,
+    at_ms: Annotated[
+        int | None, typer.Option(help="Instant of the replan in data time; by default now.")
+    ] = None,
+    note: Annotated[str, typer.Option(help="Why, in a few words.")] = "",
+    target: Target = TARGET,
+    as_json: JsonFlag = False,
+) -> None:
+    """Put a plan in the place of another, in one step; what changes nothing is suppressed."""
+
+    async def asked(client: DetentClient) -> Replanned:
+        found = await client.get_plan(plan_id)
+        wanted = _read_plan(plan_file) if plan_file is not None else found.plan
+        binding = found.model_binding
+        if artifact is not None:
+            binding = _binding(artifact)
+        return await client.replace_plan(
+            OpenedPlan(plan=found.plan, binding_hash=found.binding_hash),
+            structs.replace(wanted, plan_id=new_plan_id),
+            PROXY_BINDING if proxy else binding,
+            ts_ms=at_ms if at_ms is not None else time.time_ns() // 1_000_000,
+            note=note,
+        )
+
+    if proxy and artifact is not None:
+        raise typer.BadParameter("--proxy and --artifact name two bindings, expected one")
+    with reported(as_json=as_json):
+        answer = ask_policy(target, asked).response
+    if as_json:
+        print_json(to_json(answer))
+        return
+    print_facts(
+        f"Replan of {plan_id}",
+        (
+            ("outcome", answer.outcome),
+            ("reason", answer.skip_reason or "none"),
+            ("decides now", answer.plan_id),
+            ("binding", answer.binding_hash),
+            ("policy config", answer.policy_config_hash),
+        ),
+    )
+
+
+@app.command("close")
+def close_plan(
+    plan_id: Annotated[str, typer.Argument(help="The plan.")],
+    *,
+    target: Target = TARGET,
+    as_json: JsonFlag = False,
+) -> None:
+    """Close a plan: it decides nothing more."""
+
+    async def asked(client: DetentClient) -> str:
+        found = await client.get_plan(plan_id)
+        opened = OpenedPlan(plan=found.plan, binding_hash=found.binding_hash)
+        return (await client.close_plan(opened)).status
+
+    with reported(as_json=as_json):
+        status = ask_policy(target, asked)
+    if as_json:
+        print_json({"plan_id": plan_id, "status": status})
+    else:
+        print_facts(f"Plan {plan_id}", (("status", status),))
+
+
+@app.command()
+def metrics(
+    book: Annotated[str, typer.Argument(help="The book.")],
+    *,
+    place: Annotated[
+        str,
+        typer.Option("--from", help="The ledger: a file, or postgresql:// with what was shipped."),
+    ],
+    since: Annotated[str, typer.Option(help="First UTC day, as in 2026-11-21.")] = "",
+    until: Annotated[str, typer.Option(help="First UTC day that is left out.")] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Count the replans of a book per UTC day, from what the ledger keeps of them."""
+    from detent.adapters.ledger_reading import open_reader, replan_rows  # noqa: PLC0415
+    from detent.core.replanning.measures import measure_replans  # noqa: PLC0415
+
+    with reported(as_json=as_json):
+        found = measure_replans(
+            book,
+            replan_rows(open_reader(place), book),
+            since_ts_ms=_day_ms("since", since),
+            until_ts_ms=_day_ms("until", until),
+        )
+    if as_json:
+        print_json(to_json(found))
+        return
+    print_facts(
+        f"Replans of {book}",
+        (
+            ("replans", found.replan_count),
+            ("replan rate per day", f"{found.replan_rate_per_day:.3f}"),
+            ("no change, suppressed", found.no_change_replan_suppressed_count),
+            *((f"skipped, {one.reason}", one.record_count) for one in found.skips),
+        ),
+    )
+    print_rows(
+        "By day",
+        ("UTC day", "replaced", "suppressed", "skipped"),
+        [
+            (_day(one.day_ts_ms), one.replaced_count, one.suppressed_count, one.skipped_count)
+            for one in found.days
+        ],
+    )
+
+
+def _binding(artifact: Path | None) -> ModelBinding:
+    return PROXY_BINDING if artifact is None else read_binding(artifact)
+
+
+def _read_plan(path: Path) -> Plan:
+    """Read a plan from a file, alone or as `get --json` prints it.
+
+    Raises:
+        DataInvalid: The file cannot be read.
+        InvalidField: It holds no plan.
+    """
+    try:
+        fields = parse_json("plan", path.read_bytes())
+    except OSError as error:
+        raise DataInvalid(f"{path}: {type(error).__name__}, expected a plan as JSON") from error
+    inner = fields.get("plan")
+    return from_json(Plan, inner if isinstance(inner, dict) else fields)
+
+
+def _day_ms(name: str, text: str) -> int | None:
+    """Read the begin of a UTC day; empty is none."""
+    if not text:
+        return None
+    try:
+        day = date.fromisoformat(text)
+    except ValueError as error:
+        raise DataInvalid(f"{name}: found {text!r}, expected a day as in 2026-11-21") from error
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000
+
+
+def _day(ts_ms: int) -> str:
+    return datetime.fromtimestamp(ts_ms // 1_000, tz=UTC).date().isoformat()

@@ -1,0 +1,126 @@
+"""Open, replace, close and read plans, and keep symbols flat."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from detent.contracts.binding import ModelBinding
+from detent.contracts.calls.policy import (
+    ClosePlanRequest,
+    ClosePlanResponse,
+    GetPlanRequest,
+    GetPlanResponse,
+    OpenPlanRequest,
+    OpenPlanResponse,
+    SetStandDownRequest,
+    SetStandDownResponse,
+)
+from detent.contracts.calls.replanning import (
+    RecordReplanSkipsRequest,
+    RecordReplanSkipsResponse,
+    ReplacePlanRequest,
+    ReplacePlanResponse,
+)
+from detent.contracts.plan import Plan
+from detent.contracts.replanning import ReplanCause, ReplanOutcome, ReplanSkip
+from detent_client.opened_plan import OpenedPlan
+from detent_client.refusals import check_echo
+
+T = TypeVar("T")
+
+
+class Replanned(msgspec.Struct, frozen=True, kw_only=True):
+    """Says what became of a replan, and which plan decides from here on."""
+
+    response: ReplacePlanResponse
+    opened: OpenedPlan
+
+
+class PlanCalls(ABC):
+    """Is the part of the client that asks `PolicyService` about plans."""
+
+    @abstractmethod
+    async def _ask_policy(self, request: Any, response_type: type[T]) -> T:
+        """Make one call of `PolicyService`, with deadlines and typed errors."""
+
+    async def open_plan(self, plan: Plan, binding: ModelBinding) -> OpenedPlan:
+        """Open a plan under a binding; the same content may be opened again.
+
+        Raises:
+            PlanConflict: The plan id, or the book and symbol, is taken.
+            BindingMismatch: No artifact held by the service gives this binding.
+        """
+        request = OpenPlanRequest(
+            binding_hash=binding.binding_hash, plan=plan, model_binding=binding
+        )
+        response = await self._ask_policy(request, OpenPlanResponse)
+        check_echo(response.binding_hash, request.binding_hash)
+        return OpenedPlan(plan=plan, binding_hash=response.binding_hash)
+
+    async def replace_plan(
+        self,
+        opened: OpenedPlan,
+        plan: Plan,
+        binding: ModelBinding,
+        *,
+        ts_ms: int,
+        cause: ReplanCause = ReplanCause.EVENT,
+        note: str = "",
+    ) -> Replanned:
+        """Close a plan and open another in its place, both or neither.
+
+        Args:
+            opened: The plan that decides now.
+            plan: What should decide, under a plan id that was never used.
+            binding: Its binding; with `signal_source` PROXY it is the way back.
+            ts_ms: The instant of which the replan is, Unix milliseconds in data time.
+            cause: What makes the strategist replan.
+            note: Why, in words; it is kept.
+
+        Raises:
+            PlanClosed: The plan was closed or replaced; the metadata name what replaced it.
+            PlanOwnerMismatch: The new plan id is another replica's; `fitting_plan_id` of
+                `detent.core.ledger.ownership` gives one that is not.
+            DetentError: The new plan, or its binding, cannot be.
+        """
+        request = ReplacePlanRequest(
+            binding_hash=opened.binding_hash,
+            plan_id=opened.plan.plan_id,
+            ts_ms=ts_ms,
+            plan=plan,
+            model_binding=binding,
+            new_binding_hash=binding.binding_hash,
+            cause=cause,
+            note=note,
+        )
+        response = await self._ask_policy(request, ReplacePlanResponse)
+        replaced = response.outcome is ReplanOutcome.REPLACED
+        in_force = OpenedPlan(plan=plan, binding_hash=binding.binding_hash) if replaced else opened
+        check_echo(response.binding_hash, in_force.binding_hash)
+        return Replanned(response=response, opened=in_force)
+
+    async def record_replan_skips(
+        self, opened: OpenedPlan, skips: Sequence[ReplanSkip]
+    ) -> RecordReplanSkipsResponse:
+        """Hand replans that were not made to the service; the same ones again change nothing."""
+        request = RecordReplanSkipsRequest(
+            binding_hash=opened.binding_hash, plan_id=opened.plan.plan_id, skips=tuple(skips)
+        )
+        response = await self._ask_policy(request, RecordReplanSkipsResponse)
+        check_echo(response.binding_hash, opened.binding_hash)
+        return response
+
+    async def close_plan(self, opened: OpenedPlan) -> ClosePlanResponse:
+        """Close a plan; it decides nothing more."""
+        request = ClosePlanRequest(binding_hash=opened.binding_hash, plan_id=opened.plan.plan_id)
+        return await self._ask_policy(request, ClosePlanResponse)
+
+    async def get_plan(self, plan_id: str) -> GetPlanResponse:
+        """Give a plan as it was opened."""
+        return await self._ask_policy(GetPlanRequest(plan_id=plan_id), GetPlanResponse)
+
+    async def set_stand_down(self, request: SetStandDownRequest) -> SetStandDownResponse:
+        """Keep symbols of a book flat until an instant, or lift that; safe to repeat."""
+        return await self._ask_policy(request, SetStandDownResponse)
