@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -39,9 +40,11 @@ from detent.rpc.status import from_rpc_error
 from detent.rpc.tracing import no_tracer
 from detent.servers.policy.handler import PolicyHandler
 from detent.servers.policy.held import HeldBinding
+from detent.servers.policy.kill_switches import KillSwitches
 from detent.servers.policy.ledger_handler import LedgerHandler
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import Plans
+from detent.servers.policy.rollout_handler import RolloutHandler
 from detent.servers.policy.trade_facts import TradeFactsTaker
 
 ACTIVE = Enablement(infer_enabled=True, active_enabled=True, active_ack=ACTIVE_ACK)
@@ -197,6 +200,7 @@ class PolicyHost:
         tracer: Any = None,
         caller_names: Iterable[str] = (),
         reserve_bytes: int = 0,
+        kills: KillSwitches | None = None,
     ) -> None:
         self.ledger_file = ledger_file
         self.binding = binding
@@ -207,6 +211,16 @@ class PolicyHost:
         self._tracer = tracer or no_tracer()
         self.ledger = SqliteLedger(ledger_file, reserve_bytes=reserve_bytes)
         self.plans = Plans(self.ledger)
+        self.kills = kills or KillSwitches(clock=time.monotonic)
+        self.model_path = ModelPath(
+            features=self.features,
+            inference=self.inference,
+            enablement=enablement,
+            kill_switch_env=kill_switch_env,
+            tracer=self._tracer,
+            kill_reading=self.kills.reading,
+            note_outcomes=self.kills.note_outcomes,
+        )
         self.handler = PolicyHandler(
             ledger=self.ledger,
             plans=self.plans,
@@ -215,13 +229,7 @@ class PolicyHost:
                     bar_interval_ms=HOUR_MS, caller_names=frozenset(caller_names)
                 )
             },
-            model_path=ModelPath(
-                features=self.features,
-                inference=self.inference,
-                enablement=enablement,
-                kill_switch_env=kill_switch_env,
-                tracer=self._tracer,
-            ),
+            model_path=self.model_path,
             trade_facts=TradeFactsTaker(
                 plans=self.plans, ledger=self.ledger, facts=SqliteTrades(self.ledger.file)
             ),
@@ -241,11 +249,16 @@ class PolicyHost:
                     name="LedgerService",
                     handler=LedgerHandler(ledger=self.ledger),
                 ),
+                Service(
+                    name="RolloutService",
+                    handler=RolloutHandler(self.kills, self.model_path),
+                ),
             ],
             self._tracer,
         )
 
     async def __aenter__(self) -> Self:
+        self.kills.start()
         await self.plans.restore()
         self.target = await self._server.start()
         return self
@@ -258,6 +271,7 @@ class PolicyHost:
     ) -> None:
         await self._server.drain()
         await self.handler.settle()
+        await self.kills.close()
         await self.ledger.close()
 
 

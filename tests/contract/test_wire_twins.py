@@ -16,6 +16,7 @@ from detent.contracts import (
     caller_feature,
     certificate,
     decision,
+    kill_switch,
     learning,
     market,
     plan,
@@ -24,7 +25,7 @@ from detent.contracts import (
     snapshots,
     trades,
 )
-from detent.contracts.calls import feature, inference, ledger, policy, signal_columns
+from detent.contracts.calls import feature, inference, ledger, policy, rollout, signal_columns
 from detent.contracts.calls import replanning as replanning_calls
 from detent.contracts.json_codec import is_domain_type, unwrap_optional
 from detent.contracts.wire import PROTO_MODULES, message_class, wire_fields
@@ -34,6 +35,7 @@ MODULES = (
     caller_feature,
     certificate,
     decision,
+    kill_switch,
     learning,
     market,
     plan,
@@ -46,6 +48,7 @@ MODULES = (
     ledger,
     policy,
     replanning_calls,
+    rollout,
     signal_columns,
 )
 TWINS = {

@@ -19,11 +19,19 @@ from detent.adapters.ledger_tables import POSTGRESQL, SQLITE
 from detent.contracts.errors import ControlUnavailable, InvalidField
 
 VERSION_TABLE = "control_version"
-NEWEST_STEP = "0001"
+NEWEST_STEP = "0002"
 # One writer at a time, over all processes: any number that nobody else locks.
 WRITE_LOCK = 0x636F_6E74_726F
 # How long a writer waits for another one of a SQLite file.
 WAIT_S = 30.0
+# A host that is gone says nothing: libpq finds that out within seconds, and not hours.
+LIVELY = {
+    "connect_timeout": 2,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 3_000,
+}
 
 
 class ControlDatabase:
@@ -114,10 +122,8 @@ class ControlDatabase:
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Connection]:
-        options: dict[str, Any] = {}
-        if self._dialect == SQLITE:
-            options = {"connect_args": {"timeout": WAIT_S}}
-        engine = create_engine(self._url, **options)
+        options: dict[str, Any] = {"timeout": WAIT_S} if self._dialect == SQLITE else LIVELY
+        engine = create_engine(self._url, connect_args=options)
         if self._dialect == SQLITE:
             event.listen(engine, "connect", _leave_transactions_to_us)
             event.listen(engine, "begin", _take_at_once)

@@ -10,8 +10,9 @@ from detent.api.v1 import (
     inference_service_pb2,
     ledger_service_pb2,
     policy_service_pb2,
+    rollout_service_pb2,
 )
-from detent.contracts.calls import feature, inference, ledger, policy, replanning
+from detent.contracts.calls import feature, inference, ledger, policy, replanning, rollout
 from detent.contracts.json_codec import is_domain_type
 
 SERVICES: dict[str, ServiceDescriptor] = {
@@ -21,12 +22,13 @@ SERVICES: dict[str, ServiceDescriptor] = {
         inference_service_pb2,
         policy_service_pb2,
         ledger_service_pb2,
+        rollout_service_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
 }
 _TYPES: dict[str, Any] = {
     name: kind
-    for module in (feature, inference, policy, ledger, replanning)
+    for module in (feature, inference, policy, ledger, replanning, rollout)
     for name, kind in vars(module).items()
     if is_domain_type(kind)
 }

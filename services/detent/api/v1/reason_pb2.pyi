@@ -28,6 +28,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The environment variable ML_KILL_SWITCH=1 forbids the model."""
     REASON_KILL_SWITCH_CONFIG: _Reason.ValueType  # 2
     """The configuration's kill switch forbids the model."""
+    REASON_KILL_SWITCH_FILE: _Reason.ValueType  # 90
+    """The watched file forbids the model in this scope, or cannot be read."""
     REASON_KILL_SWITCH_STATE: _Reason.ValueType  # 3
     """The shared kill state forbids the model in this scope."""
     REASON_KILL_STATE_STALE: _Reason.ValueType  # 4
@@ -221,6 +223,8 @@ REASON_KILL_SWITCH_ENV: Reason.ValueType  # 1
 """The environment variable ML_KILL_SWITCH=1 forbids the model."""
 REASON_KILL_SWITCH_CONFIG: Reason.ValueType  # 2
 """The configuration's kill switch forbids the model."""
+REASON_KILL_SWITCH_FILE: Reason.ValueType  # 90
+"""The watched file forbids the model in this scope, or cannot be read."""
 REASON_KILL_SWITCH_STATE: Reason.ValueType  # 3
 """The shared kill state forbids the model in this scope."""
 REASON_KILL_STATE_STALE: Reason.ValueType  # 4

@@ -3,11 +3,12 @@
 Source: seed 003, milestone M8-02c; ADR-065 of its system; DESIGN section 4.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from detent.contracts.reasons import Reason
+from detent.core.rollout.kill_state import KillReading, killed_symbols
 
 ACTIVE_ACK = "I_UNDERSTAND_THIS_AFFECTS_TRADING"
 
@@ -69,3 +70,34 @@ def enablement_reason(enablement: Enablement, *, kill_switch_env: bool) -> Reaso
         and enablement.environment not in enablement.allowed_environments,
     }
     return first_reason([reason for reason, holds in closed.items() if holds])
+
+
+def closed_symbols(
+    enablement: Enablement,
+    reading: KillReading,
+    *,
+    kill_switch_env: bool,
+    model_id: str,
+    plan_id: str,
+    symbols: Collection[str],
+) -> Mapping[str, Reason]:
+    """Say for which symbols the model may not be asked, and why: off by any switch first.
+
+    Args:
+        enablement: The switches of this process.
+        reading: What is known now of the watched file and of the shared state.
+        kill_switch_env: Whether the environment's switch is on right now.
+        model_id: The model that the plan binds.
+        plan_id: The plan.
+        symbols: Instruments of this bar.
+
+    Returns:
+        The first reason in the order of the gates, by symbol; the others may be asked.
+    """
+    closed = enablement_reason(enablement, kill_switch_env=kill_switch_env)
+    if closed in (Reason.KILL_SWITCH_ENV, Reason.KILL_SWITCH_CONFIG):
+        return dict.fromkeys(symbols, closed)
+    killed = killed_symbols(reading, model_id=model_id, plan_id=plan_id, symbols=symbols)
+    if closed is None:
+        return killed
+    return dict.fromkeys(symbols, closed) | killed

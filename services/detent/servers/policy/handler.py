@@ -71,7 +71,15 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SYMBOLS_LOGGED_MAX = 16
-KILLS = frozenset({Reason.KILL_SWITCH_ENV, Reason.KILL_SWITCH_CONFIG})
+KILLS = frozenset(
+    {
+        Reason.KILL_SWITCH_ENV,
+        Reason.KILL_SWITCH_CONFIG,
+        Reason.KILL_SWITCH_FILE,
+        Reason.KILL_SWITCH_STATE,
+        Reason.KILL_STATE_STALE,
+    }
+)
 
 
 @dataclasses.dataclass(slots=True)
@@ -238,9 +246,10 @@ class PolicyHandler:
             await self._plans.get_open(query.plan_id)
             # (1) Idempotency: a bar that has a record gets the recorded answer.
             rows = await self._sorted(opened, query)
-            # (2), (3), (4) Gates, features, inference, output gate.
-            outcomes = await self._asked(opened, query, rows.fresh, call)
             await self._plans.recall(opened, [row.symbol for row in rows.fresh], ts_ms=query.ts_ms)
+            # (2), (3), (4) Gates, features, inference, output gate: nothing waits between the
+            # last look at the kill switches and the decision.
+            outcomes = await self._asked(opened, query, rows.fresh, call)
             # (5), (6) The proxy on every bar, the choice, the weight.
             with span(self._tracer, "decide", call.trace):
                 fresh = _records(opened, query, rows.fresh, outcomes, self._plans.stand_downs)

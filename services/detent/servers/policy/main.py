@@ -2,13 +2,18 @@
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 
 from opentelemetry.trace import Tracer
 
 from detent.adapters.artifact_store import ManifestFolder, PinnedManifest, read_manifest_folder
+from detent.adapters.control_database import ControlDatabase
 from detent.adapters.grpc_dependencies import GrpcFeatures, GrpcInference
+from detent.adapters.kill_file import KillFile
+from detent.adapters.kill_reader import KillSwitchReader
+from detent.adapters.kill_store import KillStore
 from detent.adapters.ledger_anchors import AnchorFile, AnchorKey
 from detent.adapters.ledger_reading import PostgresReader
 from detent.adapters.ledger_shipping import LedgerShipper, ShippingOptions
@@ -23,17 +28,20 @@ from detent.rpc.channel import open_channel
 from detent.rpc.serve import Server, ServerOptions, Service, run_process, serve_until_stopped
 from detent.servers.policy.handler import PolicyHandler
 from detent.servers.policy.held import HeldBinding
+from detent.servers.policy.kill_switches import KillSwitches, SharedKills
 from detent.servers.policy.ledger_handler import LedgerHandler
 from detent.servers.policy.model_path import KeepInputs, ModelPath
 from detent.servers.policy.plans import Plans
 from detent.servers.policy.ports import Features, Inference
+from detent.servers.policy.rollout_handler import RolloutHandler
 from detent.servers.policy.settings import PolicySettings
 from detent.servers.policy.trade_facts import TradeFactsTaker
 from detent.servers.policy.upkeep import Anchoring, SetServing, Upkeep
 
 log = logging.getLogger(__name__)
 DAY_MS = 86_400_000
-HEALTHY = {"": True, "detent.api.v1.PolicyService": True, "detent.api.v1.LedgerService": True}
+SERVED = ("PolicyService", "LedgerService", "RolloutService")
+HEALTHY = {"": True} | {f"detent.api.v1.{name}": True for name in SERVED}
 
 
 class Policy:
@@ -65,18 +73,22 @@ class Policy:
             drain_s=settings.drain_grace_s,
             now_ms=now_ms,
         )
+        self.kills = _kill_switches(settings)
+        model_path = ModelPath(
+            features=features,
+            inference=inference,
+            enablement=settings.enablement,
+            kill_switch_env=kill_switch_env,
+            tracer=tracer,
+            keep_inputs=_input_keeper(self.ledger, settings, now_ms),
+            kill_reading=self.kills.reading,
+            note_outcomes=self.kills.note_outcomes,
+        )
         self.handler = PolicyHandler(
             ledger=self.ledger,
             plans=self.plans,
             held={key: _held(pinned) for key, pinned in folder.accepted.items()},
-            model_path=ModelPath(
-                features=features,
-                inference=inference,
-                enablement=settings.enablement,
-                kill_switch_env=kill_switch_env,
-                tracer=tracer,
-                keep_inputs=_input_keeper(self.ledger, settings, now_ms),
-            ),
+            model_path=model_path,
             trade_facts=TradeFactsTaker(
                 plans=self.plans, ledger=self.ledger, facts=SqliteTrades(self.ledger.file)
             ),
@@ -98,16 +110,19 @@ class Policy:
                 on_refusal=self.handler.note_refusal,
             ),
             Service(name="LedgerService", handler=ledger_handler),
+            Service(name="RolloutService", handler=RolloutHandler(self.kills, model_path)),
         ]
 
     async def start(self, set_serving: SetServing | None = None) -> None:
         """Take up what earlier runs left, and start what runs beside the decisions."""
+        self.kills.start()
         await self.plans.restore()
         await self.upkeep.start(set_serving)
 
     async def close(self) -> None:
         """Record what is under way, anchor and ship it, and close the ledger."""
         await self.handler.settle()
+        await self.kills.close()
         await self.upkeep.close()
         await self.ledger.close()
 
@@ -120,6 +135,21 @@ def kill_switch_env() -> bool:
 def wall_clock_ms() -> int:
     """Read the wall clock in Unix milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+def _kill_switches(settings: PolicySettings) -> KillSwitches:
+    shared = None
+    if settings.control_url is not None:
+        database = ControlDatabase(settings.control_url.get_secret_value())
+        reader_id = f"{socket.gethostname()[:100]}/{os.getpid()}"
+        shared = SharedKills(KillStore(database), KillSwitchReader(database, reader_id))
+    file = settings.kill_file
+    return KillSwitches(
+        file=KillFile(file, clock=time.monotonic) if file is not None else None,
+        shared=shared,
+        limits=settings.latch_limits,
+        clock=time.monotonic,
+    )
 
 
 def _anchoring(

@@ -24,7 +24,8 @@ from detent.contracts.decision import DecisionRow
 from detent.contracts.reasons import Reason
 from detent.core.features.model_input import features_hash
 from detent.core.ledger.record import BoundPlan
-from detent.core.rollout.gates import Enablement, enablement_reason
+from detent.core.rollout.gates import Enablement, closed_symbols
+from detent.core.rollout.kill_state import NOTHING_READ, KillReading
 from detent.core.signals.choice import ModelOutcome, refused
 from detent.core.signals.output_gate import gate_columns, gate_response
 from detent.rpc.call import Call
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 # Told of the feature version and of what the model is given, by symbol.
 KeepInputs = Callable[[str, Mapping[str, ModelInput]], None]
+# Told of the model, of what came of asking it, by symbol, and of the bar.
+NoteOutcomes = Callable[[str, Mapping[str, ModelOutcome], int], None]
 
 FEATURE_REASONS: dict[type[errors.DetentError], Reason] = {
     errors.BindingMismatch: Reason.BINDING_MISMATCH,
@@ -63,6 +66,8 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
         kill_switch_env: Reads `ML_KILL_SWITCH`, again for every bar.
         tracer: Opens a span around each step.
         keep_inputs: Keeps what the model is given, for a replay from there; None keeps nothing.
+        kill_reading: Gives what is known now of the watched file and of the shared switches.
+        note_outcomes: Counts what goes wrong; None counts nothing.
     """
 
     features: Features
@@ -71,6 +76,8 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
     kill_switch_env: Callable[[], bool]
     tracer: Tracer
     keep_inputs: KeepInputs | None = None
+    kill_reading: Callable[[], KillReading] = lambda: NOTHING_READ
+    note_outcomes: NoteOutcomes | None = None
 
     async def ask(
         self, bound: BoundPlan, rows: Sequence[DecisionRow], *, ts_ms: int, call: Call
@@ -79,12 +86,14 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
         if bound.binding.signal_source is SignalSource.PROXY:
             return None
         # (1) Gates that need nobody's answer.
-        closed = enablement_reason(self.enablement, kill_switch_env=self.kill_switch_env())
-        if closed is not None:
-            return dict.fromkeys([row.symbol for row in rows], refused(closed))
+        closed = self._closed(bound, rows)
+        outcomes = {symbol: refused(reason) for symbol, reason in closed.items()}
+        asked = [row for row in rows if row.symbol not in closed]
+        if not asked:
+            return outcomes
         # (2) Features for all rows in one call.
-        inputs = await self._features(bound, rows, ts_ms=ts_ms, call=call)
-        outcomes = {
+        inputs = await self._features(bound, asked, ts_ms=ts_ms, call=call)
+        outcomes |= {
             symbol: refused(given) for symbol, given in inputs.items() if isinstance(given, Reason)
         }
         ready = {symbol: given for symbol, given in inputs.items() if isinstance(given, ModelInput)}
@@ -96,7 +105,22 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
             if self.keep_inputs is not None:
                 self.keep_inputs(bound.binding.feature_version, ready)
             outcomes |= await self._signals(bound, ready, ts_ms=ts_ms, call=call)
+        # (5) What was switched off while we waited is off: off wins.
+        for symbol, reason in self._closed(bound, asked).items():
+            outcomes[symbol] = refused(reason, outcomes[symbol].features_hash)
+        if self.note_outcomes is not None:
+            self.note_outcomes(bound.binding.model_id, outcomes, ts_ms)
         return outcomes
+
+    def _closed(self, bound: BoundPlan, rows: Sequence[DecisionRow]) -> Mapping[str, Reason]:
+        return closed_symbols(
+            self.enablement,
+            self.kill_reading(),
+            kill_switch_env=self.kill_switch_env(),
+            model_id=bound.binding.model_id,
+            plan_id=bound.plan.plan_id,
+            symbols=[row.symbol for row in rows],
+        )
 
     async def _features(
         self, bound: BoundPlan, rows: Sequence[DecisionRow], *, ts_ms: int, call: Call

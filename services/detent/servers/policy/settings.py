@@ -10,6 +10,7 @@ from detent.adapters.signature_settings import SignatureSettings
 from detent.contracts.errors import InvalidField
 from detent.core.ledger.ownership import Ownership
 from detent.core.rollout.gates import Enablement
+from detent.core.rollout.latch import LatchLimits
 
 
 class PolicySettings(SignatureSettings):
@@ -39,6 +40,13 @@ class PolicySettings(SignatureSettings):
         active_ack: The acknowledgement string.
         active_allowed_envs: Environments in which the model may act; empty allows all.
         kill_switch: The configuration's kill switch.
+        kill_file: Watched file that switches models off by its lines; None watches none.
+        control_url: Control database whose kill switches are obeyed, `sqlite:///FILE` or
+            `postgresql://USER@HOST/DATABASE`; None obeys none.
+        latch_window_s: Data time within which a model's troubles are counted.
+        latch_failures: Bars with a failing model after which it is latched off; 0 never does.
+        latch_fallbacks: Bars that fell back though the model was wanted; 0 never does.
+        latch_flips: Changes of side of one symbol's probability; 0 never does.
         environment: Name of this environment, from `DETENT_ENV`.
         future_skew_ms: How far ahead of the clock a bar may close.
         replan_min_interval_s: Least data time between two replans of a plan; one that only
@@ -74,6 +82,12 @@ class PolicySettings(SignatureSettings):
     active_ack: str = ""
     active_allowed_envs: tuple[str, ...] = ()
     kill_switch: bool = False
+    kill_file: Path | None = None
+    control_url: SecretStr | None = None
+    latch_window_s: int = Field(default=86_400, gt=0)
+    latch_failures: int = Field(default=30, ge=0)
+    latch_fallbacks: int = Field(default=0, ge=0)
+    latch_flips: int = Field(default=0, ge=0)
     environment: str = Field(default="", validation_alias="DETENT_ENV")
     future_skew_ms: int = Field(default=1_000, ge=0)
     replan_min_interval_s: int = Field(default=900, ge=0)
@@ -102,6 +116,16 @@ class PolicySettings(SignatureSettings):
             )
         except InvalidField as error:
             raise ValueError(error.message) from error
+
+    @property
+    def latch_limits(self) -> LatchLimits:
+        """Give how often a model may misbehave before it is latched off."""
+        return LatchLimits(
+            window_ms=self.latch_window_s * 1_000,
+            failures=self.latch_failures,
+            fallbacks=self.latch_fallbacks,
+            flips=self.latch_flips,
+        )
 
     @property
     def enablement(self) -> Enablement:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from detent.contracts.errors import InvalidField, KillEpochStale
-from detent.contracts.kill_switch import KillScope, KillSwitch
+from detent.contracts.kill_switch import KillPosition, KillScope, KillSwitch
 from detent.contracts.reasons import Reason
 from detent.core.rollout.kill_state import (
     STALE_S,
@@ -32,7 +32,7 @@ def switch(
     return KillSwitch(
         scope=scope,
         key=key,
-        is_on=is_on,
+        position=KillPosition.OFF if is_on else KillPosition.RELEASED,
         epoch=epoch,
         actor="ops",
         reason="drill",
@@ -97,7 +97,7 @@ def changed(
         switches,
         scope=KillScope.GLOBAL,
         key="",
-        is_on=is_on,
+        position=KillPosition.OFF if is_on else KillPosition.RELEASED,
         seen_epoch=seen,
         actor=actor,
         reason="drill",
