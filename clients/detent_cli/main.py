@@ -9,6 +9,7 @@ from detent_cli.decide import decide
 from detent_cli.demo import demo
 from detent_cli.determinism import verify_determinism
 from detent_cli.features import app as features_app
+from detent_cli.kill import app as kill_app
 from detent_cli.ledger import app as ledger_app
 from detent_cli.plan import app as plan_app
 from detent_cli.stand_down import stand_down
@@ -30,5 +31,6 @@ app.command()(verify_determinism)
 app.add_typer(artifact_app, name="artifact")
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
+app.add_typer(kill_app, name="kill")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(plan_app, name="plan")

@@ -56,6 +56,7 @@ from detent.rpc.tracing import no_tracer, span
 from detent_client.batches import iter_requests
 from detent_client.breaker import CircuitBreaker
 from detent_client.journal import Journal, JournalEntry
+from detent_client.kill_calls import KillCalls
 from detent_client.ledger_calls import LedgerCalls
 from detent_client.local_answer import answer_locally
 from detent_client.opened_plan import OpenedPlan
@@ -82,7 +83,7 @@ REPORT_ROWS_MAX = 1_000
 BINDINGS_MAX = 16
 
 
-class DetentClient(PlanCalls, LedgerCalls):
+class DetentClient(PlanCalls, LedgerCalls, KillCalls):
     """Is the strategist's side of Detent."""
 
     def __init__(
@@ -111,6 +112,7 @@ class DetentClient(PlanCalls, LedgerCalls):
         self._channels: list[grpc.aio.Channel] = [open_channel(options.policy_target)]
         self._policy = RemoteService(self._channels[0], "PolicyService", self._tracer)
         self._ledger = RemoteService(self._channels[0], "LedgerService", self._tracer)
+        self._rollouts = RemoteService(self._channels[0], "RolloutService", self._tracer)
         self._owners = Owners(self._tracer)
         self._features: RemoteService | None = None
         if options.feature_target is not None:
@@ -389,6 +391,11 @@ class DetentClient(PlanCalls, LedgerCalls):
         self, request: Any, response_type: type[T], *, deadline_s: float | None = None
     ) -> T:
         return await self._call(self._ledger, request, response_type, deadline_s=deadline_s)
+
+    async def _ask_rollouts(
+        self, request: Any, response_type: type[T], *, deadline_s: float | None = None
+    ) -> T:
+        return await self._call(self._rollouts, request, response_type, deadline_s=deadline_s)
 
     async def _ask_policy(self, request: Any, response_type: type[T]) -> T:
         return await self._call(self._policy, request, response_type)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from detent.contracts.errors import InvalidField
-from detent.contracts.kill_switch import KillScope, check_scope
+from detent.contracts.kill_switch import parse_scope
 from detent.core.rollout.kill_state import EVERYTHING, READ_EVERY_S, Key
 
 BYTES_MAX = 1 << 20
@@ -65,17 +65,3 @@ def parse_kill_file(text: str) -> frozenset[Key]:
             except InvalidField as error:
                 raise error.under(f"line {number}") from error
     return frozenset(found) or ALL_OFF
-
-
-def parse_scope(text: str) -> Key:
-    """Read `global`, `model:ID`, `plan:ID` or `symbol:NAME`.
-
-    Raises:
-        InvalidField: It is none of them.
-    """
-    name, _, key = text.partition(":")
-    if name not in list(KillScope) or (name == KillScope.GLOBAL and text != name):
-        raise InvalidField("scope", text, "global, model:ID, plan:ID or symbol:NAME")
-    scope = KillScope(name)
-    check_scope(scope, key)
-    return scope, key

@@ -118,3 +118,17 @@ def check_scope(scope: KillScope, key: str) -> None:
         check_symbol("key", key)
     else:
         check_name("key", key)
+
+
+def parse_scope(text: str) -> tuple[KillScope, str]:
+    """Read `global`, `model:ID`, `plan:ID` or `symbol:NAME`.
+
+    Raises:
+        InvalidField: It is none of them.
+    """
+    name, _, key = text.partition(":")
+    if name not in list(KillScope) or (name == KillScope.GLOBAL and text != name):
+        raise InvalidField("scope", text, "global, model:ID, plan:ID or symbol:NAME")
+    scope = KillScope(name)
+    check_scope(scope, key)
+    return scope, key

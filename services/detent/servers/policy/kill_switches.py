@@ -5,17 +5,20 @@ import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detent.adapters.kill_file import KillFile
-from detent.adapters.kill_reader import KillSwitchReader
-from detent.adapters.kill_store import Acknowledged, KillStore
 from detent.contracts import events
 from detent.contracts.errors import ControlUnavailable, DetentError, ServiceUnavailable
 from detent.contracts.kill_switch import KillPosition, KillReader, KillScope, KillSwitch
 from detent.core.rollout.kill_state import AUTOMATIC, Key, KillReading
 from detent.core.rollout.latch import Latch, LatchLimits, LatchRule
 from detent.core.signals.choice import ModelOutcome
+
+if TYPE_CHECKING:
+    # A process without a control database does not load what speaks to one.
+    from detent.adapters.kill_reader import KillSwitchReader
+    from detent.adapters.kill_store import Acknowledged, KillStore
 
 log = logging.getLogger(__name__)
 NOT_CONFIGURED = "no control database is configured: set DETENT_POLICY_CONTROL_URL"
@@ -27,7 +30,7 @@ LATCH_AGAIN_S = 0.5
 class SharedKills:
     """Holds the shared side: who changes switches, and who reads them."""
 
-    def __init__(self, store: KillStore, reader: KillSwitchReader) -> None:
+    def __init__(self, store: "KillStore", reader: "KillSwitchReader") -> None:
         """Take both; nothing runs yet."""
         self.store = store
         self.reader = reader
@@ -104,7 +107,7 @@ class KillSwitches:
         seen_epoch: int | None = None,
         actor: str,
         reason: str,
-    ) -> Acknowledged:
+    ) -> "Acknowledged":
         """Change a shared switch and wait until that holds everywhere.
 
         Raises:

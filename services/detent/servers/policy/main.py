@@ -9,11 +9,8 @@ from collections.abc import Callable, Mapping
 from opentelemetry.trace import Tracer
 
 from detent.adapters.artifact_store import ManifestFolder, PinnedManifest, read_manifest_folder
-from detent.adapters.control_database import ControlDatabase
 from detent.adapters.grpc_dependencies import GrpcFeatures, GrpcInference
 from detent.adapters.kill_file import KillFile
-from detent.adapters.kill_reader import KillSwitchReader
-from detent.adapters.kill_store import KillStore
 from detent.adapters.ledger_anchors import AnchorFile, AnchorKey
 from detent.adapters.ledger_reading import PostgresReader
 from detent.adapters.ledger_shipping import LedgerShipper, ShippingOptions
@@ -140,6 +137,11 @@ def wall_clock_ms() -> int:
 def _kill_switches(settings: PolicySettings) -> KillSwitches:
     shared = None
     if settings.control_url is not None:
+        # Slow to load, and not needed without a control database.
+        from detent.adapters.control_database import ControlDatabase  # noqa: PLC0415
+        from detent.adapters.kill_reader import KillSwitchReader  # noqa: PLC0415
+        from detent.adapters.kill_store import KillStore  # noqa: PLC0415
+
         database = ControlDatabase(settings.control_url.get_secret_value())
         reader_id = f"{socket.gethostname()[:100]}/{os.getpid()}"
         shared = SharedKills(KillStore(database), KillSwitchReader(database, reader_id))
