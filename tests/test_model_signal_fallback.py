@@ -333,21 +333,15 @@ async def test_a_closed_gate_asks_no_dependency_and_decides_as_the_proxy(
         assert host.features.asked == host.inference.asked == []
 
 
-@pytest.mark.proves("R92", "R113")
+@pytest.mark.proves("R113")
 async def test_a_real_process_reads_its_switches_from_the_environment(
     artifacts: Artifacts, tmp_path: Path
 ) -> None:
-    """Five policy processes, each with one thing missing; the first has nothing set at all."""
+    """Three policy processes, each off in another way; the first has nothing set at all."""
     cases = {
         Reason.INFER_DISABLED: (False, {}),
-        Reason.ACTIVE_DISABLED: (True, {"DETENT_POLICY_ACTIVE_ENABLED": "false"}),
-        Reason.BAD_ACK: (True, {"DETENT_POLICY_ACTIVE_ACK": f"{ACTIVE_ACK} "}),
         Reason.KILL_SWITCH_ENV: (True, {"ML_KILL_SWITCH": "1"}),
         Reason.KILL_SWITCH_CONFIG: (True, {"DETENT_POLICY_KILL_SWITCH": "true"}),
-        Reason.ENV_NOT_ALLOWED: (
-            True,
-            {"DETENT_ENV": "live", "DETENT_POLICY_ACTIVE_ALLOWED_ENVS": '["paper"]'},
-        ),
     }
     stacks = {}
     for reason, (active, environment) in cases.items():
@@ -371,6 +365,29 @@ async def test_a_real_process_reads_its_switches_from_the_environment(
             stack.stop_all()
 
     assert found == {reason: reason for reason in cases}
+
+
+@pytest.mark.proves("R90", "R91", "R92")
+@pytest.mark.parametrize(
+    ("guard", "environment"),
+    [
+        ("G2", {"DETENT_POLICY_ACTIVE_ENABLED": "false"}),
+        ("G4", {"DETENT_POLICY_ACTIVE_ACK": f"{ACTIVE_ACK} "}),
+        ("G6", {"DETENT_ENV": "live", "DETENT_POLICY_ACTIVE_ALLOWED_ENVS": '["paper"]'}),
+    ],
+)
+def test_a_real_process_that_is_half_switched_on_does_not_start(
+    artifacts: Artifacts, tmp_path: Path, guard: str, environment: dict[str, str]
+) -> None:
+    options = StackOptions(
+        artifact_dir=artifacts.stable, state_dir=tmp_path, environment=environment
+    )
+    stack = Stack(options)
+    try:
+        with pytest.raises(ServiceUnavailable, match=f"GuardRefused: {guard}: "):
+            stack.start("policy")
+    finally:
+        stack.stop_all()
 
 
 async def test_flipping_the_kill_switch_takes_effect_on_the_next_bar(

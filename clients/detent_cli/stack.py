@@ -37,6 +37,7 @@ class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
         single: One process instead of three.
         active: Whether the model may act: both keys and the acknowledgement.
         ports: Port per process; a process that is not named gets a free one.
+        ml_settings: File in the seed's form that says whether the model runs, instead of `active`.
         environment: More variables for every process.
     """
 
@@ -45,6 +46,7 @@ class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
     single: bool = False
     active: bool = True
     ports: Mapping[str, int] = msgspec.field(default_factory=dict)
+    ml_settings: Path | None = None
     environment: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
@@ -194,10 +196,13 @@ class Stack:
             "DETENT_POLICY_LEDGER_FILE": str(self.ledger_file),
             "DETENT_POLICY_ANCHOR_FILE": str(self.anchor_file),
             "DETENT_POLICY_ANCHOR_KEY_FILE": str(self.anchor_key_file),
-            "DETENT_POLICY_INFER_ENABLED": str(options.active).lower(),
-            "DETENT_POLICY_ACTIVE_ENABLED": str(options.active).lower(),
             "DETENT_POLICY_ACTIVE_ACK": ACTIVE_ACK if options.active else "",
         }
+        if options.ml_settings is not None:
+            variables["DETENT_POLICY_ML_SETTINGS"] = str(options.ml_settings)
+        else:
+            variables["DETENT_POLICY_INFER_ENABLED"] = str(options.active).lower()
+            variables["DETENT_POLICY_ACTIVE_ENABLED"] = str(options.active).lower()
         prefix = "policy" if name == "single" else name
         spans = options.state_dir / f"{name}.spans.jsonl"
         variables[f"DETENT_{prefix.upper()}_TRACE_FILE"] = str(spans)

@@ -1,5 +1,6 @@
 """Start everything on one machine: `detent up`."""
 
+import os
 import signal
 import threading
 from pathlib import Path
@@ -21,6 +22,7 @@ from detent_cli.output import (
 from detent_cli.stack import Stack, StackOptions
 
 WATCH_S = 1.0
+LATENCY = "DETENT_INFERENCE_MAX_INFERENCE_LATENCY_MS"
 
 
 def up(
@@ -33,6 +35,10 @@ def up(
     ack: Annotated[
         str, typer.Option(help=f"Type {ACTIVE_ACK} to let the model act; else proxy only.")
     ] = "",
+    ml_settings: Annotated[
+        Path | None,
+        typer.Option(help="Settings in the seed's form, `ml:` in YAML; variables say more."),
+    ] = None,
     feature_port: Annotated[int, typer.Option(help="Port of the feature service.")] = 7301,
     inference_port: Annotated[int, typer.Option(help="Port of the inference service.")] = 7302,
     policy_port: Annotated[int, typer.Option(help="Port of the policy service.")] = 7303,
@@ -42,12 +48,16 @@ def up(
     if ack not in ("", ACTIVE_ACK):
         errors.print(bad("BAD_ACK"), f"found {ack!r}, expected {ACTIVE_ACK} or nothing")
         raise typer.Exit(EXIT_ERROR)
+    with reported(as_json=as_json):
+        environment = _from_ml_settings(ml_settings)
     stack = Stack(
         StackOptions(
             artifact_dir=artifact.resolve(),
             state_dir=state.resolve(),
             single=single,
             active=ack == ACTIVE_ACK,
+            ml_settings=ml_settings.resolve() if ml_settings is not None else None,
+            environment=environment,
             ports={
                 "feature": feature_port,
                 "inference": inference_port,
@@ -65,6 +75,18 @@ def up(
             if ended:
                 errors.print(bad(f"{', '.join(ended)} ended"), f"see the log in {state}")
                 raise typer.Exit(EXIT_ERROR)
+
+
+def _from_ml_settings(path: Path | None) -> dict[str, str]:
+    """Give what a file sets of the other processes, as far as no variable does."""
+    if path is None:
+        return {}
+    # Needs the packages of a server, which a bare client has not.
+    from detent.adapters.ml_settings import read_ml_settings  # noqa: PLC0415
+
+    settings = read_ml_settings(path)
+    found = {LATENCY: str(settings.max_inference_latency_ms)}
+    return {name: value for name, value in found.items() if name not in os.environ}
 
 
 def _say(stack: Stack, *, active: bool, as_json: bool) -> None:

@@ -81,6 +81,7 @@ def test_every_error_that_travels_has_a_reason_of_its_own() -> None:
         errors.ArtifactInvalid,
         errors.DataInvalid,
         errors.ControlUnavailable,
+        errors.GuardRefused,
         errors.ModelNotRegistered,
         errors.RegistryConflict,
     }

@@ -31,6 +31,7 @@
     ├── InternalError           something failed that has no reason of its own
     ├── ArtifactInvalid         never on the wire: an artifact is not what was pinned
     ├── DataInvalid             never on the wire: a data file is not usable
+    ├── GuardRefused            never on the wire: settings at start contradict one another
     ├── ControlUnavailable      never on the wire: the control database cannot be used
     ├── ModelNotRegistered      never on the wire: the registry has no such model
     └── RegistryConflict        never on the wire: the registry's state does not allow it
@@ -332,6 +333,16 @@ class ArtifactInvalid(DetentError):
 
 class DataInvalid(DetentError):
     """A data file is not usable as it is."""
+
+
+class GuardRefused(DetentError):
+    """Settings contradict one another; the process does not start."""
+
+    def __init__(self, guard: str, field: str, found: object, expected: str) -> None:
+        """Name the guard, the setting, what it holds and what it should."""
+        message = f"{guard}: {field}: found {shown(found)!r}, expected {expected}"
+        super().__init__(message, guard=guard, field=field, found=found, expected=expected)
+        self.guard = guard
 
 
 class ControlUnavailable(DetentError):

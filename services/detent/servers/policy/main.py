@@ -21,6 +21,7 @@ from detent.adapters.telemetry import Telemetry, set_up_logging
 from detent.contracts import events
 from detent.contracts.calls.feature import ModelInput
 from detent.core.features.model_input import input_canonical
+from detent.core.rollout.ladder import ArtifactState, Mode, rung
 from detent.rpc.channel import open_channel
 from detent.rpc.serve import Server, ServerOptions, Service, run_process, serve_until_stopped
 from detent.servers.policy.handler import PolicyHandler
@@ -57,6 +58,7 @@ class Policy:
         durability = Durability(settings.ledger_durability.upper())
         folder = read_manifest_folder(settings.artifacts_dir, trust=settings.signature_trust)
         _log_folder(folder)
+        self.mode = _mode(settings, folder)
         self.ledger = SqliteLedger(
             settings.ledger_file, durability, reserve_bytes=settings.ledger_reserve_bytes
         )
@@ -132,6 +134,16 @@ def kill_switch_env() -> bool:
 def wall_clock_ms() -> int:
     """Read the wall clock in Unix milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+def _mode(settings: PolicySettings, folder: ManifestFolder) -> Mode:
+    """Find the rung of this process; raises `GuardRefused` where there is none."""
+    artifact = ArtifactState.VALID
+    if not folder.accepted:
+        artifact = ArtifactState.INVALID if folder.refused else ArtifactState.MISSING
+    mode = rung(settings.ladder(artifact), kill_switch_env=kill_switch_env())
+    log.info(events.ML_MODE_INIT, extra={"mode": mode, "environment": settings.environment})
+    return mode
 
 
 def _kill_switches(settings: PolicySettings) -> KillSwitches:

@@ -4,12 +4,18 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from detent.adapters.signature_settings import SignatureSettings
 from detent.contracts.errors import InvalidField
 from detent.core.ledger.ownership import Ownership
 from detent.core.rollout.gates import Enablement
+from detent.core.rollout.ladder import ArtifactState, Ladder
 from detent.core.rollout.latch import LatchLimits
 
 
@@ -38,6 +44,9 @@ class PolicySettings(SignatureSettings):
         infer_enabled: First key to the model.
         active_enabled: Second key to the model.
         active_ack: The acknowledgement string.
+        shadow_mode: Whether the model runs unused; not with `active_enabled`.
+        profile: `production` refuses to start without `active_allowed_envs`.
+        ml_settings: File in the seed's form, `ml:` in YAML, for what no variable says.
         active_allowed_envs: Environments in which the model may act; empty allows all.
         kill_switch: The configuration's kill switch.
         kill_file: Watched file that switches models off by its lines; None watches none.
@@ -80,6 +89,9 @@ class PolicySettings(SignatureSettings):
     infer_enabled: bool = False
     active_enabled: bool = False
     active_ack: str = ""
+    shadow_mode: bool = False
+    profile: Literal["development", "production"] = "development"
+    ml_settings: Path | None = None
     active_allowed_envs: tuple[str, ...] = ()
     kill_switch: bool = False
     kill_file: Path | None = None
@@ -96,6 +108,25 @@ class PolicySettings(SignatureSettings):
     trace_file: Path | None = None
     drain_grace_s: float = Field(default=5.0, ge=0)
     log_level: str = "INFO"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  The signature is theirs.
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  The signature is theirs.
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the file last: a variable says more than it."""
+        given = {**env_settings(), **init_settings()}.get("ml_settings")
+        if given is None:
+            return init_settings, env_settings
+        # Slow to load, and not needed without such a file.
+        from detent.adapters.ml_settings import read_ml_settings  # noqa: PLC0415
+
+        file = read_ml_settings(Path(str(given))).policy
+        return init_settings, env_settings, InitSettingsSource(settings_cls, file)
 
     @model_validator(mode="after")
     def _check_ledger(self) -> Self:
@@ -116,6 +147,15 @@ class PolicySettings(SignatureSettings):
             )
         except InvalidField as error:
             raise ValueError(error.message) from error
+
+    def ladder(self, artifact: ArtifactState) -> Ladder:
+        """Give what the rung of this process depends on."""
+        return Ladder(
+            enablement=self.enablement,
+            shadow_mode=self.shadow_mode,
+            is_production=self.profile == "production",
+            artifact=artifact,
+        )
 
     @property
     def latch_limits(self) -> LatchLimits:
