@@ -43,14 +43,21 @@ class Running:
         return [await self.decide(opened, bar) for bar in range(BARS)]
 
 
-def composed(artifacts_dir: Path, folder: Path, binding: ModelBinding, **settings: Any) -> Policy:
+def composed(
+    artifacts_dir: Path,
+    folder: Path,
+    binding: ModelBinding,
+    *,
+    inference: FakeInference | None = None,
+    **settings: Any,
+) -> Policy:
     folder.mkdir(exist_ok=True)
     return Policy(
         PolicySettings(
             artifacts_dir=artifacts_dir, ledger_file=folder / "ledger.sqlite", **settings
         ),
         features=FakeFeatures(binding),
-        inference=FakeInference(binding),
+        inference=inference or FakeInference(binding),
         tracer=no_tracer(),
         now_ms=lambda: START_MS + 1_000 * HOUR_MS,
     )
@@ -60,7 +67,8 @@ def composed(artifacts_dir: Path, folder: Path, binding: ModelBinding, **setting
 async def running(
     artifacts_dir: Path, folder: Path, binding: ModelBinding, **settings: Any
 ) -> AsyncIterator[Running]:
-    policy = composed(artifacts_dir, folder, binding, **settings)
+    inference = FakeInference(binding)
+    policy = composed(artifacts_dir, folder, binding, inference=inference, **settings)
     options = ServerOptions(listen="127.0.0.1:0", reflection=False, drain_grace_s=1.0)
     server = Server(options, policy.services, no_tracer())
     await policy.start()
@@ -70,7 +78,7 @@ async def running(
         ClientOptions(journal_file=journal_file, policy_target=target, deadline_s=10.0)
     )
     try:
-        yield Running(policy, client, policy.handler._model_path.inference)  # type: ignore[arg-type]
+        yield Running(policy, client, inference)
     finally:
         await client.close()
         await server.drain()
