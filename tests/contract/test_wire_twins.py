@@ -23,7 +23,14 @@ from detent.contracts import (
     snapshots,
     trades,
 )
-from detent.contracts.calls import feature, inference, ledger, policy, signal_columns
+from detent.contracts.calls import (
+    decision_stream,
+    feature,
+    inference,
+    ledger,
+    policy,
+    signal_columns,
+)
 from detent.contracts.json_codec import is_domain_type, unwrap_optional
 from detent.contracts.wire import PROTO_MODULES, message_class, wire_fields
 
@@ -38,6 +45,7 @@ MODULES = (
     signals,
     snapshots,
     trades,
+    decision_stream,
     feature,
     inference,
     ledger,
@@ -186,6 +194,7 @@ def test_the_search_for_side_and_timing_finds_them_where_they_are(message: str) 
         "OpenPlan",
         "ClosePlan",
         "DecideTargetWeights",
+        "StreamDecisions",
         "ReportLocalAnswers",
         "RecordFills",
         "RecordOutcomes",

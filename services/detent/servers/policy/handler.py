@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from opentelemetry.trace import Tracer
@@ -11,6 +11,7 @@ from opentelemetry.trace import Tracer
 from detent.adapters.sqlite_ledger import BlockEvent, SqliteLedger, Written
 from detent.contracts import events
 from detent.contracts.binding import Head, ModelBinding, SignalSource
+from detent.contracts.calls.decision_stream import StreamDecisionsResponse
 from detent.contracts.calls.policy import (
     ClosePlanRequest,
     ClosePlanResponse,
@@ -60,6 +61,7 @@ from detent.servers.policy.plans import OpenPlan, Plans, SymbolChain
 from detent.servers.policy.question import check_same_question
 from detent.servers.policy.recording import record
 from detent.servers.policy.stand_downs import StandDowns
+from detent.servers.policy.streaming import DecisionStreams, Item
 from detent.servers.policy.trade_facts import TradeFactsTaker
 
 log = logging.getLogger(__name__)
@@ -113,6 +115,9 @@ class PolicyHandler:
         self._future_skew_ms = future_skew_ms
         self._tracer = tracer
         self._at_work: set[asyncio.Task[DecideTargetWeightsResponse]] = set()
+        self._streams = DecisionStreams(
+            decide=self.decide_target_weights, note_refusal=self.note_refusal, tracer=tracer
+        )
 
     # Plans
 
@@ -219,6 +224,12 @@ class PolicyHandler:
         self._at_work.add(work)
         work.add_done_callback(self._finished)
         return await asyncio.shield(work)
+
+    def stream_decisions(
+        self, items: AsyncIterator[Item], call: Call
+    ) -> AsyncGenerator[StreamDecisionsResponse, None]:
+        """Decide bars as they come, each as a call of its own."""
+        return self._streams.answer(items, call)
 
     def _finished(self, work: asyncio.Task[Any]) -> None:
         self._at_work.discard(work)
