@@ -14,11 +14,15 @@ from detent.contracts.calls.decision_stream import (
     StreamDecisionsRequest,
     StreamDecisionsResponse,
 )
-from detent.contracts.errors import DetentError, ServiceUnavailable
+from detent.contracts.errors import DetentError, InternalError, ServiceUnavailable
 from detent.rpc.channel import RemoteService
 from detent_client.options import ClientOptions
 
 MS_PER_S = 1_000
+# grpcio ends a stream as INTERNAL when it breaks under what is being sent: nobody's fault.
+BROKEN = (ServiceUnavailable, InternalError)
+# What is asked waits meanwhile: a service that is back is found again within a bar.
+PAUSE_S_MAX = 0.4
 
 
 class AskedItem:
@@ -96,12 +100,12 @@ class StreamLink:
             except DetentError as error:
                 self._failures += 1
                 is_last = self._failures >= self._options.attempts_max
-                if not isinstance(error, ServiceUnavailable) or is_last:
+                if is_last or not isinstance(error, BROKEN):
                     self._fail_all(error)
             if not self.unanswered:
                 self._failures = 0
                 return
-            longest_s = self._options.backoff_s * 2**self._failures
+            longest_s = min(self._options.backoff_s * 2**self._failures, PAUSE_S_MAX)
             await asyncio.sleep(random.uniform(0, longest_s))  # noqa: S311  Jitter is no secret.
 
     async def _converse(self) -> None:
