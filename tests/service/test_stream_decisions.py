@@ -9,6 +9,9 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.builders import OTHER_SYMBOL, SYMBOL, plan_of, row_of
 from tests.fakes import PolicyHost, hangs
 from tests.integration.ledger_audit import assert_chains_whole, read_records
@@ -358,3 +361,34 @@ async def test_a_published_client_without_a_loop_is_answered(host: PolicyHost, t
             ]
 
     assert await asyncio.to_thread(use) == [1, 2, 3, 4, 5]
+
+
+async def test_an_item_has_a_trace_of_its_own(tmp_path: Path, binding: ModelBinding) -> None:
+    kept = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    tracer = provider.get_tracer("test")
+    async with PolicyHost(tmp_path / "traced.sqlite", binding, tracer=tracer) as host:
+        await open_plan(host, PLANS[0], binding)
+        kept.clear()
+        async with talk_to(host.target, metadata=(("traceparent", traceparent("c")),)) as talk:
+            own = {"traceparent": traceparent("a"), "tracestate": "vendor=1"}
+            await talk.send(
+                item_of(1, binding.binding_hash, **own),
+                item_of(2, binding.binding_hash, bar=1),
+                item_of(3, binding.binding_hash, bar=2, traceparent="nonsense"),
+            )
+            await talk.answers(3)
+    served = [span for span in kept.get_finished_spans() if span.name == streaming.METHOD]
+    parents = [f"{span.parent.span_id:x}" if span.parent else "" for span in served]
+    steps = {span.name for span in kept.get_finished_spans()}
+
+    assert parents == ["a" * 16, "c" * 16, ""]
+    assert served[0].context.trace_state.get("vendor") == "1"
+    assert served[0].attributes is not None
+    assert served[0].attributes["plan_id"] == "plan"
+    assert {"decide", "record"} <= steps
+
+
+def traceparent(digit: str) -> str:
+    return f"00-{digit * 32}-{digit * 16}-01"

@@ -97,8 +97,8 @@ class Conversation:
             ServiceUnavailable: The process ends; what was read of the items is answered.
         """
         if self._under_way > CONVERSATIONS_MAX:
-            found = f"{CONVERSATIONS_MAX} such calls are under way, as many as are taken"
-            raise Overloaded(found)
+            limit = f"{CONVERSATIONS_MAX} such calls"
+            raise Overloaded(f"{limit} are under way, as many as are taken", limit=limit)
         async with contextlib.aclosing(self._answers(self._items(stream), call)) as answers:
             async for answer in answers:
                 await stream.send(to_bytes(answer))

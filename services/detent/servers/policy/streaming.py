@@ -143,9 +143,10 @@ class _Stream:
         """Put every item into its plan's lane, or refuse it; then wait for the lanes."""
         try:
             async for item in items:
-                if not self._takes(item):
+                limit = self._take(item)
+                if limit is not None:
                     await self._refusals.acquire()
-                    error = Overloaded("too many items of streams are under way; wait for answers")
+                    error = Overloaded(f"{limit} are under way, as many as are taken", limit=limit)
                     self._answers.put_nowait((refused(item, error), self._refusals.release))
                     continue
                 plan_id = str(_of(item, "plan_id", ""))
@@ -184,14 +185,17 @@ class _Stream:
             self._answers.put_nowait((answer, functools.partial(self._give, 1, _rows_of(item))))
         del self._waiting[plan_id]
 
-    def _takes(self, item: Item) -> bool:
+    def _take(self, item: Item) -> str | None:
+        """Take a slot for an item; give the limit that it would break, if any."""
         streams, rows = self._streams, _rows_of(item)
-        if self._items >= ITEMS_MAX or streams.items >= ITEMS_ALL_MAX:
-            return False
+        if self._items >= ITEMS_MAX:
+            return f"{ITEMS_MAX} items of the stream"
+        if streams.items >= ITEMS_ALL_MAX:
+            return f"{ITEMS_ALL_MAX} items of all streams"
         if streams.rows + rows > ROWS_ALL_MAX:
-            return False
+            return f"{ROWS_ALL_MAX} rows of all streams"
         self._give(-1, -rows)
-        return True
+        return None
 
     def _give(self, items: int, rows: int) -> None:
         """Give back so many items and rows; negative ones are taken."""
