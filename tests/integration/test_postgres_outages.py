@@ -116,7 +116,10 @@ async def decided_in_trouble(
     ill_us: list[float] = []
     with policy_process(folder, "full", DETENT_POLICY_LEDGER_DATABASE_URL=url) as policy:
         options = ClientOptions(
-            journal_file=folder / "journal.jsonl", policy_target=policy.target, deadline_s=10.0
+            journal_file=folder / "journal.jsonl",
+            policy_target=policy.target,
+            deadline_s=20.0,
+            attempts_max=100,
         )
         async with DetentClient(options) as client:
             opened = await client.open_plan(plan_of("plan"), PROXY_BINDING)
