@@ -90,6 +90,20 @@ async def test_a_client_is_sent_on_to_the_owner_once(fleet: Fleet, tmp_path: Pat
         for opened in await open_all(client):
             decision = await client.decide(opened, ts_ms=START_MS, row=row_of())
             assert decision.record_hash
+    async with fleet.client(0, journal_file) as client, client.stream_decisions() as stream:
+        # Of a replica that owns a part of them: what is under way of a plan goes on as one.
+        for bar in range(1, 9):
+            for plan in PLANS:
+                opened = OpenedPlan(plan=plan_of(plan), binding_hash=PROXY_BINDING_HASH)
+                await stream.ask(opened, ts_ms=START_MS + bar * HOUR_MS, rows=(row_of(),))
+        stream.end()
+        streamed = [answer async for answer in stream]
+    for plan in PLANS:
+        answers = [answer for answer in streamed if answer.plan_id == plan]
+        assert [one.ts_ms for one in answers] == [START_MS + bar * HOUR_MS for bar in range(1, 9)]
+        decided = [result.decision for answer in answers for result in answer.results]
+        assert all(decision and decision.record_hash for decision in decided)
+        assert not any(answer.error for answer in answers)
 
     for index, path in enumerate(fleet.files):
         assert owned_by(index)
