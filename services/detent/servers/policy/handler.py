@@ -3,13 +3,21 @@
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from typing import Any, TypeVar
 
 from opentelemetry.trace import Tracer
 
 from detent.adapters.sqlite_ledger import BlockEvent, SqliteLedger, Written
 from detent.contracts import events
+from detent.contracts.calls.decision_stream import StreamDecisionsResponse
 from detent.contracts.calls.policy import (
     ClosePlanRequest,
     ClosePlanResponse,
@@ -65,6 +73,7 @@ from detent.servers.policy.question import check_same_question
 from detent.servers.policy.recording import record
 from detent.servers.policy.replacing import PlanReplacer
 from detent.servers.policy.stand_downs import StandDowns
+from detent.servers.policy.streaming import DecisionStreams, Item
 from detent.servers.policy.trade_facts import TradeFactsTaker
 
 log = logging.getLogger(__name__)
@@ -128,6 +137,9 @@ class PolicyHandler:
             min_interval_ms=replan_min_interval_ms,
         )
         self._at_work: set[asyncio.Task[Any]] = set()
+        self._streams = DecisionStreams(
+            decide=self.decide_target_weights, note_refusal=self.note_refusal, tracer=tracer
+        )
 
     # Plans
 
@@ -223,6 +235,12 @@ class PolicyHandler:
         self._at_work.add(work)
         work.add_done_callback(self._finished)
         return await asyncio.shield(work)
+
+    def stream_decisions(
+        self, items: AsyncIterator[Item], call: Call
+    ) -> AsyncGenerator[StreamDecisionsResponse, None]:
+        """Decide bars as they come, each as a call of its own."""
+        return self._streams.answer(items, call)
 
     def _finished(self, work: asyncio.Task[Any]) -> None:
         self._at_work.discard(work)
