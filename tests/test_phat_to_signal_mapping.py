@@ -26,6 +26,7 @@ from detent.contracts.reasons import Reason
 from detent.contracts.signals import DirectionSignal
 from detent.contracts.units import BPS_ONE
 from detent.contracts.wire import from_wire, to_wire
+from detent.core.signals.binary_maps import LogisticMap
 from detent.core.signals.calibration import Calibrator
 from detent.core.signals.quantise import shares_bps
 from detent.core.signals.strength import signal_strength_bps
@@ -152,13 +153,13 @@ def reference(fixture_id: str) -> dict[str, Any]:
     "p_hat", [-1e-9, 1.0001, math.nextafter(1.0, 2.0), -5e-324, math.nan, math.inf, -math.inf]
 )
 def test_what_is_no_probability_becomes_a_reason(p_hat: float) -> None:
-    assert Calibrator(a=-1.0, b=0.0).direction(p_hat) is Reason.OUTPUT_INVALID
+    assert Calibrator(map=LogisticMap(a=-1.0, b=0.0)).direction(p_hat) is Reason.OUTPUT_INVALID
 
 
 @pytest.mark.proves("R203")
 @pytest.mark.parametrize("p_hat", [0.0, -0.0, 5e-324, 0.5, math.nextafter(1.0, 0.0), 1.0])
 def test_the_ends_of_the_domain_are_probabilities(p_hat: float) -> None:
-    answer = Calibrator(a=-1.0, b=0.0).direction(p_hat)
+    answer = Calibrator(map=LogisticMap(a=-1.0, b=0.0)).direction(p_hat)
 
     assert isinstance(answer, DirectionSignal)
     assert 0 <= answer.p_hat_bps <= BPS_ONE

@@ -23,7 +23,7 @@ from detent.adapters.artifact_signature import (
     verify_signature,
 )
 from detent.contracts.binding import ModelBinding
-from detent.contracts.calibration import Calibration, CalibrationMethod, parse_calibration
+from detent.contracts.calibration import Calibration, parse_calibration
 from detent.contracts.canonical import parse_json, sha256_hex
 from detent.contracts.errors import ArtifactInvalid, InvalidField
 from detent.contracts.manifest import (
@@ -355,7 +355,7 @@ def _check_calibration(manifest: Manifest, calibration: Calibration) -> None:
             manifest.calibration_method,
             gate_reason=gate_reason,
         )
-    if calibration.method is CalibrationMethod.IDENTITY:
+    if not calibration.may_serve:
         raise _invalid(
             "calibration_method", calibration.method, "a calibrator", gate_reason=gate_reason
         )

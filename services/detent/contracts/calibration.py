@@ -10,33 +10,43 @@ from typing import ClassVar
 
 import msgspec
 
-from detent.contracts.canonical import JsonValue, canonical_bytes, parse_json, sha256_hex
+from detent.contracts.calibration_form import (
+    CalibrationForm,
+    CalibrationMethod,
+    HeldOutChoice,
+    MethodScore,
+    check_parameter,
+)
+from detent.contracts.calibration_tables import IsotonicSpec, VennAbersSpec
+from detent.contracts.canonical import JsonValue, canonical_bytes, parse_json
 from detent.contracts.checks import check_count, check_name, check_unique
-from detent.contracts.decimals import DECIMAL_CHARS_MAX, format_decimal
 from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import from_json, to_json
 from detent.contracts.signals import BRACKETS_MAX
 
-# Parameters beyond this turn every input into 0 or 1; nothing that was fitted is near it.
-PARAMETER_MAX = Decimal(1_000_000)
+__all__ = [
+    "BetaSpec",
+    "BracketPlatt",
+    "BracketsSpec",
+    "Calibration",
+    "CalibrationMethod",
+    "CalibrationSpec",
+    "Coupling",
+    "DirichletRow",
+    "DirichletSpec",
+    "HeldOutChoice",
+    "IsotonicSpec",
+    "MethodScore",
+    "TemperatureSpec",
+    "VennAbersSpec",
+    "calibration_bytes",
+    "calibration_from",
+    "parse_calibration",
+]
+
 # Beyond these a distribution is a certainty or no information; a fit that ends there failed.
 TEMPERATURE_MIN = Decimal("0.05")
 TEMPERATURE_MAX = Decimal(20)
-
-
-class CalibrationMethod(StrEnum):
-    """Names a map from the model's probabilities to the calibrated ones.
-
-    `PLATT`: q = 1 / (1 + exp(a * logit(p) + b)), with a below 0.
-    `IDENTITY`: q = p. It can be described and measured, and is refused at serving.
-    `TEMPERATURE`: q = softmax(log p / T) over the classes, with T above 0.
-    `BRACKETS`: a Platt map per outcome, then a coupling, then a temperature.
-    """
-
-    PLATT = "platt"
-    IDENTITY = "identity"
-    TEMPERATURE = "temperature"
-    BRACKETS = "brackets"
 
 
 class Coupling(StrEnum):
@@ -49,26 +59,11 @@ class Coupling(StrEnum):
     ODDS_RATIO = "odds_ratio"
 
 
-class _Hashed(msgspec.Struct, frozen=True, kw_only=True):
-    """Gives every form of calibration its one schema and its hash.
-
-    The parameters are decimals, not floats: the text that is hashed is the value that is
-    used, in every language.
-    """
-
-    SCHEMA: ClassVar[str] = "detent.calibration.v1"
-
-    @property
-    def calibration_version(self) -> str:
-        """Hash the method and its parameters, in canonical form, to 64 hex."""
-        return sha256_hex(canonical_bytes(self.SCHEMA, to_json(self)))
-
-
-class CalibrationSpec(_Hashed, frozen=True, kw_only=True):
+class CalibrationSpec(CalibrationForm, frozen=True, kw_only=True):
     """Fixes one fitted calibrator of a probability to the last digit.
 
     Attributes:
-        method: The map: PLATT or IDENTITY.
+        method: The map: PLATT or IDENTITY, the latter for a head of any number of classes.
         a: Slope of the Platt map on logits, below 0; None for the identity.
         b: Offset of the Platt map; None for the identity.
     """
@@ -78,13 +73,12 @@ class CalibrationSpec(_Hashed, frozen=True, kw_only=True):
         CalibrationMethod.IDENTITY,
     )
 
-    method: CalibrationMethod
     a: Decimal | None
     b: Decimal | None
 
     def __post_init__(self) -> None:
         """Refuse parameters that the method does not have, or that invert the score."""
-        _check_method(self.method, self.METHODS)
+        super().__post_init__()
         if self.method is CalibrationMethod.IDENTITY:
             for name in ("a", "b"):
                 if getattr(self, name) is not None:
@@ -93,7 +87,7 @@ class CalibrationSpec(_Hashed, frozen=True, kw_only=True):
         _check_platt(self.a, self.b)
 
 
-class TemperatureSpec(_Hashed, frozen=True, kw_only=True):
+class TemperatureSpec(CalibrationForm, frozen=True, kw_only=True):
     """Fixes one fitted temperature over the classes of a head.
 
     Attributes:
@@ -108,7 +102,7 @@ class TemperatureSpec(_Hashed, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse a temperature that no fit gives."""
-        _check_method(self.method, self.METHODS)
+        super().__post_init__()
         _check_temperature(self.temperature)
 
 
@@ -125,7 +119,7 @@ class BracketPlatt(msgspec.Struct, frozen=True, kw_only=True):
         _check_platt(self.a, self.b)
 
 
-class BracketsSpec(_Hashed, frozen=True, kw_only=True):
+class BracketsSpec(CalibrationForm, frozen=True, kw_only=True):
     """Fixes how k one-vs-rest probabilities become one distribution.
 
     Attributes:
@@ -144,7 +138,7 @@ class BracketsSpec(_Hashed, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse a group that is none, and parameters that no fit gives."""
-        _check_method(self.method, self.METHODS)
+        super().__post_init__()
         check_count("brackets", self.brackets, 2, BRACKETS_MAX)
         check_unique("brackets", [bracket.bracket_key for bracket in self.brackets])
         if not isinstance(self.coupling, Coupling):
@@ -152,10 +146,89 @@ class BracketsSpec(_Hashed, frozen=True, kw_only=True):
         _check_temperature(self.temperature)
 
 
-Calibration = CalibrationSpec | TemperatureSpec | BracketsSpec
-_FORMS: dict[str, type[CalibrationSpec] | type[TemperatureSpec] | type[BracketsSpec]] = {
+class BetaSpec(CalibrationForm, frozen=True, kw_only=True):
+    """Fixes one fitted beta map: q = 1 / (1 + exp(-(a ln p - b ln(1 - p) + c))).
+
+    Attributes:
+        method: BETA.
+        a: Weight of ln p, at least 0.
+        b: Weight of -ln(1 - p), at least 0; one of both is above.
+        c: Offset.
+    """
+
+    METHODS: ClassVar[tuple[CalibrationMethod, ...]] = (CalibrationMethod.BETA,)
+
+    method: CalibrationMethod = CalibrationMethod.BETA
+    a: Decimal
+    b: Decimal
+    c: Decimal
+
+    def __post_init__(self) -> None:
+        """Refuse parameters that invert the score, or leave nothing of it."""
+        super().__post_init__()
+        for name in ("a", "b", "c"):
+            check_parameter(name, getattr(self, name))
+        for name in ("a", "b"):
+            if getattr(self, name) < 0:
+                raise InvalidField(name, getattr(self, name), "at least 0")
+        if self.a == self.b == 0:
+            raise InvalidField("a", self.a, "above 0 where b is 0")
+
+
+class DirichletRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Fixes what makes the score of one class: its weights of the ln p, and its offset."""
+
+    weights: tuple[Decimal, ...]
+    offset: Decimal
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number."""
+        for index, weight in enumerate(self.weights):
+            check_parameter(f"weights[{index}]", weight)
+        check_parameter("offset", self.offset)
+
+
+class DirichletSpec(CalibrationForm, frozen=True, kw_only=True):
+    """Fixes one fitted Dirichlet map over the classes of a head: q = softmax(W ln p + b).
+
+    Attributes:
+        method: DIRICHLET.
+        rows: One per class, in the order of the artifact's classes.
+    """
+
+    METHODS: ClassVar[tuple[CalibrationMethod, ...]] = (CalibrationMethod.DIRICHLET,)
+
+    method: CalibrationMethod = CalibrationMethod.DIRICHLET
+    rows: tuple[DirichletRow, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a matrix that is not square."""
+        super().__post_init__()
+        check_count("rows", self.rows, 2, BRACKETS_MAX)
+        for index, row in enumerate(self.rows):
+            check_count(f"rows[{index}].weights", row.weights, len(self.rows), len(self.rows))
+
+
+Calibration = (
+    CalibrationSpec
+    | TemperatureSpec
+    | BetaSpec
+    | IsotonicSpec
+    | VennAbersSpec
+    | DirichletSpec
+    | BracketsSpec
+)
+_FORMS: dict[str, type[Calibration]] = {
     method: form
-    for form in (CalibrationSpec, TemperatureSpec, BracketsSpec)
+    for form in (
+        CalibrationSpec,
+        TemperatureSpec,
+        BetaSpec,
+        IsotonicSpec,
+        VennAbersSpec,
+        DirichletSpec,
+        BracketsSpec,
+    )
     for method in form.METHODS
 }
 
@@ -172,8 +245,8 @@ def parse_calibration(text: bytes) -> Calibration:
         InvalidField: A field is missing, unknown, or out of range.
     """
     fields = parse_json("calibration", text)
-    if fields.get("schema") != _Hashed.SCHEMA:
-        raise InvalidField("schema", fields.get("schema"), _Hashed.SCHEMA)
+    if fields.get("schema") != CalibrationForm.SCHEMA:
+        raise InvalidField("schema", fields.get("schema"), CalibrationForm.SCHEMA)
     return calibration_from(fields)
 
 
@@ -190,27 +263,14 @@ def calibration_from(fields: Mapping[str, JsonValue]) -> Calibration:
     return from_json(form, fields)
 
 
-def _check_method(found: CalibrationMethod, methods: tuple[CalibrationMethod, ...]) -> None:
-    if found not in methods:
-        raise InvalidField("method", found, f"one of {', '.join(methods)}")
-
-
 def _check_platt(a: Decimal | None, b: Decimal | None) -> None:
-    _check_parameter("a", a)
-    _check_parameter("b", b)
+    check_parameter("a", a)
+    check_parameter("b", b)
     if a is None or a >= 0:
         raise InvalidField("a", a, "below 0 (at or above 0 the score is inverted)")
 
 
 def _check_temperature(value: Decimal) -> None:
-    _check_parameter("temperature", value)
+    check_parameter("temperature", value)
     if not TEMPERATURE_MIN <= value <= TEMPERATURE_MAX:
         raise InvalidField("temperature", value, f"in [{TEMPERATURE_MIN}, {TEMPERATURE_MAX}]")
-
-
-def _check_parameter(name: str, value: Decimal | None) -> None:
-    if not isinstance(value, Decimal) or not value.is_finite() or abs(value) > PARAMETER_MAX:
-        raise InvalidField(name, value, f"a finite decimal in [-{PARAMETER_MAX}, {PARAMETER_MAX}]")
-    # The exponent comes first: writing out 1E-999999999 would take the memory of a house.
-    if value.adjusted() < -DECIMAL_CHARS_MAX or len(format_decimal(value)) > DECIMAL_CHARS_MAX:
-        raise InvalidField(name, value, f"at most {DECIMAL_CHARS_MAX} characters, plain")

@@ -55,7 +55,7 @@ def test_calibration_version_covers_every_parameter() -> None:
         pytest.param(b'"-0.5"', b'"NaN"', "a", id="nan"),
         pytest.param(b'"-0.5"', b'"-1000001"', "a", id="absurd"),
         pytest.param(b"platt", b"identity", "a", id="identity-with-parameters"),
-        pytest.param(b"platt", b"isotonic", "method", id="unknown-method"),
+        pytest.param(b"platt", b"histogram", "method", id="unknown-method"),
         pytest.param(b'"method":"platt",', b"", "method", id="no-method"),
         pytest.param(b".v1", b".v2", "schema", id="other-schema"),
     ],

@@ -14,18 +14,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detent.contracts.calibration import CalibrationMethod, CalibrationSpec
+from detent.contracts.calibration import Calibration, CalibrationMethod, CalibrationSpec
 from detent.contracts.errors import ArtifactInvalid
 from detent.contracts.reasons import Reason
 from detent.contracts.signals import DirectionSignal
 from detent.contracts.units import BPS_ONE
+from detent.core.signals.binary_maps import BinaryMap, Floats, binary_map, logit
 
-Floats = NDArray[np.float64]
 Labels = NDArray[np.bool_]
 
-# A float32 model can say exactly 0 or 1; half of its last place keeps the logit finite.
-PROBABILITY_MIN = 2.0**-25
-PROBABILITY_MAX = 1.0 - PROBABILITY_MIN
 # Parameters are rounded to this before they are used, hashed or stored.
 PARAMETER_STEP = Decimal("1E-12")
 STEPS_MAX = 100
@@ -48,29 +45,28 @@ class PlattFit(msgspec.Struct, frozen=True, kw_only=True):
 class Calibrator(msgspec.Struct, frozen=True, kw_only=True):
     """Applies one calibration; built once per artifact."""
 
-    a: float
-    b: float
+    map: BinaryMap
 
     @classmethod
-    def of(cls, spec: CalibrationSpec) -> "Calibrator":
+    def of(cls, spec: Calibration) -> "Calibrator":
         """Build the map that a specification describes.
 
         Raises:
-            ArtifactInvalid: The specification is the identity: what was never calibrated
-                is not served.
+            ArtifactInvalid: The specification is one of several classes, or an identity that
+                won no choice: what was never calibrated is not served.
         """
-        if spec.method is not CalibrationMethod.PLATT or spec.a is None or spec.b is None:
+        if not spec.may_serve:
             raise ArtifactInvalid(
                 f"calibration: found {spec.method}, expected a calibrator that may serve",
                 gate_reason=Reason.CALIBRATION_MISSING,
                 found=spec.method,
-                expected=CalibrationMethod.PLATT,
+                expected="a calibrator, or the identity as the winner on rows held out",
             )
-        return cls(a=float(spec.a), b=float(spec.b))
+        return cls(map=binary_map(spec))
 
     def probability(self, p_hat_raw: float) -> float:
         """Map a probability in [0, 1] to a calibrated one in [0, 1]."""
-        return _sigmoid(-(self.a * logit(p_hat_raw) + self.b))
+        return self.map.one(p_hat_raw)
 
     def direction(self, p_hat_raw: float) -> DirectionSignal | Reason:
         """Answer the direction head for one row.
@@ -91,12 +87,6 @@ class Calibrator(msgspec.Struct, frozen=True, kw_only=True):
         return DirectionSignal(
             p_hat_raw_bps=round(p_hat_raw * BPS_ONE), p_hat_bps=round(p_hat * BPS_ONE)
         )
-
-
-def logit(probability: float) -> float:
-    """Give ln(p / (1 - p)), finite for every p in [0, 1]."""
-    clipped = min(max(probability, PROBABILITY_MIN), PROBABILITY_MAX)
-    return math.log(clipped) - math.log1p(-clipped)
 
 
 def fit_calibration(p_hat_raw: Floats, labels: Labels) -> CalibrationSpec:
@@ -191,11 +181,6 @@ def _probabilities(scores: Floats, a: float, b: float) -> Floats:
     # exp of minus the absolute value never overflows.
     decay = np.exp(-np.abs(f))
     return np.where(f >= 0.0, decay, 1.0) / (1.0 + decay)
-
-
-def _sigmoid(value: float) -> float:
-    decay = math.exp(-abs(value))
-    return (1.0 if value >= 0.0 else decay) / (1.0 + decay)
 
 
 def _failed(found: str, expected: str) -> ArtifactInvalid:

@@ -19,8 +19,10 @@ from detent.contracts.errors import ArtifactInvalid
 from detent.contracts.reasons import Reason
 from detent.contracts.signals import BracketProbability, BracketsSignal
 from detent.contracts.units import BPS_ONE
-from detent.core.signals.calibration import Calibrator, Floats, fit_calibration
-from detent.core.signals.calibration_temperature import Classes, Temperature, fit_temperature
+from detent.core.signals.binary_maps import Floats
+from detent.core.signals.calibration import Calibrator, fit_calibration
+from detent.core.signals.calibration_temperature import Classes, fit_temperature
+from detent.core.signals.class_maps import Temperature
 from detent.core.signals.coupling import couple_odds_ratio
 from detent.core.signals.quantise import shares_bps
 

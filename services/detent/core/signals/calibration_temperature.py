@@ -1,59 +1,28 @@
-"""Fit and apply one temperature over the classes of a head: q = softmax(log p / T).
+"""Fit one temperature over the classes of a head: q = softmax(log p / T).
 
 The argmax never changes, and log p are valid logits of any probabilistic model. The fit is
-our own, and the map is applied one row at a time, for the reasons that
-`core/signals/calibration.py` gives.
+our own, for the reasons that `core/signals/calibration.py` gives.
 
 Source: Guo et al. 2017; QUANT section A2.
 """
 
 import math
-from collections.abc import Sequence
 from decimal import Decimal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from detent.contracts.calibration import TEMPERATURE_MAX, TEMPERATURE_MIN, TemperatureSpec
 from detent.contracts.errors import ArtifactInvalid
 from detent.contracts.reasons import Reason
-from detent.core.signals.calibration import PARAMETER_STEP, Floats
+from detent.core.signals.binary_maps import Floats
+from detent.core.signals.calibration import PARAMETER_STEP
+from detent.core.signals.class_maps import SHARE_MIN
 
 Classes = NDArray[np.int64]
-# The smallest normal float32: a class that a float32 softmax gives 0 is as unlikely as that.
-SHARE_MIN = 2.0**-126
 STEPS_MAX = 200
 # Of the inverse temperature, relative: the fit ends at the last bits of a float64.
 STEP_MIN = 1e-14
-
-
-class Temperature(msgspec.Struct, frozen=True, kw_only=True):
-    """Applies one temperature; built once per artifact."""
-
-    inverse: float
-
-    @classmethod
-    def of(cls, temperature: Decimal) -> "Temperature":
-        """Build the map."""
-        return cls(inverse=1.0 / float(temperature))
-
-    def shares(self, probabilities: Sequence[float]) -> tuple[float, ...]:
-        """Map a distribution to a flatter or sharper one.
-
-        Args:
-            probabilities: Each in [0, 1], one of them above 0.
-
-        Returns:
-            A distribution in the same order, the argmax where it was.
-        """
-        scores = [
-            self.inverse * math.log(max(probability, SHARE_MIN)) for probability in probabilities
-        ]
-        largest = max(scores)
-        weights = [math.exp(score - largest) for score in scores]
-        total = math.fsum(weights)
-        return tuple(weight / total for weight in weights)
 
 
 def fit_temperature(probabilities: Floats, classes: Classes) -> TemperatureSpec:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detent.contracts.units import BPS_ONE
-from detent.core.signals.calibration import PROBABILITY_MAX, PROBABILITY_MIN, Calibrator
+from detent.core.signals.calibration import Calibrator
 from detent.core.signals.heads import DirectionHead, HeadMap
 from detent.core.signals.quantise import SUM_TOLERANCE
 
@@ -64,11 +64,8 @@ def calibrated_bps(calibrator: Calibrator, p_hat_raw: Floats) -> Integers:
         calibrator: The map of one probability.
         p_hat_raw: Shape (n,), each in [0, 1].
     """
-    p = np.minimum(np.maximum(p_hat_raw.astype(np.float64), PROBABILITY_MIN), PROBABILITY_MAX)
-    score = calibrator.a * (np.log(p) - np.log1p(-p)) + calibrator.b
-    decay = np.exp(-np.abs(score))
     return _rounded(
-        np.where(score <= 0.0, 1.0, decay) / (1.0 + decay),
+        calibrator.map.many(p_hat_raw.astype(np.float64)),
         lambda row: calibrator.probability(float(p_hat_raw[row])),
     )
 

@@ -16,8 +16,6 @@ from detent.contracts.binding import Head
 from detent.contracts.calibration import (
     BracketsSpec,
     Calibration,
-    CalibrationSpec,
-    TemperatureSpec,
 )
 from detent.contracts.errors import ArtifactInvalid
 from detent.contracts.manifest import Manifest
@@ -37,7 +35,7 @@ from detent.contracts.signals import (
 from detent.contracts.units import BPS_ONE
 from detent.core.signals.calibration import Calibrator
 from detent.core.signals.calibration_brackets import BracketsCalibrator
-from detent.core.signals.calibration_temperature import Temperature
+from detent.core.signals.class_maps import ClassMap, class_map
 from detent.core.signals.quantise import is_distribution, shares_bps
 
 # The multiplier of a model that has no output for it (R148).
@@ -84,11 +82,11 @@ class FillHead(msgspec.Struct, frozen=True, kw_only=True):
 class RegimeHead(msgspec.Struct, frozen=True, kw_only=True):
     """Answers P(LOW, MID, HIGH) and, where the graph has one, a spacing multiplier."""
 
-    temperature: Temperature
+    class_map: ClassMap
 
     def answer(self, outputs: Outputs) -> RegimeSignal | Reason:
-        """Temper the classes; refuse a spacing out of range instead of clamping it."""
-        shares = _tempered_bps(self.temperature, outputs[0])
+        """Calibrate the classes; refuse a spacing out of range instead of clamping it."""
+        shares = _calibrated_bps(self.class_map, outputs[0])
         spacing_x1000 = _spacing_x1000(outputs[1][0]) if len(outputs) > 1 else SPACING_X1000_NONE
         if isinstance(shares, Reason):
             return shares
@@ -100,11 +98,11 @@ class RegimeHead(msgspec.Struct, frozen=True, kw_only=True):
 class ToxicityHead(msgspec.Struct, frozen=True, kw_only=True):
     """Answers P(LOW, MID, HIGH) of toxicity, and the regime expected next."""
 
-    temperature: Temperature
+    class_map: ClassMap
 
     def answer(self, outputs: Outputs) -> ToxicitySignal | Reason:
-        """Temper the classes; a temperature would not change the next regime."""
-        shares = _tempered_bps(self.temperature, outputs[0])
+        """Calibrate the classes; of the next regime only the most probable is answered."""
+        shares = _calibrated_bps(self.class_map, outputs[0])
         following = shares_bps(outputs[1])
         if isinstance(shares, Reason):
             return shares
@@ -127,17 +125,18 @@ def head_map(manifest: Manifest, calibration: Calibration) -> HeadMap:
     """Build the map of an artifact's head.
 
     Raises:
-        ArtifactInvalid: The calibration is not one of this head, or the identity.
+        ArtifactInvalid: The calibration is not one of this head, or an identity that won no choice.
     """
+    class_count = len(manifest.output_classes)
     match manifest.head, calibration:
-        case Head.DIRECTION, CalibrationSpec():
+        case Head.DIRECTION, _:
             return DirectionHead(calibrator=Calibrator.of(calibration))
-        case Head.FILL, CalibrationSpec():
+        case Head.FILL, _:
             return FillHead(calibrator=Calibrator.of(calibration))
-        case Head.REGIME, TemperatureSpec():
-            return RegimeHead(temperature=Temperature.of(calibration.temperature))
-        case Head.TOXICITY, TemperatureSpec():
-            return ToxicityHead(temperature=Temperature.of(calibration.temperature))
+        case Head.REGIME, _:
+            return RegimeHead(class_map=class_map(calibration, class_count=class_count))
+        case Head.TOXICITY, _:
+            return ToxicityHead(class_map=class_map(calibration, class_count=class_count))
         case Head.BRACKETS, BracketsSpec():
             keys = tuple(bracket.bracket_key for bracket in calibration.brackets)
             if keys != manifest.output_classes:
@@ -171,12 +170,10 @@ def toxicity_signal(shares: tuple[int, ...], *, next_regime: Regime) -> Toxicity
     )
 
 
-def _tempered_bps(
-    temperature: Temperature, probabilities: Sequence[float]
-) -> tuple[int, ...] | Reason:
+def _calibrated_bps(classes: ClassMap, probabilities: Sequence[float]) -> tuple[int, ...] | Reason:
     if not is_distribution(probabilities):
         return Reason.OUTPUT_INVALID
-    shares = shares_bps(temperature.shares(probabilities))
+    shares = shares_bps(classes.shares(probabilities))
     return Reason.CALIBRATION_FAILED if isinstance(shares, Reason) else shares
 
 

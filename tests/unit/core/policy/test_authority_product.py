@@ -13,6 +13,7 @@ from detent.contracts.plan import TriggerState
 from detent.contracts.reasons import Reason
 from detent.core.ledger.record import CHAIN_START, bind_plan, record_decision
 from detent.core.rollout.gates import enablement_reason
+from detent.core.signals.binary_maps import LogisticMap
 from detent.core.signals.calibration import Calibrator
 from detent.core.signals.choice import ModelOutcome, refused
 from detent.core.signals.proxy import ProxyAnswer
@@ -46,7 +47,7 @@ ALLOWED_SIGNS = {
     TriggerState.LONG_ALLOWED: {0, 1},
     TriggerState.SHORT_ALLOWED: {0, -1},
 }
-CALIBRATOR = Calibrator(a=-1.0, b=0.0)
+CALIBRATOR = Calibrator(map=LogisticMap(a=-1.0, b=0.0))
 PLAN = plan_of("plan")
 
 

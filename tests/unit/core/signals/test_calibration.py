@@ -18,14 +18,8 @@ from detent.contracts.calibration import CalibrationMethod, CalibrationSpec
 from detent.contracts.errors import ArtifactInvalid
 from detent.contracts.reasons import Reason
 from detent.contracts.signals import DirectionSignal
-from detent.core.signals.calibration import (
-    Calibrator,
-    Floats,
-    Labels,
-    fit_calibration,
-    fit_platt,
-    logit,
-)
+from detent.core.signals.binary_maps import Floats, LogisticMap, logit
+from detent.core.signals.calibration import Calibrator, Labels, fit_calibration, fit_platt
 
 REFERENCE = Path(__file__).parents[5] / "shared" / "reference" / "quant" / "calibrators.json"
 SPEC = CalibrationSpec(method=CalibrationMethod.PLATT, a=Decimal("-0.5"), b=Decimal("0.0625"))
@@ -128,7 +122,9 @@ def test_calibration_is_fixed_to_the_digits_that_are_hashed() -> None:
     assert spec.method is CalibrationMethod.PLATT
     assert spec.a is not None
     assert spec.a.as_tuple().exponent == -12
-    assert Calibrator.of(spec).a == float(spec.a)
+    assert spec.b is not None
+    expected = LogisticMap(a=float(spec.a), b=float(spec.b))
+    assert Calibrator.of(spec).map == expected
 
 
 @pytest.mark.proves("R167")

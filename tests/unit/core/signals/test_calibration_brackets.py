@@ -13,7 +13,7 @@ import pytest
 from detent.contracts.calibration import Coupling
 from detent.contracts.errors import ArtifactInvalid
 from detent.contracts.reasons import Reason
-from detent.core.signals.calibration import Floats
+from detent.core.signals.binary_maps import Floats
 from detent.core.signals.calibration_brackets import BracketsCalibrator, fit_brackets
 from detent.core.signals.calibration_temperature import Classes
 from detent.core.signals.coupling import couple_odds_ratio

@@ -15,8 +15,9 @@ from tests.unit.core.signals.test_quantise import softmax
 
 from detent.contracts.errors import ArtifactInvalid
 from detent.contracts.reasons import Reason
-from detent.core.signals.calibration import Floats
-from detent.core.signals.calibration_temperature import Classes, Temperature, fit_temperature
+from detent.core.signals.binary_maps import Floats
+from detent.core.signals.calibration_temperature import Classes, fit_temperature
+from detent.core.signals.class_maps import Temperature
 
 REFERENCE = Path(__file__).parents[5] / "shared" / "reference" / "quant" / "calibrators.json"
 
