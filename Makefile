@@ -125,3 +125,4 @@ lock: $(STAMP) ## Resolve the requirement files again
 	@$(COMPILE_ONLY) --group kserve -o requirements/kserve.txt
 	@$(COMPILE_ONLY) --group mlserver -o requirements/mlserver.txt
 	@$(COMPILE_ONLY) --group pytriton -o requirements/pytriton.txt
+	@$(COMPILE_ONLY) --group mlflow -o requirements/mlflow.txt

@@ -10,6 +10,8 @@ from detent_cli.demo import demo
 from detent_cli.determinism import verify_determinism
 from detent_cli.features import app as features_app
 from detent_cli.ledger import app as ledger_app
+from detent_cli.promotion import evaluate, promote
+from detent_cli.registry import app as registry_app
 from detent_cli.stand_down import stand_down
 from detent_cli.up import up
 
@@ -26,7 +28,10 @@ app.command()(decide)
 app.command()(attribution)
 app.command()(stand_down)
 app.command()(verify_determinism)
+app.command()(evaluate)
+app.command()(promote)
 app.add_typer(artifact_app, name="artifact")
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(registry_app, name="registry")

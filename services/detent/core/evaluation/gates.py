@@ -135,7 +135,7 @@ def sample_gates(
     """Judge whether there is enough to judge by; too little is never called bad."""
     days = 86_400_000
     asked = (
-        ("data_span", "data_span_ms", profile.data_span_ms_min, "days of the data set"),
+        ("data_span", "data_span_ms", profile.data_span_ms_min, "days predicted out of fold"),
         ("row_count", "row_count", profile.row_count_min, "rows out of fold"),
         ("rarer_count", "rarer_count", profile.rarer_count_min, "rows of the rarer class"),
     )

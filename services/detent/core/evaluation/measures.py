@@ -18,7 +18,7 @@ class SampleMeasures(msgspec.Struct, frozen=True, kw_only=True):
         row_count: Rows whose probability was given out of fold.
         rarer_count: Rows of the class with fewer.
         bar_count: Bars that have such rows.
-        data_span_ms: Time that the data set covers.
+        data_span_ms: Time from the first bar that was predicted out of fold to the last.
     """
 
     row_count: int

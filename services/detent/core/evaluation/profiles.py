@@ -18,7 +18,7 @@ class PromotionProfile(msgspec.Struct, frozen=True, kw_only=True):
         name: `seed` or `standard`.
         is_statistical: Whether differences have to be shown with confidence. Otherwise what was
             measured counts as it stands.
-        data_span_ms_min: Time that the data set has to cover.
+        data_span_ms_min: Time that the rows out of fold have to cover.
         row_count_min: Rows given out of fold.
         rarer_count_min: Rows of the class with fewer.
         simpler_margin_ppm: Part of the uncertainty by which a simpler model may be worse.

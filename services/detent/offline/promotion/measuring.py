@@ -63,7 +63,7 @@ def measure_candidate(
         found: Its rows out of fold; None or none of them measures nothing.
         model: Its account in a back-test.
         proxy: The proxy's account over the same bars.
-        data_span_ms: Time that the data set covers.
+        data_span_ms: Time that its rows cover.
         bar_interval_ms: Length of a bar.
         horizon_bars: How far ahead a label looks.
         trial_count: Trials that it is the best of.
