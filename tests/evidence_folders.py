@@ -15,7 +15,8 @@ from tests.unit.artifacts import artifact_in, contents_of
 from tests.unit.core.evaluation.promotion_cases import GIT_SHA
 from tests.unit.offline.planted_models import BARS, Candidate, good
 
-from detent.adapters.artifact_store import read_artifact, write_artifact
+from detent.adapters.artifact_store import read_artifact, read_pinned_manifest, write_artifact
+from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.canonical import sha256_hex
 from detent.core.evaluation.equity import EquityCurve
 from detent.offline.promotion.evaluating import EvidencePaths
@@ -59,7 +60,8 @@ def lay_out(
     folder.mkdir(parents=True, exist_ok=True)
     dataset = write_dataset(folder / "dataset")
     dataset_id = sha256_hex((dataset / "manifest.json").read_bytes())
-    source = artifact_in(folder / "source") if (folder / "source").mkdir() is None else folder
+    (folder / "source").mkdir()
+    source = artifact_in(folder / "source")
     manifest = structs.replace(
         read_artifact(source).manifest,
         model_version=version,
@@ -70,8 +72,9 @@ def lay_out(
     artifact = write_artifact(folder / "artifacts", manifest, contents)
     run = folder / "artifacts" / f"{artifact.name}.run"
     write_run(run, planted, manifest.model_version_hash, dataset_id)
-    write_account(folder / "model", planted.model)
-    write_account(folder / "proxy", planted.proxy)
+    binding_hash = read_pinned_manifest(artifact).binding_hash
+    write_account(folder / "model", planted.model, binding_hash)
+    write_account(folder / "proxy", planted.proxy, PROXY_BINDING.binding_hash)
     fills = folder / "fills.jsonl"
     fills.write_text("".join(json.dumps({"book": "main", "fill_id": str(n)}) + "\n" for n in "ab"))
     return Evidence(
@@ -116,8 +119,9 @@ def write_run(folder: Path, candidate: Candidate, digest: str, dataset_id: str) 
     pq.write_table(pa.table(columns), folder / "predictions.parquet")
 
 
-def write_account(folder: Path, curve: EquityCurve) -> None:
+def write_account(folder: Path, curve: EquityCurve, binding_hash: str) -> None:
     folder.mkdir()
-    (folder / "results_summary.json").write_text("{}")
+    summary = {"binding_hash": binding_hash, "data_hash": "f" * 64, "fee_bps": "1"}
+    (folder / "results_summary.json").write_text(json.dumps(summary))
     columns = {name: getattr(curve, name) for name in EquityCurve.__struct_fields__}
     pq.write_table(pa.table(columns), folder / "equity.parquet")

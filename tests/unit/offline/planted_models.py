@@ -179,6 +179,7 @@ FAULTS: dict[str, tuple[Callable[[Candidate], Candidate], str]] = {
         "learning_isolation",
     ),
     "other-dataset": (lambda c: named(c, run_dataset_id="0" * 64), "dataset"),
+    "other-backtest": (lambda c: named(c, backtest_finding="bound to another"), "backtests"),
     "lucky": (lucky, "deflated_sharpe"),
 }
 

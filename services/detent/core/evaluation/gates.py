@@ -87,6 +87,7 @@ def origin_gates(origin: OriginMeasures) -> tuple[GateResult, ...]:
         _dataset_gate(origin),
         _provenance_gate(origin),
         _calibration_gate(origin),
+        _backtest_gate(origin),
     )
 
 
@@ -100,16 +101,22 @@ def _artifact_gate(origin: OriginMeasures) -> GateResult:
 
 
 def _dataset_gate(origin: OriginMeasures) -> GateResult:
-    """Judge that artifact, run and a verified data set name the same data (R336)."""
+    """Judge that artifact, run and a verified data set name the same data (R336).
+
+    A data set may be named by its id or by its hash; the run has to give the hash, because
+    another data set can be given the same name.
+    """
     named = (origin.artifact_dataset_id, origin.run_dataset_id)
-    bound = "one id in the artifact, its run and a verified data set"
+    bound = "one in the artifact, its run and on disk"
     if origin.dataset_finding:
         return choice("dataset", origin.dataset_finding, bound, "data set", passes=False)
-    if origin.verified_dataset_id is None or None in named:
+    run_hash = origin.run_dataset_hash or origin.run_dataset_id
+    if origin.dataset_id is None or origin.dataset_hash is None or None in named:
         return unmeasured("dataset", bound, "data set")
-    found = ", ".join(dict.fromkeys((*map(str, named), origin.verified_dataset_id)))
-    is_one = set(named) == {origin.verified_dataset_id}
-    return choice("dataset", found, bound, "data set", passes=is_one)
+    is_one = set(named) <= {origin.dataset_id, origin.dataset_hash}
+    is_one = is_one and run_hash == origin.dataset_hash
+    found = ", ".join(dict.fromkeys(str(name)[:16] for name in (*named, origin.dataset_id)))
+    return choice("dataset", found, bound, f"data set {origin.dataset_hash}", passes=is_one)
 
 
 def _provenance_gate(origin: OriginMeasures) -> GateResult:
@@ -127,6 +134,14 @@ def _calibration_gate(origin: OriginMeasures) -> GateResult:
     is_identity = method is CalibrationMethod.IDENTITY
     passes = not is_identity or origin.calibration_winner is CalibrationMethod.IDENTITY
     return choice("calibrated", method.value, bound, evidence, passes=passes)
+
+
+def _backtest_gate(origin: OriginMeasures) -> GateResult:
+    bound, evidence = "this artifact, and the proxy", "what was bound in the back-tests"
+    if origin.backtest_finding is None:
+        return unmeasured("backtests", bound, evidence)
+    found = origin.backtest_finding or bound
+    return choice("backtests", found, bound, evidence, passes=not origin.backtest_finding)
 
 
 def sample_gates(

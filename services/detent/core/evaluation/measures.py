@@ -157,9 +157,14 @@ class OriginMeasures(msgspec.Struct, frozen=True, kw_only=True):
         git_sha: Commit that it was built from; None when unknown.
         artifact_dataset_id: Data set that its manifest names; None when unnamed.
         run_dataset_id: Data set that its run names.
-        verified_dataset_id: Data set that was read, and is what its manifest says; None where
-            none was, or it is not.
+        run_dataset_hash: Hash of that data set's manifest, 64 hex; None where the run does not
+            say, or names the data set by its hash.
+        dataset_id: Data set that was read, and is what its manifest says; None where none was,
+            or it is not.
+        dataset_hash: Hash of its manifest, 64 hex.
         dataset_finding: Why it is not; empty where nothing was found.
+        backtest_finding: Why the back-tests are not of this artifact and the proxy under the
+            same conditions; empty where they are, None where there are none.
         calibration_method: How it is calibrated; None where it is not.
         calibration_winner: Method that won on held-out rows; None where nothing was compared.
     """
@@ -170,8 +175,11 @@ class OriginMeasures(msgspec.Struct, frozen=True, kw_only=True):
     git_sha: str | None
     artifact_dataset_id: str | None
     run_dataset_id: str | None
-    verified_dataset_id: str | None
+    run_dataset_hash: str | None
+    dataset_id: str | None
+    dataset_hash: str | None
     dataset_finding: str
+    backtest_finding: str | None
     calibration_method: CalibrationMethod | None
     calibration_winner: CalibrationMethod | None
 

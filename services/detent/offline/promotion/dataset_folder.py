@@ -1,7 +1,7 @@
 """See that a data set is what its manifest says, and is the one that is named (R335, R336).
 
-The id is the SHA-256 of `manifest.json`, or stands in it and is the SHA-256 of its other fields
-in canonical form. The manifest lists every file by its SHA-256.
+The manifest lists every file by its SHA-256, so the SHA-256 of `manifest.json` covers the whole
+data set: that is its hash. Its id is the name that stands in it, or else that hash.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from detent.contracts.canonical import JsonValue, parse_json, sha256_hex
+from detent.contracts.checks import check_name
 from detent.contracts.errors import InvalidField
 
 MANIFEST = "manifest.json"
@@ -22,25 +23,28 @@ class DatasetFinding(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         dataset_id: Its id; None where it is not what it says.
+        dataset_hash: SHA-256 of its manifest, 64 hex; likewise.
         finding: What is wrong; empty where nothing is.
     """
 
-    dataset_id: str | None
-    finding: str
+    dataset_id: str | None = None
+    dataset_hash: str | None = None
+    finding: str = ""
 
 
 def verify_dataset(folder: Path | None) -> DatasetFinding:
     """Read every byte of a data set and say whether it is what its manifest says."""
     if folder is None:
-        return DatasetFinding(dataset_id=None, finding="")
+        return DatasetFinding()
     try:
-        return DatasetFinding(dataset_id=_verified(folder), finding="")
+        dataset_id, digest = _verified(folder)
     except (OSError, InvalidField) as error:
         found = error.message if isinstance(error, InvalidField) else type(error).__name__
-        return DatasetFinding(dataset_id=None, finding=f"{folder.name}: {found}")
+        return DatasetFinding(finding=f"{folder.name}: {found}")
+    return DatasetFinding(dataset_id=dataset_id, dataset_hash=digest)
 
 
-def _verified(folder: Path) -> str:
+def _verified(folder: Path) -> tuple[str, str]:
     if not stat.S_ISDIR(folder.lstat().st_mode):
         raise InvalidField("dataset", "a link or a file", "a folder of its own")
     text = _plain(folder / MANIFEST).read_bytes()
@@ -53,18 +57,10 @@ def _verified(folder: Path) -> str:
         digest = _hashed(_plain(folder / name))
         if digest != expected:
             raise InvalidField(name, f"SHA-256 {digest}", f"SHA-256 {expected}")
-    return _named(fields, text)
-
-
-def _named(fields: dict[str, JsonValue], text: bytes) -> str:
-    said = fields.get("dataset_id")
-    if said is None:
-        return sha256_hex(text)
-    others = {name: value for name, value in fields.items() if name != "dataset_id"}
-    expected = sha256_hex(msgspec.json.encode(others, order="sorted"))
-    if said != expected:
-        raise InvalidField("dataset_id", said, f"the manifest's hash {expected}")
-    return expected
+    digest = sha256_hex(text)
+    named = fields.get("dataset_id", digest)
+    check_name("dataset_id", str(named))
+    return str(named), digest
 
 
 def _listed(fields: dict[str, JsonValue]) -> dict[str, str]:

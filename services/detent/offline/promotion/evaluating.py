@@ -20,6 +20,7 @@ from detent.offline.promotion.dataset_folder import verify_dataset
 from detent.offline.promotion.measuring import Champion, measure_candidate
 from detent.offline.promotion.run_folder import (
     RunFacts,
+    backtest_finding,
     read_account,
     read_learning,
     read_predictions,
@@ -86,7 +87,7 @@ def evaluate_artifact(
     run, predictions = read_run(run_folder), read_predictions(run_folder)
     model, proxy = read_account(paths.model_backtest), read_account(paths.proxy_backtest)
     measures = measure_candidate(
-        _origin(serving.artifact, run, paths.dataset),
+        _origin(serving.artifact, run, paths),
         predictions,
         model=model,
         proxy=proxy,
@@ -154,9 +155,9 @@ def feature_weights(serving: Serving) -> tuple[str | None, tuple[FeatureWeight, 
     )
 
 
-def _origin(artifact: Artifact, run: RunFacts, dataset: Path | None) -> OriginMeasures:
+def _origin(artifact: Artifact, run: RunFacts, paths: EvidencePaths) -> OriginMeasures:
     manifest, choice = artifact.manifest, artifact.calibration.choice
-    verified = verify_dataset(dataset)
+    verified = verify_dataset(paths.dataset)
     winner: CalibrationMethod | None = None if choice is None else choice.chosen
     return OriginMeasures(
         model_id=manifest.model_id,
@@ -165,8 +166,13 @@ def _origin(artifact: Artifact, run: RunFacts, dataset: Path | None) -> OriginMe
         git_sha=manifest.git_sha,
         artifact_dataset_id=manifest.dataset_id,
         run_dataset_id=run.dataset_id,
-        verified_dataset_id=verified.dataset_id,
+        run_dataset_hash=run.dataset_hash,
+        dataset_id=verified.dataset_id,
+        dataset_hash=verified.dataset_hash,
         dataset_finding=verified.finding,
+        backtest_finding=backtest_finding(
+            paths.model_backtest, paths.proxy_backtest, artifact.pinned.binding_hash
+        ),
         calibration_method=manifest.calibration_method,
         calibration_winner=winner,
     )

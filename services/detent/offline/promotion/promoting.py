@@ -156,10 +156,10 @@ def _dataset(report: EvaluationReport, folder: Path | None) -> GateResult:
     found = verify_dataset(folder)
     if found.finding:
         return choice("dataset_now", found.finding, bound, evidence, passes=False)
-    if found.dataset_id is None:
+    if found.dataset_hash is None:
         return unmeasured("dataset_now", bound, evidence)
-    passes = found.dataset_id == report.measures.origin.artifact_dataset_id
-    return choice("dataset_now", found.dataset_id[:16], bound, evidence, passes=passes)
+    passes = found.dataset_hash == report.measures.origin.dataset_hash
+    return choice("dataset_now", found.dataset_hash[:16], bound, evidence, passes=passes)
 
 
 def _champion(report: EvaluationReport, champion: str | None) -> GateResult:

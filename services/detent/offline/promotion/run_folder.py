@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.errors import InvalidField
 from detent.contracts.learning import LEARNING_BOOK_PREFIX
 from detent.contracts.units import BPS_ONE
@@ -19,6 +20,9 @@ from detent.offline.promotion.scores import Predictions
 
 RUN_SUFFIX = ".run"
 RUN_FILE, PREDICTIONS_FILE, EQUITY_FILE = "run.json", "predictions.parquet", "equity.parquet"
+SUMMARY_FILE = "results_summary.json"
+# What two back-tests have to share before they say anything about each other.
+CONDITIONS = ("data_hash", "execution", "fee_bps", "slippage_bps", "policy_config_hash")
 PREDICTION_COLUMNS = ("ts_ms", "symbol", "p_raw", "p_hat_bps", "proxy_p_hat_bps", "label")
 EQUITY_COLUMNS = ("ts_ms", "equity", "traded", "fees", "slippage", "trades")
 RUN_BYTES_MAX = 16 * 2**20
@@ -30,11 +34,13 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model_version_hash: Manifest hash of the artifact that came out, 64 hex.
         dataset_id: Data set that it read.
+        dataset_hash: Hash of that data set's manifest, 64 hex.
         trial_count: Every candidate that it tried, at least 1.
     """
 
     model_version_hash: str | None
     dataset_id: str | None
+    dataset_hash: str | None
     trial_count: int | None
 
 
@@ -51,20 +57,44 @@ def read_run(folder: Path) -> RunFacts:
     """
     path = folder / RUN_FILE
     if not path.is_file():
-        return RunFacts(model_version_hash=None, dataset_id=None, trial_count=None)
-    try:
-        with path.open("rb") as file:
-            fields = msgspec.json.decode(file.read(RUN_BYTES_MAX), type=dict[str, Any])
-    except (OSError, msgspec.MsgspecError) as error:
-        raise invalid(path.name, type(error).__name__, "a JSON object") from error
-    digest, dataset, trials = (
-        fields.get(name) for name in ("model_version_hash", "dataset_id", "trial_count")
-    )
+        return RunFacts(
+            model_version_hash=None, dataset_id=None, dataset_hash=None, trial_count=None
+        )
+    fields = _object(path)
+    texts = {
+        name: value
+        for name in ("model_version_hash", "dataset_id", "dataset_hash")
+        if isinstance(value := fields.get(name), str)
+    }
+    trials = fields.get("trial_count")
     return RunFacts(
-        model_version_hash=digest if isinstance(digest, str) else None,
-        dataset_id=dataset if isinstance(dataset, str) else None,
+        model_version_hash=texts.get("model_version_hash"),
+        dataset_id=texts.get("dataset_id"),
+        dataset_hash=texts.get("dataset_hash"),
         trial_count=trials if type(trials) is int and trials >= 1 else None,
     )
+
+
+def backtest_finding(model: Path | None, proxy: Path | None, binding_hash: str) -> str | None:
+    """Say why two back-tests are not of an artifact and the proxy under the same conditions.
+
+    Returns:
+        Empty where they are; None where one of them is not there.
+
+    Raises:
+        DataInvalid: A summary is there and cannot be read.
+    """
+    files = [folder / SUMMARY_FILE for folder in (model, proxy) if folder is not None]
+    if len(files) != 2 or not all(file.is_file() for file in files):  # noqa: PLR2004  Both.
+        return None
+    summaries = [_object(file) for file in files]
+    wanted = (binding_hash, PROXY_BINDING.binding_hash)
+    for name, summary, expected in zip(("model", "proxy"), summaries, wanted, strict=True):
+        found = summary.get("binding_hash")
+        if found != expected:
+            return f"{name}: bound to {str(found)[:16]}, expected {expected[:16]}"
+    differing = [name for name in CONDITIONS if summaries[0].get(name) != summaries[1].get(name)]
+    return f"other {', '.join(differing)}" if differing else ""
 
 
 def read_predictions(folder: Path) -> Predictions | None:
@@ -132,6 +162,14 @@ def _is_kept_apart(fill: dict[str, Any]) -> bool:
     names = isinstance(tags, dict) and bool(tags.get("experiment_id"))
     learns = str(fill.get("book", "")).startswith(LEARNING_BOOK_PREFIX)
     return names if learns else "book" in fill and tags is None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return msgspec.json.decode(file.read(RUN_BYTES_MAX), type=dict[str, Any])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise invalid(path.name, type(error).__name__, "a JSON object") from error
 
 
 def _columns(path: Path, names: tuple[str, ...]) -> dict[str, Any] | None:

@@ -39,9 +39,12 @@ BAD: tuple[tuple[str, str, str, dict[str, Any], str], ...] = (
     ("artifact", "standard", "origin", {"run_version_hash": None}, UNKNOWN),
     ("dataset", "standard", "origin", {"run_dataset_id": "e" * 64}, FAILED),
     ("dataset", "standard", "origin", {"artifact_dataset_id": "e" * 64}, FAILED),
-    ("dataset", "standard", "origin", {"verified_dataset_id": "e" * 64}, FAILED),
+    ("dataset", "standard", "origin", {"run_dataset_hash": "e" * 64}, FAILED),
+    ("dataset", "standard", "origin", {"dataset_hash": "e" * 64}, FAILED),
     ("dataset", "standard", "origin", {"dataset_finding": "a link"}, FAILED),
-    ("dataset", "standard", "origin", {"verified_dataset_id": None}, UNKNOWN),
+    ("dataset", "standard", "origin", {"dataset_id": None}, UNKNOWN),
+    ("backtests", "standard", "origin", {"backtest_finding": "other fee_bps"}, FAILED),
+    ("backtests", "standard", "origin", {"backtest_finding": None}, UNKNOWN),
     ("provenance", "standard", "origin", {"git_sha": None}, UNKNOWN),
     ("calibrated", "standard", "origin", {"calibration_method": None}, FAILED),
     (
@@ -134,8 +137,9 @@ def test_an_empty_run_passes_nothing_that_needs_a_number(name: str) -> None:
             good_measures().origin,
             run_version_hash=None,
             run_dataset_id=None,
-            verified_dataset_id=None,
+            dataset_id=None,
             git_sha=None,
+            backtest_finding=None,
         ),
         sample=None,
         calibration=None,
@@ -257,6 +261,18 @@ def test_of_two_that_tie_the_simpler_stays() -> None:
         measures[True], champion=comparison(is_simpler=True, **{**tie, "brier_upper_ppb": 500_000})
     )
     assert set(blocking(judge(STANDARD, worse))) == {"brier_vs_champion"}
+
+
+@pytest.mark.proves("R336")
+def test_a_data_set_named_by_its_id_is_pinned_by_the_hash_of_the_run() -> None:
+    named = {"artifact_dataset_id": "eurusd_15m", "run_dataset_id": "eurusd_15m"}
+    good = changed("origin", **named, dataset_id="eurusd_15m", run_dataset_hash="d" * 64)
+    unpinned = changed("origin", **named, dataset_id="eurusd_15m", run_dataset_hash=None)
+    rebuilt = changed("origin", good, dataset_hash="e" * 64)
+
+    assert is_promotable(judge(STANDARD, good))
+    assert blocking(judge(STANDARD, unpinned)) == {"dataset": FAILED}
+    assert blocking(judge(STANDARD, rebuilt)) == {"dataset": FAILED}
 
 
 @pytest.mark.proves("R140")
