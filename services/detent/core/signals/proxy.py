@@ -19,6 +19,9 @@ from detent.contracts.units import BPS_HALF, BPS_ONE
 Floats = NDArray[np.float64]
 # Relative to the largest momentum: below this the deviation is rounding, not movement.
 DEVIATION_RELATIVE_MIN = 1e-12
+# How far apart on average the bars may lie that the proxy looks back on: hourly ones of an
+# instrument that rests over a long holiday do.
+BARS_APART_MAX = 8
 # A series is computed so many bars at a time.
 SERIES_ROWS = 1_024
 # What a series holds where there is no probability; no probability is below 0.
