@@ -43,6 +43,7 @@ class Moves(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         low_open: bool, whether a weight may be below 0.
         high_open: bool, whether a weight may be above 0.
         any_leaves: Whether any row of a bar does, one element per bar.
+        any_exempt: Whether any row of a bar is exempt, one element per bar.
     """
 
     keep_ppm: Floats
@@ -56,6 +57,7 @@ class Moves(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     low_open: Flags
     high_open: Flags
     any_leaves: list[bool]
+    any_exempt: list[bool]
 
 
 def moves_of(terms: Terms, asked: Asked, wanted: WantedColumns) -> Moves:
@@ -81,6 +83,7 @@ def moves_of(terms: Terms, asked: Asked, wanted: WantedColumns) -> Moves:
         low_open=low_open,
         high_open=high_open,
         any_leaves=leaves.any(axis=1).tolist(),
+        any_exempt=exempt.any(axis=1).tolist(),
     )
 
 
@@ -127,17 +130,25 @@ class Walk:
             moved = np.where(moves.leaves[bar], left_ppm, moved)
         final_ppm = np.maximum(moved, moves.low_ppm[bar])
         np.minimum(final_ppm, moves.high_ppm[bar], out=final_ppm)
-        change_ppm = np.abs(final_ppm - current_ppm)
+        change_ppm = final_ppm - current_ppm
+        np.abs(change_ppm, out=change_ppm)
         least_ppm = float(
             max(terms.config.epsilon_w_ppm + 1, least_change_ppm(terms, equity_cents))
         )
-        trades = change_ppm >= np.minimum(moves.ease[bar], least_ppm)
+        if moves.any_exempt[bar]:
+            trades = change_ppm >= np.minimum(moves.ease[bar], least_ppm)
+        else:
+            trades = change_ppm >= least_ppm
         if terms.cooldown_ms:
-            waits = trades & (self.free_from_ms > ts_ms)
-            if np.count_nonzero(waits):
-                waits &= ~moves.exempt[bar]
-                waits &= ~self._urgent(moves, bar, moved, final_ppm, current_ppm)
-                trades &= ~waits
+            trades = self._cooled(
+                moves,
+                bar,
+                ts_ms=ts_ms,
+                trades=trades,
+                moved=moved,
+                final_ppm=final_ppm,
+                current_ppm=current_ppm,
+            )
         return final_ppm, trades
 
     def traded(self, trades: Flags, ts_ms: int) -> None:
@@ -145,13 +156,30 @@ class Walk:
         if self.terms.cooldown_ms:
             self.free_from_ms[trades] = ts_ms + self.terms.cooldown_ms
 
-    def _urgent(
-        self, moves: Moves, bar: int, moved: Floats, final_ppm: Floats, current_ppm: Floats
+    def _cooled(
+        self,
+        moves: Moves,
+        bar: int,
+        *,
+        ts_ms: int,
+        trades: Flags,
+        moved: Floats,
+        final_ppm: Floats,
+        current_ppm: Floats,
     ) -> Flags:
-        """Say which rows a tightened limit shrinks."""
-        policy_ppm = within_permission(self.terms, moves, bar, moved)
-        shrinks = np.abs(final_ppm) < np.abs(current_ppm)
-        return shrinks & (np.abs(policy_ppm) > self._cap_ppm)
+        """Give the rows that trade and need not wait for a cooldown."""
+        waits = self.free_from_ms > ts_ms
+        waits &= trades
+        if not np.count_nonzero(waits):
+            return trades
+        if moves.any_exempt[bar]:
+            waits &= ~moves.exempt[bar]
+        if np.count_nonzero(np.abs(moved) > self._cap_ppm):
+            # A limit that shrinks what is held does not wait.
+            policy_ppm = within_permission(self.terms, moves, bar, moved)
+            shrinks = np.abs(final_ppm) < np.abs(current_ppm)
+            waits &= ~(shrinks & (np.abs(policy_ppm) > self._cap_ppm))
+        return trades & ~waits
 
 
 def least_change_ppm(terms: Terms, equity_cents: int) -> int:

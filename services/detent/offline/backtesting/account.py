@@ -52,13 +52,14 @@ class Account:
         waiting: Shape (s,), base units ordered and not yet filled.
     """
 
-    __slots__ = ("_fee", "_is_waiting", "_slip", "cash", "quantity", "waiting")
+    __slots__ = ("_fee", "_is_waiting", "_nothing", "_slip", "cash", "quantity", "waiting")
 
     def __init__(self, symbol_count: int, *, cash: float, costs: Costs) -> None:
         """Start with cash and nothing else."""
         self.cash = cash
         self.quantity = np.zeros(symbol_count)
-        self.waiting = np.zeros(symbol_count)
+        self._nothing = np.zeros(symbol_count)
+        self.waiting = self._nothing
         self._is_waiting = False
         self._fee = costs.fee_bps / BPS_ONE
         self._slip = costs.slippage_bps / BPS_ONE
@@ -74,7 +75,7 @@ class Account:
             return NO_FILLS
         bought = self.waiting
         if present is None:
-            self.waiting, self._is_waiting = np.zeros(len(bought)), False
+            self.waiting, self._is_waiting = self._nothing, False
         else:
             bought, self.waiting = np.where(present, bought, 0.0), np.where(present, 0.0, bought)
             self._is_waiting = bool(self.waiting.any())
@@ -118,9 +119,11 @@ class Account:
         wanted = final_ppm * (equity / PPM_ONE)
         wanted /= price
         wanted -= self.quantity
-        # One that still waits is replaced.
-        self.waiting = np.where(trades, wanted, self.waiting)
-        self._is_waiting = True
+        if self._is_waiting:
+            # One that still waits is replaced.
+            self.waiting = np.where(trades, wanted, self.waiting)
+        else:
+            self.waiting, self._is_waiting = wanted * trades, True
 
 
 def cents_of(equity: float) -> int:

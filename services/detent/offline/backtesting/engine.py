@@ -241,7 +241,7 @@ def _walk(
     """Walk over some bars: fill what waits, pay, mark, decide, order."""
     market = setup.market
     present = market.present[rows]
-    whole: list[bool] = present.all(axis=1).tolist()
+    whole: list[bool] = np.asarray(present.all(axis=1)).tolist()
     times_ms: list[int] = market.ts_ms[rows].tolist()
     shape = present.shape
     current, final = np.zeros(shape), np.zeros(shape)

@@ -44,7 +44,9 @@ def model_signals(
     answers = no_answers(market.close.shape, Reason.FEATURES_MISSING, hashed=hashed)
     done = 0
     for column, symbol in enumerate(market.symbols):
-        for block in iter_row_blocks(artifact.pinned.feature_set, table.bars[symbol], hashed=hashed):
+        for block in iter_row_blocks(
+            artifact.pinned.feature_set, table.bars[symbol], hashed=hashed
+        ):
             rows = np.searchsorted(market.ts_ms, np.array(block.ts_ms, dtype=np.int64))
             _fill(serving, answers, block, rows=rows, column=column)
             done += len(block.ts_ms)
