@@ -12,9 +12,11 @@ from msgspec import structs
 from tests.builders import HORIZON
 from tests.live_strategist import LiveServices, play
 
+from detent.adapters.sqlite_ledger import SqliteLedger
 from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.plan import PolicyConfig, VolUnit
 from detent.contracts.units import PPM_ONE
+from detent.core.ledger.summary import summarise
 from detent.offline.backtesting.account import Costs
 from detent.offline.backtesting.backtest import Question, model_setup, proxy_setup
 from detent.offline.backtesting.bound_model import bound_answers
@@ -90,19 +92,27 @@ def texts(ledger: Path) -> list[tuple[str, str]]:
     return found
 
 
-def tables(ledger: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Give what a run is valid by, without the numbers of the rows."""
+def plan_log(ledger: Path) -> list[tuple[object, ...]]:
     with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as db:
-        found = {
-            "plan_log": db.execute(
-                "SELECT plan_id, event, book, binding_hash, plan, binding FROM plan_log"
-            ).fetchall(),
-            "results_summary": db.execute(
-                "SELECT plan_id, book, canonical FROM results_summary"
-            ).fetchall(),
-        }
+        columns = "plan_id, event, book, binding_hash, plan, binding"
+        found = db.execute(f"SELECT {columns} FROM plan_log ORDER BY id").fetchall()
     db.close()
     return found
+
+
+async def live_summary(ledger_file: Path, plan_id: str) -> str:
+    """Give what the live records sum up to, by the live ledger's own reading."""
+    ledger = SqliteLedger(ledger_file)
+    rows = await ledger.run_rows(plan_id)
+    await ledger.close()
+    return summarise(plan_id, rows).canonical.decode("ascii")
+
+
+def stored_summary(ledger: Path) -> str:
+    with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as db:
+        found = db.execute("SELECT canonical FROM results_summary").fetchone()[0]
+    db.close()
+    return str(found)
 
 
 async def check_parity(table: BarTable, artifact: Path, tmp_path: Path) -> dict[str, int]:
@@ -117,7 +127,9 @@ async def check_parity(table: BarTable, artifact: Path, tmp_path: Path) -> dict[
 
         live, offline = texts(ledger), texts(folder / LEDGER_FILE)
         assert live == offline
-        assert tables(ledger) == tables(folder / LEDGER_FILE)
+        assert plan_log(ledger) == plan_log(folder / LEDGER_FILE)
+        summary = await live_summary(ledger, setup.bound.plan.plan_id)
+        assert summary == stored_summary(folder / LEDGER_FILE)
         run = read_run(folder)
         assert run.summary.record_count == len(live) == table.bar_count
         counts[source] = run.summary.model_count
