@@ -4,6 +4,7 @@ import typer
 
 from detent_cli.artifact import app as artifact_app
 from detent_cli.attribution import attribution
+from detent_cli.backtest import backtest
 from detent_cli.data import app as data_app
 from detent_cli.decide import decide
 from detent_cli.demo import demo
@@ -26,6 +27,7 @@ app.command()(demo)
 app.command()(up)
 app.command()(decide)
 app.command()(attribution)
+app.command()(backtest)
 app.command()(stand_down)
 app.command()(verify_determinism)
 app.command()(evaluate)

@@ -13,11 +13,9 @@ from detent.contracts.proxy import PROXY_DEFAULT
 from detent.core.ledger.ownership import Ownership
 from detent.core.ledger.record import CHAIN_START, BoundPlan, ChainPoint
 from detent.core.ledger.summary import summarise
+from detent.core.signals.proxy import BARS_APART_MAX
 from detent.servers.policy.closes import Closes
 from detent.servers.policy.stand_downs import StandDowns
-
-# Hourly bars of an instrument that rests over a long holiday lie this far apart on average.
-BARS_APART_MAX = 8
 
 
 def history_since_ts_ms(plan: Plan, ts_ms: int) -> int:
