@@ -9,6 +9,7 @@ Source: Newey and West 1987; Politis and Romano 1994; QUANT A9 and C5.
 
 import math
 from collections.abc import Callable, Iterable
+from statistics import NormalDist
 
 import msgspec
 import numpy as np
@@ -32,6 +33,11 @@ class HacMean(msgspec.Struct, frozen=True, kw_only=True):
     def z(self) -> float:
         """Give the mean over its standard error; 0 where nothing varies."""
         return self.mean / self.standard_error if self.standard_error > 0.0 else 0.0
+
+    @property
+    def upper(self) -> float:
+        """Give the value that the true mean stays below with `CONFIDENCE`, asymptotically."""
+        return self.mean + NormalDist().inv_cdf(CONFIDENCE) * self.standard_error
 
 
 def brier_losses(p: Floats, labels: Labels) -> Floats:

@@ -22,7 +22,14 @@ RUN_SUFFIX = ".run"
 RUN_FILE, PREDICTIONS_FILE, EQUITY_FILE = "run.json", "predictions.parquet", "equity.parquet"
 SUMMARY_FILE = "results_summary.json"
 # What two back-tests have to share before they say anything about each other.
-CONDITIONS = ("data_hash", "execution", "fee_bps", "slippage_bps", "policy_config_hash")
+CONDITIONS = (
+    "data_hash",
+    "bar_count",
+    "execution",
+    "fee_bps",
+    "slippage_bps",
+    "policy_config_hash",
+)
 PREDICTION_COLUMNS = ("ts_ms", "symbol", "p_raw", "p_hat_bps", "proxy_p_hat_bps", "label")
 EQUITY_COLUMNS = ("ts_ms", "equity", "traded", "fees", "slippage", "trades")
 RUN_BYTES_MAX = 16 * 2**20

@@ -15,12 +15,12 @@ from detent.core.evaluation.paired_loss import (
     bar_means,
     block_bars,
     brier_losses,
+    hac_mean,
     log_losses,
     stationary_blocks,
     upper_bound,
 )
 from detent.core.evaluation.reliability import (
-    ReliabilityBin,
     calibration_error,
     null_band,
     reliability_bins,
@@ -151,24 +151,25 @@ def rows_of(found: Predictions, places: Ints) -> Predictions:
     )
 
 
-def curve_of(p: Floats, labels: Labels) -> tuple[ReliabilityBin, ...]:
-    """Give the reliability curve of some probabilities."""
-    return reliability_bins(p, labels)
-
-
 def ppm(value: float) -> int:
     """Round a share to parts per million."""
     return round(value * PPM_ONE)
 
 
 def _with_bound(differences: Floats, horizon_bars: int, resamples: int) -> tuple[int, int]:
-    """Give the mean of a difference per bar, and what the true one stays below."""
+    """Give the mean of a difference per bar, and what the true one stays below.
+
+    The bound is the higher of two: over blocks drawn anew, and of a variance that counts
+    neighbours. They differ where there are few blocks, and then neither is to be relied upon.
+    """
 
     def mean(bars: Ints) -> float:
         return float(np.mean(differences[bars]))
 
-    upper = upper_bound(mean, resampled_bars(len(differences), horizon_bars, resamples))
-    return _ppb(float(np.mean(differences))), _ppb(upper)
+    count = len(differences)
+    drawn = upper_bound(mean, resampled_bars(count, horizon_bars, resamples))
+    found = hac_mean(differences, block_bars(count, horizon_bars))
+    return _ppb(found.mean), _ppb(max(drawn, found.upper))
 
 
 def _keys(found: Predictions) -> Iterator[tuple[int, str]]:
