@@ -10,9 +10,12 @@ import pytest
 from tests.evidence_folders import Evidence, lay_out
 from typer.testing import CliRunner, Result
 
+from detent.adapters.artifact_store import read_artifact
 from detent.contracts.canonical import sha256_hex
+from detent.contracts.errors import InvalidField, ModelNotRegistered
 from detent.core.rollout.gates import ACTIVE_ACK
 from detent_cli.main import app
+from detent_cli.up import served_artifact
 
 WHO = ("--actor", "quant", "--reason", "a test")
 
@@ -98,6 +101,22 @@ def test_a_good_candidate_is_promoted_with_its_evidence(
     newest = answered("registry", "history", "--registry", registry)["history"][0]
     assert newest["evidence_sha256"] == sha256_hex(report.read_bytes())
     assert (newest["actor"], newest["reason"]) == ("quant", "better")
+
+
+def test_one_machine_serves_what_is_in_production(
+    registry: str, evidence: Evidence, report: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelNotRegistered):
+        served_artifact(None, registry, "momentum_direction", tmp_path)
+    assert promoted(registry, evidence, report).exit_code == 0
+    found = served_artifact(None, registry, "momentum_direction", tmp_path)
+
+    assert found == tmp_path / "artifacts" / evidence.artifact.name
+    assert read_artifact(found).manifest.model_version_hash == evidence.model_version_hash
+    assert served_artifact(evidence.artifact, None, None, tmp_path) == evidence.artifact
+    for wrong in ((evidence.artifact, registry, "x"), (None, registry, None), (None, None, None)):
+        with pytest.raises(InvalidField, match="--registry and --name"):
+            served_artifact(*wrong, tmp_path)
 
 
 @pytest.mark.proves("R133")

@@ -94,11 +94,20 @@ def times(count: int) -> Any:
     return START_MS + HOUR_MS * np.arange(count, dtype=np.int64)
 
 
-def good(seed: int, *, bars: int = BARS) -> Candidate:
+def chance_outcomes(p: Floats, chance: np.random.Generator) -> Labels:
+    return np.asarray(chance.random(len(p)) < p)
+
+
+def good(
+    seed: int,
+    *,
+    bars: int = BARS,
+    outcomes: Callable[[Floats, np.random.Generator], Labels] = even_outcomes,
+) -> Candidate:
     chance = np.random.default_rng(seed)
     p = sigmoid(0.5 * slow(chance, bars, hold=0.9))
     proxy_p = sigmoid(0.5 * slow(chance, bars, hold=0.85))
-    labels = even_outcomes(p, chance)
+    labels = outcomes(p, chance)
     predictions = Predictions(
         ts_ms=times(bars),
         symbols=np.full(bars, "BTCUSDT"),

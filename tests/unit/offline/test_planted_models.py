@@ -10,6 +10,7 @@ from tests.unit.offline.planted_models import (
     FAULTS,
     HOUR_MS,
     THIN_BARS,
+    chance_outcomes,
     good,
     measured,
 )
@@ -72,6 +73,18 @@ def test_fifty_good_models_pass_and_lack_only_evidence_where_data_are_thin() -> 
     for seed in range(100, 100 + COUNT):
         accepted(seed)
         only_unknown(seed)
+
+
+@pytest.mark.long
+def test_by_chance_a_good_model_is_refused_as_often_as_the_band_says() -> None:
+    """Outcomes as they fall: a perfect model leaves its own null band once in twenty."""
+    found = [
+        blocking(judge(STANDARD, measured(good(seed, outcomes=chance_outcomes))))
+        for seed in range(500, 560)
+    ]
+
+    assert {name for gates in found for name in gates} <= {"ece_null_band"}
+    assert sum(bool(gates) for gates in found) <= 7
 
 
 def test_the_planted_sample_is_large_enough_to_judge() -> None:
