@@ -5,7 +5,7 @@ import datetime as dt
 import io
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
@@ -20,14 +20,16 @@ from detent.core.evaluation.gates import is_promotable
 from detent.core.evaluation.measures import AccountMeasures
 from detent.core.evaluation.paired_loss import bar_means, brier_losses
 from detent.core.evaluation.reliability import null_band, reliability_bins
-from detent.offline.promotion.evaluating import Evaluated
-from detent.offline.promotion.scores import NULL_RESAMPLES, SEED, Predictions
+
+if TYPE_CHECKING:
+    from detent.offline.promotion.evaluating import Evaluated
+    from detent.offline.promotion.scores import Predictions
 
 MODEL, PROXY, RAW, GREY = "#1f6f8b", "#c77d0a", "#9a9a9a", "#666666"
 WEIGHTS_SHOWN_MAX = 15
 
 
-def write_page(path: Path, found: Evaluated) -> None:
+def write_page(path: Path, found: "Evaluated") -> None:
     """Write the page.
 
     Raises:
@@ -57,7 +59,7 @@ def write_page(path: Path, found: Evaluated) -> None:
         raise DataInvalid(f"{path.name}: {cause}, expected a file that can be written") from error
 
 
-def _pictures(found: Evaluated) -> list[tuple[str, str, str]]:
+def _pictures(found: "Evaluated") -> list[tuple[str, str, str]]:
     """Give heading, what it shows, and the picture, of all that there is evidence for."""
     pictures = []
     if found.predictions is not None:
@@ -132,7 +134,9 @@ def _picture(figure: Figure) -> str:
     return base64.b64encode(data.getvalue()).decode("ascii")
 
 
-def _reliability(found: Predictions) -> str:
+def _reliability(found: "Predictions") -> str:
+    from detent.offline.promotion.scores import NULL_RESAMPLES, SEED  # noqa: PLC0415
+
     figure, (axis, counts) = _axis(6.4, 2, sharex=True, height_ratios=[4, 1])
     draws = np.random.default_rng(SEED).random((NULL_RESAMPLES, len(found)))
     band = null_band(found.p, draws)
@@ -162,7 +166,7 @@ def _reliability(found: Predictions) -> str:
     return _picture(figure)
 
 
-def _differences(found: Predictions) -> str:
+def _differences(found: "Predictions") -> str:
     losses = brier_losses(found.p, found.labels) - brier_losses(found.proxy_p, found.labels)
     sums = np.cumsum(bar_means(found.ts_ms, losses))
     figure, (axis,) = _axis(3.2)

@@ -32,7 +32,8 @@ DIGEST_TAG = "detent.model_version_hash"
 ANSWER_BYTES_MAX = 4 * 2**20
 WAIT_S = 10.0
 _PROXIED = "mlflow-artifacts:"
-_NOT_FOUND = 404
+# It answers 404 for a model that is not there, and 400 for an alias.
+_NOT_FOUND = (400, 404)
 
 
 class ResolvedAlias(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +141,7 @@ class MlflowRegistry:
             with request.urlopen(question, timeout=WAIT_S) as answer:  # noqa: S310
                 text: bytes = answer.read(limit + 1)
         except error.HTTPError as failed:
-            if failed.code == _NOT_FOUND:
+            if failed.code in _NOT_FOUND:
                 raise ModelNotRegistered(f"mlflow: no such model or alias: {path}") from failed
             raise _unusable(f"status {failed.code}") from failed
         except OSError as failed:
