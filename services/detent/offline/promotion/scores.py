@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from detent.contracts.units import PPM_ONE
 from detent.core.evaluation.auc_comparison import compare_auc
-from detent.core.evaluation.calibration_line import Interval, calibration_line
+from detent.core.evaluation.calibration_intervals import Interval, calibration_intervals
 from detent.core.evaluation.measures import CalibrationMeasures, IntervalPpm, ScoreComparison
 from detent.core.evaluation.paired_loss import (
     Ints,
@@ -74,7 +74,7 @@ def resampled_bars(bar_count: int, horizon_bars: int, resamples: int) -> Iterato
 def measure_calibration(found: Predictions, horizon_bars: int) -> CalibrationMeasures:
     """Measure a model's probabilities, of at least one row."""
     draws = np.random.default_rng(SEED).random((NULL_RESAMPLES, len(found)))
-    line = calibration_line(found.p, found.labels, found.ts_ms, lag_count=horizon_bars)
+    line = calibration_intervals(found.p, found.labels, found.ts_ms, lag_count=horizon_bars)
     return CalibrationMeasures(
         brier_ppb=_ppb(brier_score(found.p, found.labels)),
         brier_raw_ppb=_ppb(brier_score(found.p_raw, found.labels)),

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detent.core.evaluation.calibration_line import CalibrationLine, calibration_line
+from detent.core.evaluation.calibration_intervals import CalibrationIntervals, calibration_intervals
 from detent.core.evaluation.scores import Floats, Labels
 
 
-def fitted(*, stretch: float = 1.0, shift: float = 0.0, seed: int = 1) -> CalibrationLine:
+def fitted(*, stretch: float = 1.0, shift: float = 0.0, seed: int = 1) -> CalibrationIntervals:
     chance = np.random.default_rng(seed)
     logits = chance.normal(0.1, 0.5, 20_000)
     labels = chance.random(20_000) < 1 / (1 + np.exp(-logits))
     p = 1 / (1 + np.exp(-(stretch * logits + shift)))
-    found = calibration_line(p, labels, np.arange(20_000), lag_count=2)
+    found = calibration_intervals(p, labels, np.arange(20_000), lag_count=2)
     assert found is not None
     return found
 
@@ -47,7 +47,7 @@ def test_it_agrees_with_an_independent_implementation() -> None:
     chance = np.random.default_rng(5)
     p = chance.uniform(0.05, 0.95, 3_000)
     labels = chance.random(3_000) < p**1.2
-    found = calibration_line(p, labels, np.arange(3_000), lag_count=0)
+    found = calibration_intervals(p, labels, np.arange(3_000), lag_count=0)
     logits = np.log(p / (1 - p))[:, np.newaxis]
     judge = LogisticRegression(C=1e9, tol=1e-10, max_iter=1_000).fit(logits, labels)
 
@@ -61,8 +61,8 @@ def test_symbols_of_one_bar_count_as_one_observation() -> None:
     chance = np.random.default_rng(7)
     p = chance.uniform(0.2, 0.8, 1_000)
     labels, ts_ms = chance.random(1_000) < p, np.arange(1_000)
-    once = calibration_line(p, labels, ts_ms, lag_count=0)
-    copies = calibration_line(np.tile(p, 5), np.tile(labels, 5), np.tile(ts_ms, 5), lag_count=0)
+    once = calibration_intervals(p, labels, ts_ms, lag_count=0)
+    copies = calibration_intervals(np.tile(p, 5), np.tile(labels, 5), np.tile(ts_ms, 5), lag_count=0)
 
     assert once is not None
     assert copies is not None
@@ -78,4 +78,4 @@ def test_symbols_of_one_bar_count_as_one_observation() -> None:
     ],
 )
 def test_what_has_no_line_has_none(p: Floats, labels: Labels) -> None:
-    assert calibration_line(p, labels, np.arange(len(p)), lag_count=0) is None
+    assert calibration_intervals(p, labels, np.arange(len(p)), lag_count=0) is None
