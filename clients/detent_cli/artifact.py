@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from detent.contracts.binding import FallbackMode, Head
+from detent.contracts.calibration import CalibrationMethod
 from detent.contracts.canonical import JsonValue
 from detent.contracts.checks import is_hash64
 from detent.contracts.errors import ArtifactInvalid
@@ -49,6 +50,12 @@ def build(
         Path | None,
         typer.Option(help="Predecessor: the version must step as far as what changed."),
     ] = None,
+    choose_calibration: Annotated[
+        bool,
+        typer.Option(
+            "--choose-calibration", help="The method that does best on rows held out, not Platt."
+        ),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train, calibrate, measure and pin a direction model; refuses an existing directory."""
@@ -66,6 +73,7 @@ def build(
             out_dir=out,
             progress=progress,
             after=after,
+            calibration_method=None if choose_calibration else CalibrationMethod.PLATT,
         )
     _show(path, as_json=as_json, done="built")
 

@@ -22,12 +22,19 @@ from detent.contracts.binding import (
     TrainingWindow,
 )
 from detent.contracts.calibration import (
+    BetaSpec,
     BracketPlatt,
     BracketsSpec,
     Calibration,
     CalibrationMethod,
     CalibrationSpec,
+    DirichletRow,
+    DirichletSpec,
+    HeldOutChoice,
+    IsotonicSpec,
+    MethodScore,
     TemperatureSpec,
+    VennAbersSpec,
 )
 from detent.contracts.caller_feature import CallerFeature
 from detent.contracts.canonical import canonical_bytes, sha256_hex
@@ -115,6 +122,36 @@ CALIBRATIONS: dict[str, Calibration] = {
             BracketPlatt(bracket_key="greater_70", a=Decimal(-1), b=Decimal(0)),
         ),
         temperature=Decimal("1.2"),
+    ),
+    "identity that won": CalibrationSpec(
+        method=CalibrationMethod.IDENTITY,
+        a=None,
+        b=None,
+        choice=HeldOutChoice(
+            fold_count=5,
+            row_count=500,
+            tried=(
+                MethodScore(
+                    method=CalibrationMethod.IDENTITY, log_loss_ppm=690_000, brier_ppm=248_500
+                ),
+                MethodScore(
+                    method=CalibrationMethod.PLATT, log_loss_ppm=690_001, brier_ppm=248_400
+                ),
+            ),
+        ),
+    ),
+    "beta": BetaSpec(a=Decimal("0.7"), b=Decimal(0), c=Decimal("-0.30")),
+    "isotonic": IsotonicSpec(
+        x=(Decimal("0.25"), Decimal("0.5")), y=(Decimal("0.30"), Decimal("0.45"))
+    ),
+    "venn_abers": VennAbersSpec(
+        x=(Decimal("0.5"),), at=(Decimal("0.5"),), between=(Decimal("0.4"), Decimal("0.6"))
+    ),
+    "dirichlet": DirichletSpec(
+        rows=(
+            DirichletRow(weights=(Decimal(1), Decimal("0.1")), offset=Decimal(0)),
+            DirichletRow(weights=(Decimal("-0.1"), Decimal("0.9")), offset=Decimal("0.25")),
+        )
     ),
 }
 

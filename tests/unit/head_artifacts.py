@@ -165,9 +165,18 @@ def write_head_artifact(
     fallback: RegimeFallback | None = None,
     input_shape: tuple[int, ...] = (),
     extra_label: bool = False,
+    calibration: Calibration | None = None,
 ) -> Path:
     """Write an artifact whose golden rows are what its own graph answers."""
-    draft = manifest_of_head(head, further=further, fallback=fallback, input_shape=input_shape)
+    spec = calibration if calibration is not None else calibration_of(head)
+    draft = manifest_of_head(
+        head,
+        further=further,
+        fallback=fallback,
+        input_shape=input_shape,
+        calibration_method=spec.method,
+        calibration_version=spec.calibration_version,
+    )
     model = graph_of(
         head,
         draft.further_outputs,
@@ -175,7 +184,6 @@ def write_head_artifact(
         input_shape=input_shape,
         extra_label=extra_label,
     )
-    spec = calibration_of(head)
     session = open_session(model, GraphContract.of(draft), execution_provider="cpu")
     inputs = [row.values for row in model_inputs()[:GOLDEN_ROWS]]
     outputs = [

@@ -14,14 +14,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from detent.contracts.binding import SignalSource
+from detent.contracts.units import BPS_ONE
 from detent.core.evaluation.reliability import (
     calibration_error,
-    ece_name,
     null_band,
     reliability_bins,
 )
+from detent.core.evaluation.scores import brier_score
 from detent_cli.demo.run import Outcome
 from detent_cli.demo.spans import Span, tree
+from detent_cli.reliability_plot import ReliabilitySeries, reliability_figure
 
 mpl.use("Agg")
 
@@ -29,7 +31,6 @@ NULL_SEED = 7
 NULL_RESAMPLES = 1_000
 MODEL_COLOUR = "#1f6f8b"
 PROXY_COLOUR = "#c8553d"
-BAND_COLOUR = "#d9d9d9"
 
 
 def write_report(
@@ -160,43 +161,24 @@ def _reliability(outcome: Outcome, *, horizon_bars: int) -> tuple[Figure, list[d
         if step.record.signal.p_hat_raw_bps is not None
     ]
     labels = np.array([went_up for _, went_up in rows], dtype=np.bool_)
-    series = (
-        ("raw", "#888888", [signal.p_hat_raw_bps for signal, _ in rows]),
-        ("calibrated", MODEL_COLOUR, [signal.p_hat_calibrated_bps for signal, _ in rows]),
-    )
-    figure = Figure(figsize=(12, 5), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    draws = np.random.default_rng(NULL_SEED).random((NULL_RESAMPLES, len(rows)))
-    scores = []
-    for axis, (name, colour, values) in zip(axes, series, strict=True):
-        p = np.array(values, dtype=np.float64) / 10_000
-        bins, band = reliability_bins(p, labels), null_band(p, draws)
-        means = [bin_.p_mean for bin_ in bins]
-        axis.plot([0, 1], [0, 1], color="black", linewidth=0.6)
-        errors = np.array(
-            [
-                [m - low, high - m]
-                for m, low, high in zip(means, band.up_low, band.up_high, strict=True)
-            ]
-        ).T.clip(min=0)
-        axis.errorbar(means, means, yerr=errors, fmt="none", ecolor=BAND_COLOUR, elinewidth=9)
-        sizes = [12 + 120 * bin_.count / len(rows) for bin_ in bins]
-        axis.scatter(means, [bin_.up_share for bin_ in bins], s=sizes, color=colour, zorder=3)
-        axis.set_title(f"{name} (n = {len(rows)})", loc="left")
-        axis.set_xlabel("P(up) answered")
-        axis.set_xlim(min(means) - 0.08, max(means) + 0.08)
-        axis.grid(visible=True, alpha=0.25)
-        scores.append(
-            {
-                "name": name,
-                "ece": f"{calibration_error(bins):.4f}",
-                "null": f"{band.ece_high:.4f}",
-                "brier": f"{float(np.mean((p - labels) ** 2)):.4f}",
-            }
+    series = [
+        ReliabilitySeries(name=name, colour=colour, p=np.array(values, dtype=np.float64) / BPS_ONE)
+        for name, colour, values in (
+            ("raw", "#888888", [signal.p_hat_raw_bps for signal, _ in rows]),
+            ("calibrated", MODEL_COLOUR, [signal.p_hat_calibrated_bps for signal, _ in rows]),
         )
-    axes[0].set_ylabel("share that went up")
-    figure.suptitle(f"{ece_name()}; grey: 95 % of a perfectly calibrated model", x=0.01, ha="left")
-    return figure, scores
+    ]
+    draws = np.random.default_rng(NULL_SEED).random((NULL_RESAMPLES, len(rows)))
+    scores = [
+        {
+            "name": one.name,
+            "ece": f"{calibration_error(reliability_bins(one.p, labels)):.4f}",
+            "null": f"{null_band(one.p, draws).ece_high:.4f}",
+            "brier": f"{brier_score(one.p, labels):.4f}",
+        }
+        for one in series
+    ]
+    return reliability_figure(series, labels, draws), scores
 
 
 def _waterfall(spans: list[Span]) -> list[dict[str, object]]:

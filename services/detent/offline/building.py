@@ -15,7 +15,7 @@ from detent.adapters.graph_audit import audit_graph
 from detent.adapters.onnx_session import GraphContract, OnnxSession, open_session
 from detent.adapters.serving import open_serving
 from detent.contracts.binding import Head, TrainingWindow
-from detent.contracts.calibration import CalibrationSpec, calibration_bytes
+from detent.contracts.calibration import Calibration, CalibrationMethod, calibration_bytes
 from detent.contracts.canonical import sha256_hex
 from detent.contracts.errors import ArtifactInvalid
 from detent.contracts.manifest import (
@@ -37,7 +37,8 @@ from detent.contracts.units import BPS_ONE
 from detent.core.artifacts.version_step import check_successor
 from detent.core.evaluation.scores import Floats
 from detent.core.features.feature_set import FeatureSet
-from detent.core.signals.calibration import Calibrator, fit_calibration
+from detent.core.signals.calibration import Calibrator
+from detent.core.signals.calibration_choice import BINARY_FITS, choose_calibration
 from detent.offline.bars import BarTable
 from detent.offline.evaluating import Evaluation, evaluate
 from detent.offline.labels import direction_label_definition
@@ -68,6 +69,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         horizon_id: Name of the horizon; the policy config names the same.
         created_at: UTC, `2024-01-15T10:30:00Z`.
         feature_set: What the model is given.
+        calibration_method: The calibrator; None to choose it on rows held out.
     """
 
     model_name: str
@@ -76,6 +78,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     horizon_id: str
     created_at: str
     feature_set: FeatureSet
+    calibration_method: CalibrationMethod | None = CalibrationMethod.PLATT
 
 
 class _Fitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +86,7 @@ class _Fitted(msgspec.Struct, frozen=True, kw_only=True):
 
     parts: Parts
     model: TrainedModel
-    calibration: CalibrationSpec
+    calibration: Calibration
     evaluation: Evaluation
     golden: GoldenSet
 
@@ -117,7 +120,7 @@ def build_direction_artifact(
     samples = direction_samples(
         table, recipe.feature_set, horizon_bars=recipe.horizon_bars, progress=progress
     )
-    fitted = _fit(samples, recipe.feature_set, progress=progress)
+    fitted = _fit(samples, recipe, symbol_count=len(table.bars), progress=progress)
     progress("write", 0, 1)
     model_id = f"{recipe.model_name}_{recipe.model_version}"
     report = _report(table, recipe, fitted, model_id=model_id)
@@ -140,7 +143,7 @@ def build_direction_artifact(
     return path
 
 
-def _fit(samples: Samples, feature_set: FeatureSet, *, progress: Progress) -> _Fitted:
+def _fit(samples: Samples, recipe: Recipe, *, symbol_count: int, progress: Progress) -> _Fitted:
     parts = split_by_time(samples)
     progress("train", 0, 1)
     model = train_logistic(parts.train)
@@ -150,13 +153,13 @@ def _fit(samples: Samples, feature_set: FeatureSet, *, progress: Progress) -> _F
     # From here on only the exported graph speaks: what is measured is what will be served.
     graph = GraphContract(
         input_name=INPUT_NAME,
-        width=len(feature_set.input_names),
+        width=len(recipe.feature_set.input_names),
         output_name=OUTPUT_NAME,
         classes=len(OUTPUT_CLASSES[Head.DIRECTION]),
     )
     session = open_session(model.graph, graph, execution_provider="cpu")
     progress("calibrate", 0, 1)
-    calibration = fit_calibration(_p_raw(session, parts.calibration), parts.calibration.labels)
+    calibration = _calibration(session, parts.calibration, recipe, symbol_count=symbol_count)
     calibrator = Calibrator.of(calibration)
     progress("calibrate", 1, 1)
     progress("evaluate", 0, 1)
@@ -175,6 +178,17 @@ def _fit(samples: Samples, feature_set: FeatureSet, *, progress: Progress) -> _F
         evaluation=evaluation,
         golden=_golden(session, calibrator, parts.test),
     )
+
+
+def _calibration(
+    session: OnnxSession, samples: Samples, recipe: Recipe, *, symbol_count: int
+) -> Calibration:
+    p_raw, method = _p_raw(session, samples), recipe.calibration_method
+    if method is not None:
+        return BINARY_FITS[method](p_raw, samples.labels)
+    # The label of a row looks so many bars ahead, and there is a row per symbol and bar.
+    purge_rows = recipe.horizon_bars * symbol_count
+    return choose_calibration(p_raw, samples.labels, purge_rows=purge_rows).spec
 
 
 def _p_raw(session: OnnxSession, samples: Samples) -> Floats:

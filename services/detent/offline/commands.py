@@ -5,6 +5,7 @@ from pathlib import Path
 from detent.adapters.artifact_signature import UNSIGNED_ALLOWED, SignatureTrust
 from detent.adapters.artifact_store import read_artifact, read_pinned_manifest
 from detent.adapters.serving import Serving, open_serving
+from detent.contracts.calibration import CalibrationMethod
 from detent.core.features.feature_set import FeatureSet, direction_bars_v1
 from detent.offline.bars import BarTable, load_bars
 from detent.offline.building import Recipe, build_direction_artifact
@@ -91,6 +92,7 @@ def build_artifact(
     feature_set: FeatureSet | None = None,
     progress: Progress = silent,
     after: Path | None = None,
+    calibration_method: CalibrationMethod | None = CalibrationMethod.PLATT,
 ) -> Path:
     """Build, write and verify a direction artifact.
 
@@ -105,6 +107,7 @@ def build_artifact(
         feature_set: What the model is given; by default bars only.
         progress: Told of (stage, done, in all).
         after: The predecessor's directory; the version must say what changed since then.
+        calibration_method: The calibrator; None to choose it on rows held out.
 
     Returns:
         The artifact's directory.
@@ -122,6 +125,7 @@ def build_artifact(
         horizon_id=horizon_id,
         created_at=created_at,
         feature_set=feature_set or direction_bars_v1(table.interval_ms),
+        calibration_method=calibration_method,
     )
     # Read first: training takes minutes, a wrong path is found at once.
     predecessor = None if after is None else read_pinned_manifest(after).manifest

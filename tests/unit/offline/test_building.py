@@ -236,6 +236,28 @@ def test_manifest_names_its_calibration() -> None:
     assert artifact().calibration.calibration_version == artifact().manifest.calibration_version
 
 
+@pytest.mark.proves("R168")
+def test_a_calibration_is_chosen_on_held_out_rows_when_asked(tmp_path: Path) -> None:
+    """The artifact says what was tried, verifies, and its report is of other rows still."""
+    path = build_artifact(
+        bar_table(),
+        model_name="direction_chosen",
+        version=VERSION,
+        horizon_bars=2,
+        horizon_id="h2",
+        created_at=CREATED_AT,
+        out_dir=tmp_path,
+        calibration_method=None,
+    )
+    built = read_artifact(path)
+    choice = built.calibration.choice
+
+    assert choice is not None
+    assert choice.chosen is built.manifest.calibration_method
+    assert len(choice.tried) > 1
+    assert choice.row_count < built.manifest.training_metadata.calibration_samples
+
+
 def test_training_window_ends_before_the_data_cutoff() -> None:
     manifest = artifact().manifest
     bars = bar_table().bars["BTCUSDT"]

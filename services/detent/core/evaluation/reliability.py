@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detent.contracts.errors import InvalidField
+from detent.core.evaluation.binning import Binning, bin_edges, bin_of
 from detent.core.evaluation.scores import Floats, Labels, check_rows
 
 BIN_COUNT = 15
@@ -52,20 +53,21 @@ class NullBand(msgspec.Struct, frozen=True, kw_only=True):
     up_high: tuple[float, ...]
 
 
-def ece_name(bin_count: int = BIN_COUNT) -> str:
-    """Name the ECE of this module: of the positive class, bins of equal width."""
-    return f"ece_positive_width{bin_count}"
+def ece_name(bin_count: int = BIN_COUNT, *, binning: Binning = Binning.WIDTH) -> str:
+    """Name the ECE of the positive class, by the form and number of its bins."""
+    return f"ece_positive_{binning}{bin_count}"
 
 
 def reliability_bins(
-    p: Floats, labels: Labels, *, bin_count: int = BIN_COUNT
+    p: Floats, labels: Labels, *, bin_count: int = BIN_COUNT, binning: Binning = Binning.WIDTH
 ) -> tuple[ReliabilityBin, ...]:
-    """Sort rows into bins of equal width, closed on the right.
+    """Sort rows into bins, closed on the right.
 
     Args:
         p: Shape (n,), float64, each in [0, 1], n at least 1.
         labels: Shape (n,), bool.
-        bin_count: Number of bins over [0, 1].
+        bin_count: Number of bins.
+        binning: Where their edges are.
 
     Returns:
         The bins that hold rows, in ascending order.
@@ -74,10 +76,9 @@ def reliability_bins(
         InvalidField: There are no rows, or a value is no probability.
     """
     check_rows(p, labels)
-    edges = np.linspace(0.0, 1.0, bin_count + 1)
-    index, counts = _assign(p, bin_count)
-    p_sums = np.bincount(index, weights=p, minlength=bin_count)
-    up_sums = np.bincount(index, weights=labels, minlength=bin_count)
+    edges, index, counts = _assign(p, bin_count, binning)
+    p_sums = np.bincount(index, weights=p, minlength=len(counts))
+    up_sums = np.bincount(index, weights=labels, minlength=len(counts))
     return tuple(
         ReliabilityBin(
             low=float(edges[bin_]),
@@ -86,7 +87,7 @@ def reliability_bins(
             p_mean=float(p_sums[bin_] / counts[bin_]),
             up_share=float(up_sums[bin_] / counts[bin_]),
         )
-        for bin_ in range(bin_count)
+        for bin_ in range(len(counts))
         if counts[bin_] > 0
     )
 
@@ -97,14 +98,21 @@ def calibration_error(bins: tuple[ReliabilityBin, ...]) -> float:
     return sum(bin_.count * abs(bin_.up_share - bin_.p_mean) for bin_ in bins) / total
 
 
-def null_band(p: Floats, draws: NDArray[np.float64], *, bin_count: int = BIN_COUNT) -> NullBand:
+def null_band(
+    p: Floats,
+    draws: NDArray[np.float64],
+    *,
+    bin_count: int = BIN_COUNT,
+    binning: Binning = Binning.WIDTH,
+) -> NullBand:
     """Resample the outcomes from the probabilities themselves.
 
     Args:
         p: Shape (n,), float64, each in [0, 1].
         draws: Shape (resamples, n), float64, uniform on [0, 1). They come from outside,
             because nothing here may draw for itself.
-        bin_count: Number of bins over [0, 1].
+        bin_count: Number of bins.
+        binning: Where their edges are.
 
     Raises:
         InvalidField: There are no rows or no draws, or the shapes differ.
@@ -112,12 +120,12 @@ def null_band(p: Floats, draws: NDArray[np.float64], *, bin_count: int = BIN_COU
     check_rows(p, np.zeros(p.shape, dtype=np.bool_))
     if draws.ndim != 2 or draws.shape[0] == 0 or draws.shape[1] != len(p):  # noqa: PLR2004
         raise InvalidField("draws", f"shape {draws.shape}", f"(resamples, {len(p)})")
-    index, counts = _assign(p, bin_count)
+    _, index, counts = _assign(p, bin_count, binning)
     used = counts > 0
-    p_means = np.bincount(index, weights=p, minlength=bin_count)[used] / counts[used]
+    p_means = np.bincount(index, weights=p, minlength=len(counts))[used] / counts[used]
     up_shares = np.array(
         [
-            np.bincount(index, weights=row < p, minlength=bin_count)[used] / counts[used]
+            np.bincount(index, weights=row < p, minlength=len(counts))[used] / counts[used]
             for row in draws
         ]
     )
@@ -131,8 +139,10 @@ def null_band(p: Floats, draws: NDArray[np.float64], *, bin_count: int = BIN_COU
     )
 
 
-def _assign(p: Floats, bin_count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Give the bin of every row, and the rows of every bin."""
-    inner = np.linspace(0.0, 1.0, bin_count + 1)[1:-1]
-    index = np.searchsorted(inner, p, side="left")
-    return index, np.bincount(index, minlength=bin_count)
+def _assign(
+    p: Floats, bin_count: int, binning: Binning
+) -> tuple[Floats, NDArray[np.intp], NDArray[np.intp]]:
+    """Give the edges, the bin of every row, and the rows of every bin."""
+    edges = bin_edges(p, bin_count, binning)
+    index = bin_of(p, edges)
+    return edges, index, np.bincount(index, minlength=len(edges) - 1)

@@ -13,6 +13,8 @@ Labels = NDArray[np.bool_]
 
 # A certain miss would cost infinitely much; part of the definition of our log loss.
 LOG_LOSS_CLIP = 2.0**-52
+# With another clip it is another metric, and has another name.
+LOG_LOSS_NAME = "log_loss_clip2p52"
 
 
 def brier_score(p: Floats, labels: Labels) -> float:

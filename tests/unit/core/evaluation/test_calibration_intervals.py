@@ -62,7 +62,9 @@ def test_symbols_of_one_bar_count_as_one_observation() -> None:
     p = chance.uniform(0.2, 0.8, 1_000)
     labels, ts_ms = chance.random(1_000) < p, np.arange(1_000)
     once = calibration_intervals(p, labels, ts_ms, lag_count=0)
-    copies = calibration_intervals(np.tile(p, 5), np.tile(labels, 5), np.tile(ts_ms, 5), lag_count=0)
+    copies = calibration_intervals(
+        np.tile(p, 5), np.tile(labels, 5), np.tile(ts_ms, 5), lag_count=0
+    )
 
     assert once is not None
     assert copies is not None
