@@ -7,22 +7,26 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 CASH, FEE = 1_000_000.0, 0.0005
 WARM_BARS = 50
+Question = dict[str, Any]
+Run = Callable[[Any, Any], Any]
 
 
-def with_vectorbt(question):  # noqa: ANN001, ANN201 - no types of ours in a peer's process
+def with_vectorbt(question: Question) -> Run:
     """Fill by rule B at the close, all symbols sized against the equity before the orders."""
     import vectorbt as vbt  # noqa: PLC0415
     from numba import njit  # noqa: PLC0415
     from vectorbt.portfolio import nb  # noqa: PLC0415
 
     @njit
-    def before_nb(c, filled):  # noqa: ANN001, ANN202
+    def before_nb(c: Any, filled: Any) -> Any:
         value = c.last_cash[c.group]
         for col in range(c.from_col, c.to_col):
             c.last_val_price[col] = c.close[c.i, col]
@@ -30,7 +34,7 @@ def with_vectorbt(question):  # noqa: ANN001, ANN201 - no types of ours in a pee
         return value, filled
 
     @njit
-    def order_nb(c, value, filled, target, rule):  # noqa: ANN001, ANN202
+    def order_nb(c: Any, value: Any, filled: Any, target: Any, rule: Any) -> Any:
         price, held = c.close[c.i, c.col], c.position_now
         wanted = target[c.i, c.col]
         away = abs(wanted - held * price / value)
@@ -42,7 +46,7 @@ def with_vectorbt(question):  # noqa: ANN001, ANN201 - no types of ours in a pee
         filled[c.col] = c.i
         return nb.order_nb(size=wanted * value / price - held, price=price, fees=FEE)
 
-    def run(close, target):  # noqa: ANN001, ANN202
+    def run(close: Any, target: Any) -> Any:
         filled = np.full(close.shape[1], -(10**9))
         portfolio = vbt.Portfolio.from_order_func(
             close,
@@ -61,12 +65,12 @@ def with_vectorbt(question):  # noqa: ANN001, ANN201 - no types of ours in a pee
     return run
 
 
-def with_bt(question):  # noqa: ANN001, ANN201
+def with_bt(question: Question) -> Run:
     """Rebalance to the targets on every bar: it has no band, so its account is its own."""
     import bt  # noqa: PLC0415
     import pandas as pd  # noqa: PLC0415
 
-    def run(close, target):  # noqa: ANN001, ANN202
+    def run(close: Any, target: Any) -> Any:
         times = pd.to_datetime(question["ts_ms"][: len(close)], unit="ms")
         names = [f"S{index}" for index in range(close.shape[1])]
         prices = pd.DataFrame(close, index=times, columns=names)
@@ -86,7 +90,7 @@ def with_bt(question):  # noqa: ANN001, ANN201
     return run
 
 
-def with_backtesting(question):  # noqa: ANN001, ANN201
+def with_backtesting(question: Question) -> Run:
     """Run each symbol by itself, as it has no portfolio; whole units, so its account is its own."""
     import pandas as pd  # noqa: PLC0415
     from backtesting import Backtest, Strategy  # noqa: PLC0415
@@ -94,7 +98,7 @@ def with_backtesting(question):  # noqa: ANN001, ANN201
     band = float(question["rule"][0])
 
     class Follow(Strategy):
-        target = None
+        target: Any = None
 
         def init(self) -> None:
             self.last = 0.0
@@ -108,7 +112,7 @@ def with_backtesting(question):  # noqa: ANN001, ANN201
                     (self.buy if wanted > 0 else self.sell)(size=size)
                 self.last = wanted
 
-    def run(close, target):  # noqa: ANN001, ANN202
+    def run(close: Any, target: Any) -> Any:
         times = pd.to_datetime(question["ts_ms"][: len(close)], unit="ms")
         for column in range(close.shape[1]):
             price = close[:, column]
