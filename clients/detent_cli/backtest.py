@@ -37,45 +37,48 @@ ROWS = (
 )
 
 
+Data = Annotated[Path, typer.Option(help="Bars: .parquet, .csv, or the EURUSD wheel.")]
+Out = Annotated[Path, typer.Option(help="Folder; the runs get folders of their own in it.")]
+Artifact = Annotated[
+    Path | None, typer.Option(help="The bound artifact's directory; without it the proxy alone.")
+]
+Stored = Annotated[
+    Path | None,
+    typer.Option(help="The artifact's stored signals: .parquet or .csv; else it is asked."),
+]
+Policy = Annotated[Path | None, typer.Option(help="Policy config, JSON; else the defaults.")]
+Name = Annotated[str, typer.Option(help="Name of the run; its plans are named after it.")]
+Rule = Annotated[str, typer.Option(help="What permits a direction: trend, always_long, file.")]
+Window = Annotated[int, typer.Option(help="Bars of the trend's moving average.", min=1)]
+Permissions = Annotated[Path | None, typer.Option(help="ts_ms, symbol, trigger_state of each bar.")]
+Shorts = Annotated[bool, typer.Option(help="Whether the trend permits shorts.")]
+VolBars = Annotated[int, typer.Option(help="Returns of the volatility forecast.", min=2)]
+How = Annotated[str, typer.Option(help="next_bar; parity_a or parity_b to compare back-testers.")]
+Bps = Annotated[float, typer.Option(help="Basis points of notional.", min=0)]
+Cash = Annotated[float, typer.Option(help="Quote units at the start.", min=1)]
+AgeMs = Annotated[int | None, typer.Option(help="How old a stored signal may be.", min=0)]
+Records = Annotated[bool, typer.Option(help="Whether every decision is recorded.")]
+
+
 def backtest(
     *,
-    data: Annotated[Path, typer.Option(help="Bars: .parquet, .csv, or the EURUSD wheel.")],
-    out: Annotated[Path, typer.Option(help="Folder; the runs get folders of their own in it.")],
-    artifact: Annotated[
-        Path | None,
-        typer.Option(help="The bound artifact's directory; without it the proxy alone."),
-    ] = None,
-    signals: Annotated[
-        Path | None,
-        typer.Option(
-            help="The artifact's stored signals: .parquet or .csv; without it it is asked."
-        ),
-    ] = None,
-    policy: Annotated[
-        Path | None, typer.Option(help="Policy config, JSON; the defaults without it.")
-    ] = None,
-    name: Annotated[
-        str, typer.Option(help="Name of the run; its plans are named after it.")
-    ] = "run",
-    trigger: Annotated[
-        str, typer.Option(help="What permits a direction: trend, always_long or file.")
-    ] = "trend",
-    trigger_bars: Annotated[int, typer.Option(help="Bars of the trend's moving average.")] = 96,
-    trigger_file: Annotated[
-        Path | None, typer.Option(help="ts_ms, symbol, trigger_state: .parquet or .csv.")
-    ] = None,
-    shorts: Annotated[bool, typer.Option(help="Whether the trend permits shorts.")] = True,
-    vol_bars: Annotated[int, typer.Option(help="Returns of the volatility forecast.", min=2)] = 96,
-    execution: Annotated[
-        str, typer.Option(help="next_bar, or parity_a or parity_b to compare back-testers.")
-    ] = "next_bar",
-    fee_bps: Annotated[float, typer.Option(help="Fee, basis points of notional.", min=0)] = 5.0,
-    slippage_bps: Annotated[float, typer.Option(help="Slippage, the same.", min=0)] = 1.0,
-    cash: Annotated[float, typer.Option(help="Quote units at the start.", min=1)] = 1_000_000.0,
-    max_signal_age_ms: Annotated[
-        int | None, typer.Option(help="How old a stored signal may be.", min=0)
-    ] = None,
-    records: Annotated[bool, typer.Option(help="Whether every decision is recorded.")] = True,
+    data: Data,
+    out: Out,
+    artifact: Artifact = None,
+    signals: Stored = None,
+    policy: Policy = None,
+    name: Name = "run",
+    trigger: Rule = "trend",
+    trigger_bars: Window = 96,
+    trigger_file: Permissions = None,
+    shorts: Shorts = True,
+    vol_bars: VolBars = 96,
+    execution: How = "next_bar",
+    fee_bps: Bps = 5.0,
+    slippage_bps: Bps = 1.0,
+    cash: Cash = 1_000_000.0,
+    max_signal_age_ms: AgeMs = None,
+    records: Records = True,
     as_json: JsonFlag = False,
 ) -> None:
     """Decide every bar as the services would, trade it, and set model and proxy side by side.
@@ -122,7 +125,7 @@ def backtest(
         print_json({source: document_of(one) for source, one in summaries.items()})
         return
     _print(summaries)
-    console.print(f"pages: {', '.join(str(page) for page in pages)}")
+    console.print("pages:", *pages)
 
 
 def document_of(summary: "BacktestSummary") -> dict[str, JsonValue]:

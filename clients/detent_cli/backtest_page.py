@@ -5,7 +5,7 @@ import datetime as dt
 import io
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import matplotlib as mpl
@@ -15,10 +15,12 @@ from matplotlib.figure import Figure
 
 from detent.contracts.errors import DataInvalid
 from detent.core.evaluation.equity import bar_returns, bar_turnover, drawdowns
-from detent.offline.backtesting.backtest import Compared
-from detent.offline.backtesting.engine import Ran
-from detent.offline.backtesting.folder import BacktestRun
 from detent_cli.backtest import ROWS
+
+if TYPE_CHECKING:
+    from detent.offline.backtesting.backtest import Compared
+    from detent.offline.backtesting.engine import Ran
+    from detent.offline.backtesting.folder import BacktestRun
 
 mpl.use("Agg")
 
@@ -31,7 +33,7 @@ DAY_MS = 86_400_000
 LARGE = 1_000
 
 
-def write_page(path: Path, compared: Compared) -> None:
+def write_page(path: Path, compared: "Compared") -> None:
     """Write one page with its pictures inside.
 
     Raises:
@@ -68,7 +70,7 @@ def write_page(path: Path, compared: Compared) -> None:
         raise DataInvalid(f"{path.name}: {cause}, expected a file that can be written") from error
 
 
-def _facts(source: str, run: BacktestRun) -> dict[str, str]:
+def _facts(source: str, run: "BacktestRun") -> dict[str, str]:
     summary, binding = run.summary, run.summary.binding
     return {
         "source": source,
@@ -82,7 +84,7 @@ def _facts(source: str, run: BacktestRun) -> dict[str, str]:
     }
 
 
-def _rows(runs: dict[str, BacktestRun]) -> list[list[str]]:
+def _rows(runs: "dict[str, BacktestRun]") -> list[list[str]]:
     rows = []
     for what, part, field in ROWS:
         found = [getattr(getattr(run.summary, part), field) for run in runs.values()]
@@ -99,7 +101,7 @@ def _short(value: object) -> str:
     return f"{value:,}"
 
 
-def _reasons(runs: dict[str, BacktestRun]) -> list[list[str]]:
+def _reasons(runs: "dict[str, BacktestRun]") -> list[list[str]]:
     counts = [
         {one.reason: one.record_count for one in (*run.summary.reasons, *run.summary.fallbacks)}
         for run in runs.values()
@@ -127,7 +129,7 @@ def _figure(height: float, rows: int) -> tuple[Figure, list[Axes]]:
     return figure, list(axes)
 
 
-def _account(runs: dict[str, BacktestRun], compared: Compared) -> Figure:
+def _account(runs: "dict[str, BacktestRun]", compared: "Compared") -> Figure:
     """Draw equity, drawdown, daily turnover and gross weight of every run over time."""
     figure, (equity, fall, turnover, gross) = _figure(10.0, 4)
     for source, run in runs.items():
@@ -152,7 +154,7 @@ def _account(runs: dict[str, BacktestRun], compared: Compared) -> Figure:
     return figure
 
 
-def _weights(compared: Compared) -> Figure:
+def _weights(compared: "Compared") -> Figure:
     """Draw what was held of the first symbols, a picture for each."""
     (first, _), *_ = compared.runs.values()
     symbols = first.summary.plan.symbols[:SYMBOLS_SHOWN_MAX]
@@ -168,7 +170,7 @@ def _weights(compared: Compared) -> Figure:
     return figure
 
 
-def _held(ran: Ran, place: int) -> tuple[Any, Any]:
+def _held(ran: "Ran", place: int) -> tuple[Any, Any]:
     at = _shown(len(ran.weight_ppm))
     return at, ran.weight_ppm[at, place] / 10_000
 

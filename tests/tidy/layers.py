@@ -81,6 +81,7 @@ CLIENT_THIRD_PARTY = frozenset(
 DRAWN_LATE = frozenset(
     {
         "detent_cli.attribution_page",
+        "detent_cli.backtest_page",
         "detent_cli.demo.report",
         "detent_cli.evaluation_page",
         "detent_cli.reliability_plot",

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from detent.contracts.plan import STATE_INITIAL, Plan, PolicyConfig, RiskLimits, TriggerState
 from detent.contracts.reasons import Reason
-from detent.contracts.units import BPS_HALF, BPS_ONE, PPM_ONE
+from detent.contracts.units import BPS_ONE, PPM_ONE
 from detent.core.policy.inputs import PolicyInputs
 from detent.core.policy.weight import wanted_weight
 
@@ -171,12 +171,6 @@ class WantedColumns(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 def direction_of(trigger: NDArray[np.int8]) -> Ints:
     """Give the permitted direction of each trigger code: 1, -1 or 0."""
     return np.where(trigger == EXIT_ONLY, 0, trigger).astype(np.int64)
-
-
-def strength_columns(p_hat_bps: Ints, trigger: NDArray[np.int8]) -> Ints:
-    """Map probabilities to magnitudes, as `signal_strength_bps` does; the shape stays."""
-    edge_bps: Ints = direction_of(trigger) * (p_hat_bps - BPS_HALF)
-    return np.maximum(2 * edge_bps, 0)
 
 
 def divide_columns(numerator: Ints, denominator: Ints | int) -> Ints:

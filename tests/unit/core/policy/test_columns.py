@@ -35,14 +35,14 @@ from detent.core.policy.columns import (
     Terms,
     WantedColumns,
     column_terms,
+    direction_of,
     divide_columns,
     reasons_of,
-    strength_columns,
     wanted_columns,
 )
 from detent.core.policy.decide import decide_weight
 from detent.core.policy.inputs import PolicyInputs
-from detent.core.signals.strength import signal_strength_bps
+from detent.core.signals.strength import signal_strength_bps, strength_columns
 
 BARS, SYMBOLS = 40, tuple(f"S{index}" for index in range(25))
 SHAPE = (BARS, len(SYMBOLS))
@@ -92,7 +92,9 @@ def some_rows(random: Random) -> tuple[Asked, Any, list[int]]:
     asked = Asked(
         trigger=trigger,
         known=random.random(SHAPE) > 0.1,
-        strength_bps=strength_columns(np.where(p_hat_bps < 0, drawn, p_hat_bps), trigger),
+        strength_bps=strength_columns(
+            np.where(p_hat_bps < 0, drawn, p_hat_bps), direction_of(trigger)
+        ),
         usable=random.random(SHAPE) > 0.1,
         vol_hat_ppm=np.where(
             random.random(SHAPE) < 0.5,
@@ -237,5 +239,6 @@ def test_magnitudes_are_those_of_one_row() -> None:
     for code, state in TRIGGER_STATES.items():
         beliefs = np.arange(0, 10_001, 7)
         expected = [signal_strength_bps(int(one), state) for one in beliefs]
-        found = strength_columns(beliefs, np.full(len(beliefs), code, dtype=np.int8))
+        direction = direction_of(np.full(len(beliefs), code, dtype=np.int8))
+        found = strength_columns(beliefs, direction)
         assert found.tolist() == expected
