@@ -90,6 +90,10 @@ PEERS := kserve mlserver pytriton
 bench-inference: $(STAMP) $(PEERS:%=.venv-%/.installed) ## Measure inference beside other servers of the same graph
 	@$(BIN)/python -m benchmarks.inference
 
+.PHONY: bench-backtest
+bench-backtest: $(STAMP) .venv-backtesters/.installed ## Measure the back-test beside vectorbt, bt and backtesting.py
+	@$(BIN)/python -m benchmarks.backtest
+
 .PHONY: lint
 lint: $(STAMP) ## Check style, types and the wire contract
 	@$(BIN)/ruff check .
@@ -125,3 +129,5 @@ lock: $(STAMP) ## Resolve the requirement files again
 	@$(COMPILE_ONLY) --group kserve -o requirements/kserve.txt
 	@$(COMPILE_ONLY) --group mlserver -o requirements/mlserver.txt
 	@$(COMPILE_ONLY) --group pytriton -o requirements/pytriton.txt
+	@$(COMPILE_ONLY) --group mlflow -o requirements/mlflow.txt
+	@$(COMPILE_ONLY) --group backtesters -o requirements/backtesters.txt

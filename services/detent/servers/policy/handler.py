@@ -67,7 +67,7 @@ from detent.rpc.call import Call
 from detent.rpc.tracing import span
 from detent.servers.policy.held import HeldBinding, arms_of, check_binding
 from detent.servers.policy.model_path import ModelPath
-from detent.servers.policy.outcome_lines import log_outcomes
+from detent.servers.policy.outcome_lines import SYMBOLS_LOGGED_MAX, log_outcomes
 from detent.servers.policy.plans import OpenPlan, Plans, SymbolChain
 from detent.servers.policy.question import check_same_question
 from detent.servers.policy.recording import record
