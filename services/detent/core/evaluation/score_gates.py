@@ -36,12 +36,12 @@ def score_gates(
     if champion is not None:
         margin_ppm = profile.simpler_margin_ppm if champion.is_simpler else None
         against_champion = (
-            _better("brier_vs_champion", champion, "brier", margin_ppm),
-            _better("log_loss_vs_champion", champion, "log_loss", margin_ppm),
+            _better("brier_vs_champion", champion, profile, margin_ppm),
+            _better("log_loss_vs_champion", champion, profile, margin_ppm),
         )
     return (
-        _better("brier_vs_proxy", proxy, "brier", None),
-        _better("log_loss_vs_proxy", proxy, "log_loss", None),
+        _better("brier_vs_proxy", proxy, profile, None),
+        _better("log_loss_vs_proxy", proxy, profile, None),
         *against_champion,
         _improvement(calibration),
         _overlap(
@@ -69,9 +69,10 @@ def _no_worse(name: str, proxy: ScoreComparison | None, field: str, evidence: st
 
 
 def _better(
-    name: str, found: ScoreComparison | None, score: str, margin_ppm: int | None
+    name: str, found: ScoreComparison | None, profile: PromotionProfile, margin_ppm: int | None
 ) -> GateResult:
     """Judge a proper score: better with confidence, or not worse by a margin if simpler."""
+    score, _, _ = name.partition("_vs_")
     evidence = _BRIER if score == "brier" else _LOG_LOSS
     if found is None:
         return unmeasured(name, _BETTER, f"{evidence} the proxy")
@@ -82,9 +83,10 @@ def _better(
     if margin_ppm is not None:
         allowed = getattr(found, f"{score}_uncertainty_ppb") * margin_ppm // PPM_ONE
         bound = f"upper 95% bound < {_nats(allowed)} (simpler)"
-    verdict = Verdict.PASSED
+    is_known = found.row_count >= profile.row_count_min
+    verdict = Verdict.PASSED if is_known else Verdict.INSUFFICIENT
     if upper >= allowed:
-        verdict = Verdict.INSUFFICIENT if point < allowed else Verdict.FAILED
+        verdict = Verdict.INSUFFICIENT if point < allowed or not is_known else Verdict.FAILED
     return GateResult(
         name=name,
         number=f"{_nats(point)}, bound {_nats(upper)}",

@@ -63,6 +63,8 @@ BAD: tuple[tuple[str, str, str, dict[str, Any], str], ...] = (
         FAILED,
     ),
     ("log_loss_vs_proxy", "standard", "proxy", {"log_loss_upper_ppb": 0}, UNKNOWN),
+    ("brier_vs_champion", "standard", "champion", {"brier_upper_ppb": 0}, UNKNOWN),
+    ("log_loss_vs_champion", "standard", "champion", {"log_loss_upper_ppb": 0}, UNKNOWN),
     ("post_hoc_improvement", "standard", "calibration", {"log_loss_raw_ppb": 1}, FAILED),
     ("calibration_slope", "standard", "calibration", {"slope": None}, UNKNOWN),
     ("calibration_slope", "standard", "calibration", {"slope": interval(500, 799)}, FAILED),
@@ -107,7 +109,8 @@ ALSO = {"capital_slippage": {"slippage"}, "max_drawdown": {"capital_drawdown"}}
 def test_each_gate_alone_blocks(
     gate: str, profile: str, part: str, changes: dict[str, Any], verdict: str
 ) -> None:
-    found = blocking(judge(profile_named(profile), changed(part, **changes)))
+    measures = structs.replace(good_measures(), champion=comparison(baseline="tcn_v1.0.0"))
+    found = blocking(judge(profile_named(profile), changed(part, measures, **changes)))
 
     assert found.pop(gate) == verdict
     assert set(found) <= ALSO.get(gate, set())
@@ -116,10 +119,11 @@ def test_each_gate_alone_blocks(
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_gate_is_among_those_that_were_broken(name: str) -> None:
     """A gate that no case above breaks could be one that never blocks."""
-    gates = {gate.name for gate in judge(profile_named(name), good_measures())}
+    measures = structs.replace(good_measures(), champion=comparison(baseline="tcn_v1.0.0"))
+    gates = judge(profile_named(name), measures)
 
-    assert gates <= {gate for gate, *_ in BAD}
-    assert is_promotable(judge(profile_named(name), good_measures()))
+    assert {gate.name for gate in gates} <= {gate for gate, *_ in BAD}
+    assert is_promotable(gates)
 
 
 @pytest.mark.proves("R131")
@@ -273,6 +277,15 @@ def test_a_day_less_than_six_months_is_refused() -> None:
 
     assert not is_promotable(judge(STANDARD, short))
     assert is_promotable(judge(STANDARD, changed("sample", data_span_ms=15_778_800_000)))
+
+
+def test_few_rows_in_common_with_production_are_no_evidence() -> None:
+    few = structs.replace(
+        good_measures(), champion=comparison(baseline="tcn_v1.0.0", row_count=999)
+    )
+
+    assert set(blocking(judge(STANDARD, few)).values()) == {UNKNOWN}
+    assert set(blocking(judge(STANDARD, few))) == {"brier_vs_champion", "log_loss_vs_champion"}
 
 
 def test_too_little_is_never_called_bad_and_never_passes() -> None:
