@@ -5,12 +5,14 @@ import typer
 from detent_cli.artifact import app as artifact_app
 from detent_cli.attribution import attribution
 from detent_cli.data import app as data_app
+from detent_cli.dataset import app as dataset_app
 from detent_cli.decide import decide
 from detent_cli.demo import demo
 from detent_cli.determinism import verify_determinism
 from detent_cli.features import app as features_app
 from detent_cli.ledger import app as ledger_app
 from detent_cli.stand_down import stand_down
+from detent_cli.train import train
 from detent_cli.up import up
 
 app = typer.Typer(
@@ -23,10 +25,12 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(up)
 app.command()(decide)
+app.command()(train)
 app.command()(attribution)
 app.command()(stand_down)
 app.command()(verify_determinism)
 app.add_typer(artifact_app, name="artifact")
 app.add_typer(data_app, name="data")
+app.add_typer(dataset_app, name="dataset")
 app.add_typer(features_app, name="features")
 app.add_typer(ledger_app, name="ledger")
