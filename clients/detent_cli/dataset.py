@@ -29,7 +29,7 @@ Folder = Annotated[Path, typer.Argument(help="The data set's folder.")]
 @app.command()
 def build(
     *,
-    data: Annotated[Path, typer.Option(help="Bars: .parquet or .csv; for the head fill, orders.")],
+    data: Annotated[Path, typer.Option(help="Bars: .parquet or .csv.")],
     out: Annotated[Path, typer.Option(help="Folder of data sets.")],
     dataset_id: Annotated[str, typer.Option(help="Its name: a-z 0-9 . _ -")],
     created_at: Annotated[str, typer.Option(help="UTC, for example 2024-01-15T10:30:00Z.")],

@@ -10,6 +10,7 @@ from detent_cli.decide import decide
 from detent_cli.demo import demo
 from detent_cli.determinism import verify_determinism
 from detent_cli.features import app as features_app
+from detent_cli.heads import app as heads_app
 from detent_cli.ledger import app as ledger_app
 from detent_cli.stand_down import stand_down
 from detent_cli.train import train
@@ -33,4 +34,5 @@ app.add_typer(artifact_app, name="artifact")
 app.add_typer(data_app, name="data")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(features_app, name="features")
+app.add_typer(heads_app, name="heads")
 app.add_typer(ledger_app, name="ledger")

@@ -20,11 +20,10 @@ from detent.contracts.units import BPS_ONE
 from detent.core.features.engine import EngineConfig
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.feature_spec import FeatureTransform, feature
-from detent.offline.datasets.rows import NEXT_SCORE, SCORE, SPACING
+from detent.offline.datasets.rows import NEXT_SCORE, SCORE
 
 Floats = NDArray[np.float64]
 SCORED_HEADS = (Head.REGIME, Head.TOXICITY)
-NEUTRAL_SPACING_X1000 = 1000
 CLASS_COUNT = 3
 
 
@@ -123,8 +122,7 @@ def score_targets(
     if head is Head.REGIME:
         path = np.concatenate([[0.0], np.cumsum(np.abs(closes[1:] / closes[:-1] - 1.0))])
         score[:ahead] = path[horizon_bars:] - path[:ahead]
-        spacing = np.full(count, NEUTRAL_SPACING_X1000, dtype=np.int32)
-        targets = {SCORE: score * BPS_ONE, SPACING: spacing}
+        targets = {SCORE: score * BPS_ONE}
     else:
         score[:ahead] = np.abs(closes[horizon_bars:] / closes[:ahead] - 1.0)
         following = np.zeros(count)

@@ -5,7 +5,6 @@ from pathlib import Path
 from detent.contracts.binding import Head
 from detent.contracts.errors import InvalidField
 from detent.core.features.feature_set import FeatureSet, direction_bars_v1
-from detent.offline.cells import invalid
 from detent.offline.commands import load_table
 from detent.offline.datasets.building import DatasetRequest, build_dataset
 from detent.offline.datasets.folder import Dataset, read_dataset
@@ -90,8 +89,6 @@ def verify_dataset(
         require_promotion_dataset(dataset)
     if bars is None:
         return dataset, 0
-    if dataset.manifest.head is Head.FILL:
-        raise invalid(folder.name, "rows of orders", "a data set of bars")
     return dataset, check_rows_against_bars(dataset, load_table(bars))
 
 

@@ -24,7 +24,6 @@ LABEL = "label"
 CLOSE, SETTLED_CLOSE = "bar_close", "label_close"
 # What is to be learnt, by head: from these a fold makes its classes.
 SCORE, NEXT_SCORE = "score_bps", "next_score_bps"
-SPACING = "spacing_x1000"
 TARGETS: dict[Head, tuple[tuple[str, pa.DataType], ...]] = {
     Head.DIRECTION: (
         (CLOSE, pa.string()),
@@ -32,9 +31,8 @@ TARGETS: dict[Head, tuple[tuple[str, pa.DataType], ...]] = {
         (PROXY, pa.int32()),
         (LABEL, pa.bool_()),
     ),
-    Head.REGIME: ((SCORE, pa.float64()), (SPACING, pa.int32())),
+    Head.REGIME: ((SCORE, pa.float64()),),
     Head.TOXICITY: ((SCORE, pa.float64()), (NEXT_SCORE, pa.float64())),
-    Head.FILL: ((LABEL, pa.bool_()),),
 }
 
 

@@ -36,16 +36,19 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     opset: int = ONNX_OPSET
 
 
-def export_sklearn(model: Any, *, width: int, name: str = GRAPH_NAME) -> Exported:
-    """Export a classifier of scikit-learn, or a pipeline that ends in one."""
+def export_sklearn(
+    model: Any, *, width: int, name: str = GRAPH_NAME, output: str = OUTPUT_NAME
+) -> Exported:
+    """Export a classifier of scikit-learn, a pipeline that ends in one, or a regressor."""
+    classifies = output == OUTPUT_NAME
     exported: ModelProto = to_onnx(
         model,
         initial_types=[(INPUT_NAME, FloatTensorType([None, width]))],
-        options={id(model): {"zipmap": False}},
+        options={id(model): {"zipmap": False}} if classifies else None,
         target_opset={"": ONNX_OPSET, "ai.onnx.ml": ONNX_ML_OPSET},
         name=name,
     )
-    return Exported(graph=only_outputs(exported, (OUTPUT_NAME,)))
+    return Exported(graph=only_outputs(exported, (output,)))
 
 
 def export_lightgbm(booster: Any, *, width: int, name: str = GRAPH_NAME) -> Exported:
