@@ -5,7 +5,7 @@ PYTHON ?= python3
 export UV_SYSTEM_CERTS := 1
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := --extra feature --extra inference-cpu --extra policy --extra offline --extra signing --extra console
+EXTRAS := --extra feature --extra inference-cpu --extra policy --extra offline --extra signing --extra console --extra ray
 COMPILE_ONLY := $(BIN)/uv pip compile --universal --generate-hashes \
   --no-emit-index-url --no-header --quiet
 COMPILE := $(COMPILE_ONLY) pyproject.toml
