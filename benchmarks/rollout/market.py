@@ -10,8 +10,10 @@ Floats = NDArray[np.float64]
 # Log odds of a calibrated direction model: its Brier score is .2476, a percent below chance.
 LOG_ODDS_SD = 0.2
 CHAMPION_BRIER = 0.2476
-# How much of the surprise of a bar is shared by all symbols.
-SHARED_SURPRISE = 0.4
+# What symbols share: outcomes that are correlated by .4, which takes a latent correlation of
+# sin(.4 pi / 2), and a fifth of what the models say, because they look at the same market.
+SHARED_SURPRISE = math.sin(0.4 * math.pi / 2.0)
+SHARED_SIGNAL = 0.2
 
 
 class Bars(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,12 +29,17 @@ class Bars(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def draw_bars(symbols: int, bars: int, chance: np.random.Generator) -> Bars:
-    """Draw a run; surprises are correlated over symbols and independent over bars."""
-    log_odds = chance.normal(0.0, LOG_ODDS_SD, (symbols, bars))
-    shared = chance.normal(size=bars)
-    own = chance.normal(size=(symbols, bars))
-    surprise = math.sqrt(SHARED_SURPRISE) * shared + math.sqrt(1.0 - SHARED_SURPRISE) * own
+    """Draw a run; symbols move together, bars are independent."""
+    log_odds = LOG_ODDS_SD * _together(symbols, bars, SHARED_SIGNAL, chance)
+    surprise = _together(symbols, bars, SHARED_SURPRISE, chance)
     return Bars(log_odds=log_odds, up=surprise < _normal_quantile(_share(log_odds)))
+
+
+def _together(symbols: int, bars: int, correlation: float, chance: np.random.Generator) -> Floats:
+    """Draw normal numbers that are correlated over symbols."""
+    shared, own = chance.normal(size=bars), chance.normal(size=(symbols, bars))
+    found: Floats = math.sqrt(correlation) * shared + math.sqrt(1.0 - correlation) * own
+    return found
 
 
 def said(log_odds: Floats, stretch: float = 1.0) -> Floats:

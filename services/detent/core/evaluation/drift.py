@@ -35,8 +35,8 @@ SEED_RECENT_ROWS = 100
 SEED_P_VALUE = 0.05
 STANDARD_RECENT_ROWS = 500
 FALSE_DISCOVERY_RATE = 0.05
-# Fewer independent rows than this say nothing of a distribution.
-EFFECTIVE_ROWS_MIN = 5
+# A single row says nothing of a distribution; with two and more the exact test knows how little.
+EFFECTIVE_ROWS_MIN = 2
 # How many autocorrelation times a sum of autocorrelations spans before it is noise.
 _SOKAL_WINDOW = 5.0
 
@@ -138,6 +138,19 @@ def false_discovery_calls(
     return [value is not None and value <= bound for value in p_values]
 
 
+def memory_rows(values: Floats) -> float:
+    """Give how many rows are worth one independent row to a comparison of distributions.
+
+    Returns hardly remember their sign and long remember their size, and a distribution is both:
+    the longer of the two memories counts.
+
+    Args:
+        values: Shape (n,), float64, in the order of time.
+    """
+    size = np.abs(values - np.median(values))
+    return max(autocorrelation_time(values), autocorrelation_time(size))
+
+
 def autocorrelation_time(values: Floats) -> float:
     """Give how many rows of a series are worth one independent row, at least 1.
 
@@ -164,7 +177,7 @@ def _measured(name: str, reference: Floats, current: Floats, rule: DriftRule) ->
     rows = (len(reference), len(current))
     if rule is DriftRule.STANDARD:
         # Of the reference alone: a shift within the recent rows would look like memory.
-        memory = autocorrelation_time(reference)
+        memory = memory_rows(reference)
         rows = (max(1, int(rows[0] / memory)), max(1, int(rows[1] / memory)))
     for count in rows:
         check_int(name, count, 1, INT32_MAX)

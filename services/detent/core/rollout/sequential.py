@@ -64,7 +64,7 @@ class BettingProcess(msgspec.Struct, frozen=True, kw_only=True):
     With a horizon of several bars neighbouring outcomes overlap, so a bar is a surprise only to
     the process that saw the bar a horizon before it: there is one process per place within the
     horizon, and they are averaged. Each is valid at any time; their mean is expected to be at
-    most 1 at every bar, and its false alarms are measured in `benchmarks/rollout`.
+    most 1 at every bar, and how often it stops a healthy candidate is counted in the tests.
 
     Attributes:
         log_wealth: Per process and stake, the logarithm of what a stake of 1 has become.

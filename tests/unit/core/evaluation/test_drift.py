@@ -29,6 +29,7 @@ from detent.core.evaluation.drift import (
     autocorrelation_time,
     false_discovery_calls,
     feature_drift,
+    memory_rows,
     recent_rows,
 )
 from detent.core.evaluation.page_hinkley import PageHinkley
@@ -228,6 +229,33 @@ def test_many_features_do_not_ring_the_bell(checks: int) -> None:
     # A count, so the bound of a rate of 5% leaves room for chance.
     ours = alarm_share(DriftRule.STANDARD, 0.5, features=15, checks=checks)
     assert ours <= 0.05 + 1.7 * (0.05 * 0.95 / checks) ** 0.5
+
+
+def clustered(shape: tuple[int, int], chance: np.random.Generator) -> NDArray[np.float64]:
+    """Draw series that remember nothing of their sign and much of their size, like returns."""
+    return chance.normal(size=shape) * np.exp(remembering(shape, 0.98, chance))
+
+
+def test_returns_whose_size_remembers_do_not_ring_the_bell() -> None:
+    """The control: by the memory of the values alone these would ring on many checks."""
+    series = clustered((60, 2_000), np.random.default_rng(31))
+    called = [
+        judged(DriftRule.STANDARD, one[np.newaxis])[0].verdict is DriftVerdict.DRIFTED
+        for one in series
+    ]
+    by_value = [
+        ks_p_value(
+            ks_distance(one[:1_500], one[1_500:]),
+            int(1_500 / autocorrelation_time(one[:1_500])),
+            int(500 / autocorrelation_time(one[:1_500])),
+        )
+        < 0.05
+        for one in series
+    ]
+
+    assert sum(called) <= 3
+    assert sum(by_value) > 20
+    assert memory_rows(series[0]) > 5 * autocorrelation_time(series[0])
 
 
 def test_a_shift_is_found_in_a_feature_that_remembers() -> None:
