@@ -17,10 +17,10 @@ from detent.contracts.calls.policy import DecideTargetWeightsRequest, OpenPlanRe
 from detent.contracts.decision import DecisionKind
 from detent.contracts.market import Bar
 from detent.contracts.plan import PolicyConfig, TriggerState, VolUnit
-from detent.offline.bars import BarTable
-from detent.offline.building import Recipe, build_direction_artifact
 from detent.core.features.feature_set import direction_bars_v1
 from detent.core.rollout.gates import ACTIVE_ACK
+from detent.offline.bars import BarTable
+from detent.offline.building import Recipe, build_direction_artifact
 from detent.rpc.tracing import no_tracer
 from detent.servers.feature.main import build as build_features
 from detent.servers.feature.settings import FeatureSettings

@@ -10,6 +10,7 @@ from detent_cli.demo import demo
 from detent_cli.determinism import verify_determinism
 from detent_cli.features import app as features_app
 from detent_cli.ledger import app as ledger_app
+from detent_cli.monitor import monitor
 from detent_cli.stand_down import stand_down
 from detent_cli.up import up
 
@@ -24,6 +25,7 @@ app.command()(demo)
 app.command()(up)
 app.command()(decide)
 app.command()(attribution)
+app.command()(monitor)
 app.command()(stand_down)
 app.command()(verify_determinism)
 app.add_typer(artifact_app, name="artifact")

@@ -78,7 +78,14 @@ CLIENT_THIRD_PARTY = frozenset(
 )
 """The distribution's base dependencies; everything else is an extra that a client need not have."""
 
-DRAWN_LATE = frozenset({"detent_cli.attribution_page", "detent_cli.demo.report"})
+DRAWN_LATE = frozenset(
+    {
+        "detent_cli.attribution_page",
+        "detent_cli.demo.report",
+        "detent_cli.monitor_page",
+        "detent_cli.pictures",
+    }
+)
 """Modules that draw, whose importers load them late; they need the extra `console`."""
 
 PURE_THIRD_PARTY = frozenset({"msgspec", "numpy"})

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from detent.adapters.metrics import Metrics, MetricsServer
 from detent.adapters.telemetry import Telemetry, set_up_logging
 from detent.contracts.errors import DataInvalid
 from detent.core.evaluation.distances import Floats
+from detent.core.evaluation.monitoring import ModelReport
 from detent.rpc.call import Call
 from detent.rpc.channel import open_channel
 from detent.rpc.serve import run_process, wait_for_stop
@@ -72,10 +73,13 @@ def read_reference(path: Path, names: tuple[str, ...]) -> Mapping[str, Floats]:
     except (OSError, ValueError) as error:
         cause = type(error).__name__
         raise DataInvalid(f"{path.name}: {cause}, expected a .npy file of rows") from error
-    if matrix.ndim != 2 or matrix.shape[1] != len(names) or not np.isfinite(matrix).all():  # noqa: PLR2004
+    fits = names and matrix.ndim == 2 and matrix.shape[1] % len(names) == 0  # noqa: PLR2004
+    if not fits or not np.isfinite(matrix).all():
         found = f"shape {matrix.shape}"
         raise DataInvalid(f"{path.name}: {found}, expected finite rows of {len(names)} features")
-    return {name: matrix[:, place].astype(np.float64) for place, name in enumerate(names)}
+    # Of rows that span several bars the newest bar comes last.
+    newest = matrix[:, -len(names) :].astype(np.float64)
+    return {name: newest[:, place] for place, name in enumerate(names)}
 
 
 def _new_call() -> Call:
@@ -83,14 +87,36 @@ def _new_call() -> Call:
     return Call(deadline_s=deadline_s, clock=time.monotonic, identity="", trace=Context())
 
 
-async def run(settings: MonitorSettings) -> None:
-    """Check until the process is asked to stop."""
+@contextlib.asynccontextmanager
+async def opened(settings: MonitorSettings) -> AsyncIterator[Monitor]:
+    """Give a monitor that records outcomes where it is told to, and close what it used."""
     telemetry = Telemetry(
         "detent-monitor", otlp_endpoint=settings.otlp_endpoint, trace_file=settings.trace_file
     )
     channel = open_channel(settings.policy_target) if settings.policy_target else None
     outcomes = GrpcOutcomes(channel, telemetry.tracer) if channel is not None else None
-    monitor = build(settings, outcomes)
+    try:
+        yield build(settings, outcomes)
+    finally:
+        if channel is not None:
+            await channel.close()
+        telemetry.close()
+
+
+async def check_once(settings: MonitorSettings) -> tuple[list[ModelReport], int]:
+    """Make one check; gives the reports and how many outcomes were new on the record."""
+    async with opened(settings) as monitor:
+        reports = await monitor.check()
+        return reports, monitor.recorded_count
+
+
+async def run(settings: MonitorSettings) -> None:
+    """Check until the process is asked to stop."""
+    async with opened(settings) as monitor:
+        await _serve(monitor, settings)
+
+
+async def _serve(monitor: Monitor, settings: MonitorSettings) -> None:
     metrics = Metrics()
     gauges = MonitorGauges(metrics)
     server = MetricsServer(metrics, listen=settings.listen, is_ready=lambda: monitor.is_current)
@@ -103,9 +129,6 @@ async def run(settings: MonitorSettings) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await checking
     server.close()
-    if channel is not None:
-        await channel.close()
-    telemetry.close()
 
 
 def main() -> None:
