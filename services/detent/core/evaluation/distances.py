@@ -59,7 +59,7 @@ def ks_p_value(distance: float, reference_rows: int, current_rows: int) -> float
     check_int("current_rows", current_rows, 1, INT32_MAX)
     if not 0.0 <= distance <= 1.0:
         raise InvalidField("distance", distance, "in [0, 1]")
-    if distance == 0.0:
+    if distance <= 0.0:
         return 1.0
     few, many = sorted((reference_rows, current_rows))
     # The greatest distance that is still smaller, half a step above it.

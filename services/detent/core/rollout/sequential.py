@@ -51,7 +51,7 @@ def paired_loss(candidate: Floats, champion: Floats, labels: NDArray[np.bool_]) 
     if_up = (1.0 - candidate) ** 2 - (1.0 - champion) ** 2
     if_down = candidate**2 - champion**2
     scale = float(np.mean(np.maximum(np.abs(if_up), np.abs(if_down))))
-    if scale == 0.0:
+    if scale <= 0.0:
         return 0.0
     lost = float(np.mean(np.where(labels, if_up, if_down)))
     # The quotient of two means may leave the range by a rounding.
