@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
+from pydantic import ValidationError
 from rich.text import Text
 
 from detent_cli.output import (
@@ -53,23 +54,24 @@ def monitor(
     stopped. With `--once` the exit code is 1 when something alerts.
     """
     # Imported here: a strategist's installation has neither a ledger nor metrics.
-    from detent.contracts.monitoring import MonitorProfile  # noqa: PLC0415
     from detent.servers.monitor.main import check_once, run  # noqa: PLC0415
     from detent.servers.monitor.settings import MonitorSettings  # noqa: PLC0415
 
-    if profile not in tuple(MonitorProfile):
-        raise typer.BadParameter(f"found {profile!r}, expected {' or '.join(MonitorProfile)}")
-    settings = MonitorSettings.model_validate(
-        {
-            "ledger": ledger,
-            "artifacts_dir": artifacts,
-            "reference_file": reference,
-            "profile": profile,
-            "policy_target": policy or None,
-            "listen": listen,
-            "check_interval_s": interval_s,
-        }
-    )
+    try:
+        settings = MonitorSettings.model_validate(
+            {
+                "ledger": ledger,
+                "artifacts_dir": artifacts,
+                "reference_file": reference,
+                "profile": profile,
+                "policy_target": policy or None,
+                "listen": listen,
+                "check_interval_s": interval_s,
+            }
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise typer.BadParameter(f"{first['loc'][0]}: {first['msg']}") from error
     with reported(as_json=as_json), errors.status("checking", spinner="dots"):
         reports, recorded_count = asyncio.run(check_once(settings))
     if report is not None:

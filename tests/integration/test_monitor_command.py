@@ -153,7 +153,8 @@ def test_up_runs_a_monitor_that_records_and_serves_metrics(
     ("arguments", "said"),
     [
         (("--ledger", "absent.sqlite"), "LEDGER_UNAVAILABLE"),
-        (("--ledger", "absent.sqlite", "--profile", "loose"), "standard or seed"),
+        (("--ledger", "absent.sqlite", "--profile", "loose"), "profile"),
+        (("--ledger", "absent.sqlite", "--listen", "nowhere"), "listen"),
     ],
 )
 def test_what_cannot_be_monitored_is_said(arguments: tuple[str, ...], said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.service.policy_calls import ask, open_plan
 from tests.trades import outcome_of
 
 from detent.adapters.grpc_dependencies import GrpcOutcomes
+from detent.adapters.ledger_shipping import LedgerShipper, ShippingOptions
 from detent.adapters.metrics import Metrics
 from detent.adapters.sqlite_trades import SqliteTrades
 from detent.contracts.errors import LedgerUnavailable
@@ -30,7 +32,7 @@ PLAN = plan_of("plan", (SYMBOL,))
 BARS = 130
 
 
-def settings_of(ledger: Path, **changes: object) -> MonitorSettings:
+def settings_of(ledger: Path | str, **changes: object) -> MonitorSettings:
     return MonitorSettings.model_validate({"ledger": str(ledger), **changes})
 
 
@@ -116,6 +118,21 @@ async def test_two_monitors_change_nothing(host: PolicyHost, ledger: Path) -> No
 
     assert first == second
     assert [one.recorded_count for one in monitors] == [8, 0]
+
+
+async def test_postgresql_says_what_the_file_says(
+    host: PolicyHost, ledger: Path, ledger_url: str
+) -> None:
+    await decide(host, range(BARS))
+    await check_once(settings_of(ledger, policy_target=host.target))
+    shipper = LedgerShipper(ledger, ShippingOptions(url=ledger_url))
+    shipper.start()
+    assert await asyncio.to_thread(shipper.stop, 10.0)
+    of_file, _ = await check_once(settings_of(ledger))
+    of_database, _ = await check_once(settings_of(ledger_url))
+
+    assert of_file[0].signals[0].settled_count == BARS - 4
+    assert of_database == of_file
 
 
 async def test_a_failed_check_is_counted_and_takes_readiness(
