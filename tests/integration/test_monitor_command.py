@@ -139,12 +139,12 @@ def test_up_runs_a_monitor_that_records_and_serves_metrics(
     code, table = run(
         "monitor", "--ledger", ledger, "--once", "--artifacts", artifacts.stable.parent
     )
-    found = checked(ledger)
+    found = checked(ledger, "--artifacts", artifacts.stable.parent)
 
     assert "detent_monitor_outcomes_total 146.0" in text
     assert 'detent_monitor_brier{source="model"} 0.' in text
     assert found["signals"][0]["settled_count"] == 146
-    assert found["features_unknown"].endswith("expected at least 500")
+    assert found["features_unknown"] == "150 kept inputs, expected at least 500"
     assert "model" in table
     assert code == (1 if found["alerts"] else 0)
 
