@@ -13,6 +13,7 @@ from detent_cli.determinism import verify_determinism
 from detent_cli.features import app as features_app
 from detent_cli.heads import app as heads_app
 from detent_cli.ledger import app as ledger_app
+from detent_cli.monitor import monitor
 from detent_cli.plan import app as plan_app
 from detent_cli.promotion import evaluate, promote
 from detent_cli.registry import app as registry_app
@@ -33,6 +34,7 @@ app.command()(decide)
 app.command()(train)
 app.command()(attribution)
 app.command()(backtest)
+app.command()(monitor)
 app.command()(stand_down)
 app.command()(verify_determinism)
 app.command()(evaluate)

@@ -35,12 +35,16 @@ def up(
         "var/detent"
     ),
     single: Annotated[bool, typer.Option("--single", help="One process instead of three.")] = False,
+    monitor: Annotated[
+        bool, typer.Option("--monitor", help="Settle bars, score signals, serve metrics.")
+    ] = False,
     ack: Annotated[
         str, typer.Option(help=f"Type {ACTIVE_ACK} to let the model act; else proxy only.")
     ] = "",
     feature_port: Annotated[int, typer.Option(help="Port of the feature service.")] = 7301,
     inference_port: Annotated[int, typer.Option(help="Port of the inference service.")] = 7302,
     policy_port: Annotated[int, typer.Option(help="Port of the policy service.")] = 7303,
+    monitor_port: Annotated[int, typer.Option(help="Port of the monitor's metrics.")] = 7304,
     as_json: JsonFlag = False,
 ) -> None:
     """Start the services, print their addresses, and stop them on Ctrl-C or SIGTERM."""
@@ -54,11 +58,13 @@ def up(
             artifact_dir=served.resolve(),
             state_dir=state.resolve(),
             single=single,
+            monitor=monitor,
             active=ack == ACTIVE_ACK,
             ports={
                 "feature": feature_port,
                 "inference": inference_port,
                 "policy": policy_port,
+                "monitor": monitor_port,
             },
         )
     )

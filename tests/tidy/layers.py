@@ -84,6 +84,8 @@ DRAWN_LATE = frozenset(
         "detent_cli.backtest_page",
         "detent_cli.demo.report",
         "detent_cli.evaluation_page",
+        "detent_cli.monitor_page",
+        "detent_cli.pictures",
         "detent_cli.reliability_plot",
     }
 )
