@@ -22,6 +22,20 @@ if TYPE_CHECKING:
     from detent.offline.walk_forward.record import RunRecord
 
 EngineName = Literal["local", "ray"]
+Candidates = Annotated[
+    list[str] | None,
+    typer.Option(help="What to try, again for each; all that need no window by default."),
+]
+EmbargoBars = Annotated[int, typer.Option(help="Bars between an outcome and the next part.", min=0)]
+NewestRows = Annotated[int | None, typer.Option(help="Only so many of the newest rows.", min=1)]
+RayAddress = Annotated[
+    str | None, typer.Option(help="Ray's cluster; by default one on this machine.")
+]
+Predecessor = Annotated[
+    Path | None,
+    typer.Option(help="Predecessor: the version must step as far as what changed."),
+]
+DatasetId = Annotated[str | None, typer.Option(help="The only data set to accept, by name.")]
 PPM_ONE = 1_000_000
 PPB_ONE = 1_000_000_000
 
@@ -33,33 +47,19 @@ def train(
     created_at: Annotated[str, typer.Option(help="UTC, for example 2024-01-15T10:30:00Z.")],
     name: Annotated[str, typer.Option(help="Name of the model's line.")] = "direction",
     version: Annotated[str, typer.Option(help="v<major>.<minor>.<patch>.")] = "v1.0.0",
-    dataset_id: Annotated[
-        str | None, typer.Option(help="The only data set to accept, by name.")
-    ] = None,
+    dataset_id: DatasetId = None,
     seed: Annotated[int, typer.Option(help="Seed of every fit and search.", min=0)] = 0,
-    candidate: Annotated[
-        list[str] | None,
-        typer.Option(help="What to try, again for each; all that need no window by default."),
-    ] = None,
+    candidate: Candidates = None,
     folds: Annotated[int, typer.Option(help="Test blocks.", min=1)] = 5,
-    embargo_bars: Annotated[
-        int, typer.Option(help="Bars between an outcome and the next part.", min=0)
-    ] = 1,
+    embargo_bars: EmbargoBars = 1,
     trials: Annotated[int, typer.Option(help="Trials of each search; 0 for none.", min=0)] = 8,
-    n_samples: Annotated[
-        int | None, typer.Option(help="Only so many of the newest rows.", min=1)
-    ] = None,
+    n_samples: NewestRows = None,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
     engine: Annotated[EngineName, typer.Option(help="Where fits run.")] = "local",
-    ray_address: Annotated[
-        str | None, typer.Option(help="Ray's cluster; by default one on this machine.")
-    ] = None,
+    ray_address: RayAddress = None,
     git_sha: Annotated[str | None, typer.Option(help="Commit of the code, 40 hex.")] = None,
     notes: Annotated[str | None, typer.Option(help="What to remember.")] = None,
-    after: Annotated[
-        Path | None,
-        typer.Option(help="Predecessor: the version must step as far as what changed."),
-    ] = None,
+    after: Predecessor = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Search, fit every candidate in every fold, choose, and pin the choice with its evidence."""

@@ -137,7 +137,7 @@ CANDIDATES = (
         architecture_id="tcn",
         framework="torch",
         fit=fit_tcn,
-        params={"channels": 16, "epochs": 3},
+        params={"channels": 16, "epochs": 6},
         needs_window=True,
     ),
 )

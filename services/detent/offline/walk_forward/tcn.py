@@ -23,7 +23,7 @@ from detent.offline.walk_forward.export import (
 )
 
 BATCH_ROWS = 512
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 3e-3
 KERNEL = 3
 # Each layer looks twice as far back as the one before: 1 + 2 * (1 + 2 + 4 + 8 + 16) = 63 rows.
 DILATIONS = (1, 2, 4, 8, 16)

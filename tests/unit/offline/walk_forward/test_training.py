@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from msgspec import structs
 from tests.unit.artifacts import contents_of
-from tests.unit.training_rows import CREATED_AT, DATASET_ID, dataset, dataset_in
+from tests.unit.training_rows import CREATED_AT, DATASET_ID, build, dataset, dataset_in
 
 from detent.adapters.artifact_store import read_artifact
 from detent.adapters.serving import open_serving
@@ -21,7 +21,9 @@ from detent.contracts.canonical import sha256_hex
 from detent.contracts.errors import DataInvalid, InvalidField
 from detent.contracts.signals import DirectionSignal
 from detent.core.evaluation.scores import log_loss
+from detent.core.features.shipped_sets import direction_window_v1
 from detent.offline.commands import silent
+from detent.offline.datasets.folder import read_dataset
 from detent.offline.datasets.rows import PROXY
 from detent.offline.train_report import parse_train_report
 from detent.offline.walk_forward import training
@@ -273,3 +275,23 @@ def test_results_come_in_the_order_of_the_tasks() -> None:
 
     assert run_all(abs, [-3, -1, -2], Engine(), told=seen.append) == [3, 1, 2]
     assert seen == [1, 2, 3]
+
+
+@pytest.mark.proves("R163", "R161")
+def test_a_convolution_over_windows_is_trained_and_packed_with_its_shape(tmp_path: Path) -> None:
+    """The shape of its rows is in the manifest, and the artifact proves itself as served."""
+    pytest.importorskip("torch", reason="torch is not installed: it is in no locked environment")
+    feature_set = direction_window_v1(900_000)
+    windows = read_dataset(
+        build(tmp_path, feature_set=feature_set, horizon_bars=1, dataset_id="windows-15m")
+    )
+    request = structs.replace(
+        REQUEST, architectures=("tcn",), fold_count=1, trial_count=0, model_name="windows"
+    )
+
+    found = train(windows, request, out_dir=tmp_path, engine=Engine(), progress=silent)
+
+    manifest = read_artifact(found.artifact).manifest
+    assert manifest.architecture_id == "tcn"
+    assert manifest.input_shape == (64, 12)
+    assert found.record.candidates[0].parity_e9 <= 1_000
