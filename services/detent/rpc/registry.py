@@ -12,7 +12,15 @@ from detent.api.v1 import (
     policy_service_pb2,
     rollout_service_pb2,
 )
-from detent.contracts.calls import feature, inference, ledger, policy, replanning, rollout
+from detent.contracts.calls import (
+    decision_stream,
+    feature,
+    inference,
+    ledger,
+    policy,
+    replanning,
+    rollout,
+)
 from detent.contracts.json_codec import is_domain_type
 
 SERVICES: dict[str, ServiceDescriptor] = {
@@ -28,7 +36,7 @@ SERVICES: dict[str, ServiceDescriptor] = {
 }
 _TYPES: dict[str, Any] = {
     name: kind
-    for module in (feature, inference, policy, ledger, replanning, rollout)
+    for module in (feature, inference, policy, ledger, decision_stream, replanning, rollout)
     for name, kind in vars(module).items()
     if is_domain_type(kind)
 }
