@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Connection, RowMapping, Table, delete, insert, select
 
 from detent.adapters.control_database import ControlDatabase
-from detent.adapters.kill_tables import KILL_HISTORY, KILL_READERS, KILL_SWITCHES
+from detent.adapters.control_tables import KILL_HISTORY, KILL_READERS, KILL_SWITCHES
 from detent.contracts.kill_switch import KillPosition, KillReader, KillScope, KillSwitch
 from detent.core.rollout.kill_state import STALE_S, newest_of, next_switch
 

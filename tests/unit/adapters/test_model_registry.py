@@ -260,7 +260,7 @@ def test_whatever_is_done_one_at_most_is_in_production(
 
 PROMOTER = """
 import sys
-from detent.adapters.control_database import NEWEST_STEP, ControlDatabase
+from detent.adapters.control_database import ControlDatabase
 from detent.adapters.model_registry import Act, ModelRegistry
 from detent.contracts.errors import RegistryConflict
 url, key, champion = sys.argv[1:]
