@@ -13,7 +13,6 @@ from detent.adapters.ledger_reading import SqliteReader
 from detent.adapters.sqlite_file import Durability, Row, SqliteFile, Statement
 from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT, STORED, prepare
 from detent.contracts.binding import ModelBinding
-from detent.contracts.calls.ledger import ListDecisionsRequest
 from detent.contracts.canonical import canonical_bytes, parse_json
 from detent.contracts.decision import DecisionKind, DecisionRecord, LocalAnswer
 from detent.contracts.errors import DetentError
@@ -272,21 +271,6 @@ class SqliteLedger:
             if plan_id == plan.plan_id or bar_ts_ms < begun.get(symbol, ts_ms):
                 seen.setdefault(symbol, {})[bar_ts_ms] = float(close)
         return seen
-
-    async def list_records(self, query: ListDecisionsRequest, after_id: int) -> list[Row]:
-        """Give (id, canonical) of a page of records in the order of writing."""
-        return await self._file.read(
-            "SELECT id, canonical FROM decision_records WHERE id > ?"
-            " AND (? = '' OR plan_id = ?) AND (? = '' OR symbol = ?) ORDER BY id LIMIT ?",
-            (
-                after_id,
-                query.plan_id,
-                query.plan_id,
-                query.symbol,
-                query.symbol,
-                query.page_size,
-            ),
-        )
 
     async def verify(
         self, plan_id: str, anchored: Mapping[ChainKey, Pins] | None = None

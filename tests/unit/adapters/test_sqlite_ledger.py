@@ -19,7 +19,6 @@ from tests.builders import (
 from detent.adapters.sqlite_ledger import BlockEvent, ModelInputRow, SqliteLedger, Written
 from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT
 from detent.contracts.binding import PROXY_BINDING
-from detent.contracts.calls.ledger import ListDecisionsRequest
 from detent.contracts.decision import DecisionKind, DecisionRecord, LocalAnswer
 from detent.contracts.errors import BindingMismatch, LedgerUnavailable
 from detent.contracts.plan import Plan, PlanStatus
@@ -153,21 +152,6 @@ async def test_plans_are_kept_with_their_bindings_open_and_closed(ledger: Sqlite
     assert await ledger.find_plan("plan") == (BOUND, PlanStatus.OPEN)
     assert await ledger.find_plan("other") == (other, PlanStatus.CLOSED)
     assert await ledger.find_plan("none") is None
-
-
-async def test_pages_give_every_record_once_in_order(ledger: SqliteLedger) -> None:
-    rows = chain_of(7)
-    await ledger.add_records(rows)
-    found, after_id = [], 0
-    while True:
-        query = ListDecisionsRequest(plan_id="plan", symbol="", page_size=3, page_token="")
-        page = await ledger.list_records(query, after_id)
-        if not page:
-            break
-        after_id = page[-1][0]
-        found += [canonical for _, canonical in page]
-
-    assert found == [item.canonical.decode() for item in rows]
 
 
 async def test_refusals_late_answers_and_local_answers_have_tables_of_their_own(
