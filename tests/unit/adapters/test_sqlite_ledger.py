@@ -216,8 +216,43 @@ async def test_what_a_model_was_given_is_kept_with_its_record(ledger: SqliteLedg
     ledger.stage_inputs(given)
     await ledger.add_records([cited])
 
+    # The record is durable, and the answer may leave, before its input is written.
+    assert await ledger.find_record_by_hash(cited.record_hash) == cited
+    assert await ledger.find_input("a" * 64) is None
+    await ledger.settle()
     assert await ledger.find_input("a" * 64) == given[0]
     assert await ledger.find_input("b" * 64) is None, "no record cites it"
+
+
+async def test_a_ledger_that_is_closed_keeps_what_its_records_cite(tmp_path: Path) -> None:
+    first = SqliteLedger(tmp_path / "ledger.sqlite")
+    items = chain_of(3)
+    for item, letter in zip(items, "abc", strict=True):
+        signal = structs.replace(item.record.signal, features_hash=letter * 64)
+        first.stage_inputs([input_row(letter * 64, expires_ms=START_MS)])
+        await first.add_records([written(structs.replace(item.record, signal=signal))])
+    await first.close()
+
+    again = SqliteLedger(tmp_path / "ledger.sqlite")
+    assert all([await again.find_input(letter * 64) for letter in "abc"])
+    await again.close()
+
+
+async def test_an_input_that_cannot_be_written_costs_no_decision(
+    ledger: SqliteLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    (item,) = chain_of(1)
+    signal = structs.replace(item.record.signal, features_hash="a" * 64)
+    unwritable = structs.replace(
+        input_row("a" * 64, expires_ms=1),
+        model_input=object(),  # type: ignore[arg-type]
+    )
+    ledger.stage_inputs([unwritable])
+    await ledger.add_records([written(structs.replace(item.record, signal=signal))])
+    await ledger.settle()
+
+    assert await ledger.find_input("a" * 64) is None
+    assert [record.message for record in caplog.records] == ["LEDGER_INPUTS_LOST"]
 
 
 async def test_inputs_are_forgotten_when_their_time_is_over_and_not_before(
@@ -229,6 +264,7 @@ async def test_inputs_are_forgotten_when_their_time_is_over_and_not_before(
         signal = structs.replace(item.record.signal, features_hash=letter * 64)
         ledger.stage_inputs([input_row(letter * 64, expires_ms=expires_ms)])
         await ledger.add_records([written(structs.replace(item.record, signal=signal))])
+    await ledger.settle()
 
     await ledger.forget_inputs(now_ms=START_MS)
 
