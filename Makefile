@@ -5,7 +5,7 @@ PYTHON ?= python3
 export UV_SYSTEM_CERTS := 1
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := --extra feature --extra inference-cpu --extra policy --extra offline --extra signing --extra console
+EXTRAS := --extra feature --extra inference-cpu --extra policy --extra monitor --extra offline --extra signing --extra console --extra ray
 COMPILE_ONLY := $(BIN)/uv pip compile --universal --generate-hashes \
   --no-emit-index-url --no-header --quiet
 COMPILE := $(COMPILE_ONLY) pyproject.toml
@@ -89,10 +89,18 @@ bench-features: $(STAMP) ## Measure the offline build of features beside plain p
 bench-serving: $(STAMP) ## Measure feature snapshots and ingest beside a bare gRPC echo and Redis
 	@$(BIN)/python -m benchmarks.features.serving
 
+.PHONY: bench-rollout
+bench-rollout: $(STAMP) ## Count how soon a worse canary is found (200 runs take some minutes)
+	@$(BIN)/python -m benchmarks.rollout
+
 PEERS := kserve mlserver pytriton
 .PHONY: bench-inference
 bench-inference: $(STAMP) $(PEERS:%=.venv-%/.installed) ## Measure inference beside other servers of the same graph
 	@$(BIN)/python -m benchmarks.inference
+
+.PHONY: bench-backtest
+bench-backtest: $(STAMP) .venv-backtesters/.installed ## Measure the back-test beside vectorbt, bt and backtesting.py
+	@$(BIN)/python -m benchmarks.backtest
 
 .PHONY: lint
 lint: $(STAMP) ## Check style, types and the wire contract
@@ -124,8 +132,11 @@ lock: $(STAMP) ## Resolve the requirement files again
 	@$(COMPILE) --extra inference-cpu -o requirements/inference-cpu.txt
 	@$(COMPILE) --extra inference-gpu -o requirements/inference-gpu.txt
 	@$(COMPILE) --extra policy -o requirements/policy.txt
+	@$(COMPILE) --extra monitor -o requirements/monitor.txt
 	@$(COMPILE) -o requirements/client.txt
 	@$(COMPILE_ONLY) --group tritonclient -o requirements/tritonclient.txt
 	@$(COMPILE_ONLY) --group kserve -o requirements/kserve.txt
 	@$(COMPILE_ONLY) --group mlserver -o requirements/mlserver.txt
 	@$(COMPILE_ONLY) --group pytriton -o requirements/pytriton.txt
+	@$(COMPILE_ONLY) --group mlflow -o requirements/mlflow.txt
+	@$(COMPILE_ONLY) --group backtesters -o requirements/backtesters.txt

@@ -30,8 +30,9 @@ from detent.contracts.signals import DirectionSignal
 from detent.core.features.engine import BarSource
 from detent.core.features.shipped_sets import grinder_feature_order_v1
 from detent.core.signals.calibration import Calibrator, fit_calibration
-from detent.offline.samples import Samples
-from detent.offline.training import INPUT_NAME, OUTPUT_NAME, train_logistic
+from detent.offline.walk_forward.candidate import Rows
+from detent.offline.walk_forward.candidates import LOGISTIC
+from detent.offline.walk_forward.export import INPUT_NAME, OUTPUT_NAME
 
 FIFTEEN = grinder_feature_order_v1(HOUR_MS, bar_source=BarSource.READY_MADE)
 ROWS = 600
@@ -47,24 +48,17 @@ def fifteen_name_artifact(bars_artifact: Path, out_dir: Path) -> Path:
     values = random.normal(0.0, 1.0, (ROWS, len(FIFTEEN.feature_names)))
     values[:, :3] += 100.0
     trend = values[:, FIFTEEN.feature_names.index("trend_strength")]
-    moments = np.arange(ROWS, dtype=np.int64)
-    samples = Samples(
-        ts_ms=moments,
-        label_ts_ms=moments,
-        values=values.astype("<f4"),
-        labels=trend + random.normal(0.0, 1.0, ROWS) > 0,
-    )
-    model = train_logistic(samples)
+    rows = Rows(values=values.astype("<f4"), labels=trend + random.normal(0.0, 1.0, ROWS) > 0)
+    inputs = [row.tobytes() for row in rows.values]
+    model = LOGISTIC.fit(rows, LOGISTIC.params, seed=0).exported
     graph = GraphContract(
         input_name=INPUT_NAME, width=len(FIFTEEN.input_names), output_name=OUTPUT_NAME, classes=2
     )
-    p_raw = open_session(model.graph, graph, execution_provider="cpu").probabilities(
-        samples.inputs()
-    )[:, -1]
-    calibration = fit_calibration(p_raw.astype(np.float64), samples.labels)
+    p_raw = open_session(model.graph, graph, execution_provider="cpu").probabilities(inputs)[:, -1]
+    calibration = fit_calibration(p_raw.astype(np.float64), rows.labels)
     calibrator = Calibrator.of(calibration)
     golden = []
-    for given, p in zip(samples.inputs()[:32], p_raw.tolist(), strict=False):
+    for given, p in zip(inputs[:32], p_raw.tolist(), strict=False):
         direction = calibrator.direction(p)
         assert isinstance(direction, DirectionSignal)
         golden.append(GoldenRow(values=given, direction=direction))

@@ -58,6 +58,7 @@ def write_json(report: Report, path: Path) -> None:
     for run, fields_of_run in zip(report.runs, fields["runs"], strict=True):
         fields_of_run["batch_costs_singles"] = round(batch_costs_singles(run), 2)
         fields_of_run["decision_over_echo"] = _over_echo(run.batch(1))
+        fields_of_run["streamed_over_unary"] = _over_unary(run)
         for batch, fields_of_batch in zip(run.batches, fields_of_run["batches"], strict=True):
             fields_of_batch["rows_per_second"] = round(batch.rows_per_second)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +72,10 @@ def batch_costs_singles(run: RunResult) -> float:
 
 def _over_echo(batch: BatchResult) -> float:
     return round(batch.call.p50_us / batch.echo.p50_us, 2)
+
+
+def _over_unary(run: RunResult) -> float:
+    return round(run.streamed.call.p50_us / run.batch(1).call.p50_us, 3)
 
 
 def _machine() -> dict[str, Any]:
@@ -97,10 +102,11 @@ def _latency_table(report: Report) -> Table:
     for name in ("min", "p50", "p99", "rows/s", "echo", "x echo", "ingest", "answered by"):
         table.add_column(name, justify="left" if name == "answered by" else "right")
     for run in report.runs:
-        for batch in run.batches:
+        rows_of_run = [(f"{batch.rows:,}", batch) for batch in run.batches]
+        for rows_text, batch in [*rows_of_run, ("1, streamed", run.streamed)]:
             table.add_row(
                 run.name,
-                f"{batch.rows:,}",
+                rows_text,
                 _ms(batch.call.min_us),
                 _ms(batch.call.p50_us),
                 _ms(batch.call.p99_us),
@@ -140,7 +146,8 @@ def _print_verdict(run: RunResult, console: Console) -> None:
     console.print(
         f"{run.name}: a batch of {BATCH_ROWS:,} costs {singles:.1f} single calls"
         f" ({verdict} {BATCH_SINGLES_MAX}); a decision costs {_over_echo(run.batch(1)):.1f}"
-        f" echoes; {run.record_count:,} records in {run.chain_count:,} chains, {chains}"
+        f" echoes, and over a stream {_over_unary(run):.2f} of a unary call;"
+        f" {run.record_count:,} records in {run.chain_count:,} chains, {chains}"
     )
 
 

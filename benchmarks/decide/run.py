@@ -12,7 +12,7 @@ from benchmarks.decide.workload import DEADLINE_S, BatchResult, Strategist
 from detent.adapters.telemetry import Telemetry
 from detent.contracts.binding import ModelBinding
 from detent_cli.stack import Stack, StackOptions
-from detent_client import ClientOptions, DetentClient, read_binding
+from detent_client import ClientOptions, DecisionStream, DetentClient, read_binding
 
 # Calls in one round, by batch size: the small ones need many for their 99th percentile.
 CALLS_PER_ROUND = {1: 40, 64: 4, 1_000: 1}
@@ -39,11 +39,22 @@ class Composition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds one composition's results and what its ledger says afterwards."""
+    """Holds one composition's results and what its ledger says afterwards.
+
+    Attributes:
+        name: The composition.
+        traced: Whether spans were kept.
+        batches: Unary calls, by batch size.
+        streamed: Decisions of one row over a stream, in the same rounds, one at a time.
+        record_count: Records of the ledger.
+        chain_count: Its chains.
+        break_count: Where they are broken.
+    """
 
     name: str
     traced: bool
     batches: tuple[BatchResult, ...]
+    streamed: BatchResult
     record_count: int
     chain_count: int
     break_count: int
@@ -80,25 +91,30 @@ async def measure(
         environment={} if composition.traced else NO_SPANS,
     )
     with Stack(options) as stack:
-        async with _client(stack, traced=composition.traced) as client:
-            strategists = await _opened(client, read_binding(artifact_dir), rounds)
+        async with (
+            _client(stack, traced=composition.traced) as client,
+            client.stream_decisions() as stream,
+        ):
+            strategists = await _opened(client, stream, read_binding(artifact_dir), rounds)
             await _warmed(strategists, echo, step)
             await _rounds(strategists, echo, rounds, step)
             verified = await client.verify_ledger(deadline_s=VERIFY_DEADLINE_S)
+    *batches, streamed = [
+        strategist.result(
+            echo=echo.timing(*strategist.sizes),
+            hops=read_hops(
+                state_dir,
+                plan_id=strategist.plan_id,
+                from_ts_ms=strategist.measured_from_ts_ms,
+            ),
+        )
+        for strategist in strategists
+    ]
     return RunResult(
         name=composition.name,
         traced=composition.traced,
-        batches=tuple(
-            strategist.result(
-                echo=echo.timing(*strategist.sizes),
-                hops=read_hops(
-                    state_dir,
-                    plan_id=strategist.plan_id,
-                    from_ts_ms=strategist.measured_from_ts_ms,
-                ),
-            )
-            for strategist in strategists
-        ),
+        batches=tuple(batches),
+        streamed=streamed,
         record_count=verified.record_count,
         chain_count=verified.chain_count,
         break_count=len(verified.breaks),
@@ -120,11 +136,15 @@ async def _client(stack: Stack, *, traced: bool) -> AsyncIterator[DetentClient]:
     telemetry.close()
 
 
-async def _opened(client: DetentClient, binding: ModelBinding, rounds: int) -> list[Strategist]:
+async def _opened(
+    client: DetentClient, stream: DecisionStream, binding: ModelBinding, rounds: int
+) -> list[Strategist]:
     strategists = [
         Strategist(client, rows, bar_count=WARM_BARS + rounds * calls)
         for rows, calls in CALLS_PER_ROUND.items()
     ]
+    bar_count = WARM_BARS + rounds * CALLS_PER_ROUND[1]
+    strategists.append(Strategist(client, 1, bar_count=bar_count, stream=stream))
     for strategist in strategists:
         await strategist.open(binding)
     return strategists

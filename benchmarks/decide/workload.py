@@ -26,7 +26,7 @@ from detent.contracts.plan import (
     VolUnit,
 )
 from detent.contracts.wire import to_wire
-from detent_client import DetentClient, OpenedPlan
+from detent_client import DecisionStream, DetentClient, OpenedPlan
 
 EQUITY = Decimal(100_000)
 VOL_HAT_PPM = 150_000
@@ -66,12 +66,21 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
 class Strategist:
     """Holds one plan of so many symbols and walks through its bars."""
 
-    def __init__(self, client: DetentClient, rows: int, *, bar_count: int) -> None:
-        """Draw the bars; nothing is asked yet."""
+    def __init__(
+        self,
+        client: DetentClient,
+        rows: int,
+        *,
+        bar_count: int,
+        stream: DecisionStream | None = None,
+    ) -> None:
+        """Draw the bars; nothing is asked yet. With a stream, bars are asked over it."""
         self.rows = rows
-        self.plan_id = f"bench-{rows}"
-        symbols = tuple(f"B{rows}N{number}" for number in range(rows))
+        way = "" if stream is None else "S"
+        self.plan_id = f"bench-{rows}{way}"
+        symbols = tuple(f"B{rows}{way}N{number}" for number in range(rows))
         self._client = client
+        self._stream = stream
         self._market = Market(symbols, bar_count=bar_count, seed=rows)
         self._weights_ppm = dict.fromkeys(symbols, 0)
         self._opened: OpenedPlan | None = None
@@ -104,9 +113,7 @@ class Strategist:
         before_ns = time.perf_counter_ns()
         await self._client.ingest(events, deadline_s=DEADLINE_S)
         between_ns = time.perf_counter_ns()
-        results = await self._client.decide_many(
-            self._opened, ts_ms=ts_ms, rows=rows, deadline_s=DEADLINE_S
-        )
+        results = await self._decided(self._opened, ts_ms, rows)
         after_ns = time.perf_counter_ns()
         self._ingest_us.append((between_ns - before_ns) / 1_000)
         self._call_us.append((after_ns - between_ns) / 1_000)
@@ -114,6 +121,18 @@ class Strategist:
         if self.sizes == (0, 0):
             self.sizes = self._measured_sizes(rows, results, ts_ms)
         self._index += 1
+
+    async def _decided(
+        self, opened: OpenedPlan, ts_ms: int, rows: list[DecisionRow]
+    ) -> tuple[DecisionResult, ...]:
+        if self._stream is None:
+            return await self._client.decide_many(
+                opened, ts_ms=ts_ms, rows=rows, deadline_s=DEADLINE_S
+            )
+        await self._stream.ask(opened, ts_ms=ts_ms, rows=rows, deadline_s=DEADLINE_S)
+        answer = await anext(self._stream)
+        assert answer.error is None, answer.error
+        return answer.results
 
     def forget(self) -> None:
         """Drop what was measured so far: it was the warm-up."""

@@ -1,15 +1,12 @@
 """Write a page with pictures of who earned and who lost."""
 
-import base64
 import datetime as dt
-import io
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
@@ -17,6 +14,7 @@ from detent.contracts.decimals import format_decimal
 from detent.contracts.errors import DataInvalid
 from detent.core.ledger.attribution_report import AttributionReport, BookAttribution
 from detent_cli.output import money_text
+from detent_cli.pictures import picture, plain_axis
 
 GAIN, LOSS, TOTAL, GREY = "#3a7d44", "#b3261e", "#1f6f8b", "#888888"
 LABEL_SHARE = 0.02
@@ -40,8 +38,8 @@ def write_page(path: Path, report: AttributionReport) -> None:
         books=[
             {
                 "name": book.name,
-                "waterfall": _picture(_waterfall(book)),
-                "sets": _picture(_sets(book)),
+                "waterfall": picture(_waterfall(book)),
+                "sets": picture(_sets(book)),
                 "layers": [
                     {
                         "name": layer.layer.value.replace("_", " "),
@@ -107,21 +105,6 @@ def _time(ts_ms: int) -> str:
     return dt.datetime.fromtimestamp(ts_ms / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def _axis(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(12, height), layout="constrained")
-    axis = figure.subplots()
-    axis.grid(visible=True, alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
-    return figure, axis
-
-
-def _picture(figure: Figure) -> str:
-    """Give a figure as text that a page can hold."""
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110)
-    return base64.b64encode(data.getvalue()).decode("ascii")
-
-
 def _waterfall(book: BookAttribution) -> Figure:
     """Draw how the parts lead from nothing to the total, in the order of the pipeline."""
     parts = [
@@ -129,7 +112,7 @@ def _waterfall(book: BookAttribution) -> Figure:
         for layer in book.split.layers
         for part, amount in layer.parts
     ]
-    figure, axis = _axis(4.6)
+    figure, axis = plain_axis(4.6)
     reached = 0.0
     marks: list[tuple[str, float, int]] = []
     for number, (_, _, exact) in enumerate(parts):
@@ -163,7 +146,7 @@ def _sets(book: BookAttribution) -> Figure:
     closed = sorted(
         (item for item in book.sets if item.closed), key=lambda item: item.legs[-1].fill.ts_ms
     )
-    figure, axis = _axis(3.0)
+    figure, axis = plain_axis(3.0)
     if not closed:
         axis.text(0.5, 0.5, "no closed trade set", ha="center", transform=axis.transAxes)
         return figure

@@ -1,4 +1,4 @@
-"""Build and look into features offline: `detent features build|describe|diff|audit`."""
+"""Build and look into features offline: `detent features build|describe|diff|audit|reference`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -186,6 +186,24 @@ def audit(
     print_rows("Completeness", columns, lines)
     served, total = sum(row.served for row in rows), sum(row.rows for row in rows)
     console.print(f"{served:,} of {total:,} rows served; every count adds up")
+
+
+@app.command()
+def reference(
+    *,
+    features: Annotated[Path, typer.Option(help="What `detent features build` wrote: .parquet.")],
+    out: Annotated[Path, typer.Option(help="The file to write: .npy.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the rows that a monitor compares with what was served: those of the training."""
+    from detent.offline.feature_reference import write_reference  # noqa: PLC0415
+
+    with reported(as_json=as_json):
+        rows = write_reference(features, out)
+    if as_json:
+        print_json({"rows": rows, "out": str(out)})
+    else:
+        console.print(f"{rows:,} rows in {out}")
 
 
 def _text(value: object) -> object:

@@ -12,10 +12,24 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
-from detent.contracts.errors import ArtifactInvalid, DataInvalid, DetentError
+from detent.contracts.errors import (
+    ArtifactInvalid,
+    ControlUnavailable,
+    DataInvalid,
+    DetentError,
+    ModelNotRegistered,
+    RegistryConflict,
+)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 
+# What never travels and so has no reason of the wire.
+_LOCAL_REASONS: dict[type[DetentError], str] = {
+    DataInvalid: "DATA_INVALID",
+    ControlUnavailable: "CONTROL_UNAVAILABLE",
+    ModelNotRegistered: "MODEL_NOT_REGISTERED",
+    RegistryConflict: "REGISTRY_CONFLICT",
+}
 Stages = Callable[[str, int, int], None]
 EXIT_NEGATIVE = 1
 EXIT_ERROR = 2
@@ -106,14 +120,10 @@ def reported(
 
 
 def reason_of(error: DetentError) -> str:
-    """Name what went wrong; two errors never travel and have no reason of the wire."""
-    match error:
-        case ArtifactInvalid():
-            return error.gate_reason.value
-        case DataInvalid():
-            return "DATA_INVALID"
-        case _:
-            return error.reason.value
+    """Name what went wrong; some errors never travel and have no reason of the wire."""
+    if isinstance(error, ArtifactInvalid):
+        return error.gate_reason.value
+    return _LOCAL_REASONS.get(type(error), error.reason.value)
 
 
 def good(text: str) -> Text:

@@ -7,7 +7,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -35,6 +37,7 @@ class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
         artifact_dir: The one artifact that is served; its folder is searched for manifests.
         state_dir: Ledger, logs and spans go here.
         single: One process instead of three.
+        monitor: Whether the monitor runs beside them.
         active: Whether the model may act: both keys and the acknowledgement.
         ports: Port per process; a process that is not named gets a free one.
         environment: More variables for every process.
@@ -43,6 +46,7 @@ class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
     artifact_dir: Path
     state_dir: Path
     single: bool = False
+    monitor: bool = False
     active: bool = True
     ports: Mapping[str, int] = msgspec.field(default_factory=dict)
     environment: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -57,6 +61,8 @@ class Stack:
         ports = {name: options.ports.get(name) or free_port() for name in HEALTH_NAMES}
         if options.single:
             ports = dict.fromkeys(HEALTH_NAMES, ports["policy"])
+        if options.monitor:
+            ports["monitor"] = options.ports.get("monitor") or free_port()
         self.targets = {name: f"{HOST}:{port}" for name, port in ports.items()}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -73,7 +79,8 @@ class Stack:
     @property
     def names(self) -> tuple[str, ...]:
         """Name the processes in the order in which they start."""
-        return ("single",) if self._options.single else ("feature", "inference", "policy")
+        services = ("single",) if self._options.single else ("feature", "inference", "policy")
+        return (*services, "monitor") if self._options.monitor else services
 
     @property
     def state_dir(self) -> Path:
@@ -112,11 +119,14 @@ class Stack:
         self.stop_all()
 
     def start_all(self) -> None:
-        """Start every process and wait until each serves."""
-        for name in self.names:
+        """Start every process and wait until each serves; the monitor reads what policy made."""
+        services = [name for name in self.names if name != "monitor"]
+        for name in services:
             self.start(name, wait=False)
-        for name in self.names:
+        for name in services:
             self.wait_ready(name)
+        if self._options.monitor:
+            self.start("monitor")
 
     def start(self, name: str, *, wait: bool = True) -> None:
         """Start one process; raises `ServiceUnavailable` when it does not come up."""
@@ -143,16 +153,12 @@ class Stack:
         Raises:
             ServiceUnavailable: It ended, or did not serve in time; names its log.
         """
-        # Imported here: the probe needs the health package, which a bare client has not.
-        from detent.rpc.probe import is_serving  # noqa: PLC0415
-
         target = self.targets["policy" if name == "single" else name]
-        health = HEALTH_NAMES["policy" if name == "single" else name]
         ends_s = time.monotonic() + READY_S_MAX
         while time.monotonic() < ends_s:
             if self._processes[name].poll() is not None:
                 break
-            if is_serving(target, health):
+            if self._answers(name, target):
                 return
             time.sleep(POLL_S)
         raise ServiceUnavailable(
@@ -160,6 +166,19 @@ class Stack:
             f" {self._last_line(name)}",
             service=name,
         )
+
+    @staticmethod
+    def _answers(name: str, target: str) -> bool:
+        if name == "monitor":
+            try:
+                with urllib.request.urlopen(f"http://{target}/healthz", timeout=1.0) as answer:
+                    return bool(answer.status == HTTPStatus.OK)
+            except OSError:
+                return False
+        # Imported here: the probe needs the health package, which a bare client has not.
+        from detent.rpc.probe import is_serving  # noqa: PLC0415
+
+        return is_serving(target, HEALTH_NAMES["policy" if name == "single" else name])
 
     def kill(self, name: str) -> None:
         """Kill one process at once, without a chance to say goodbye."""
@@ -187,6 +206,10 @@ class Stack:
             "DETENT_FEATURE_ARTIFACTS_DIR": str(options.artifact_dir.parent),
             "DETENT_INFERENCE_LISTEN": self.targets["inference"],
             "DETENT_INFERENCE_ARTIFACT_DIR": str(options.artifact_dir),
+            "DETENT_MONITOR_LISTEN": self.targets.get("monitor", ""),
+            "DETENT_MONITOR_LEDGER": str(self.ledger_file),
+            "DETENT_MONITOR_POLICY_TARGET": self.targets["policy"],
+            "DETENT_MONITOR_ARTIFACTS_DIR": str(options.artifact_dir.parent),
             "DETENT_POLICY_LISTEN": self.targets["policy"],
             "DETENT_POLICY_ARTIFACTS_DIR": str(options.artifact_dir.parent),
             "DETENT_POLICY_FEATURE_TARGET": self.targets["feature"],

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from detent.contracts.errors import InvalidField
 from detent.core.rollout.gates import ACTIVE_ACK
 from detent_cli.output import (
     EXIT_ERROR,
@@ -25,33 +26,45 @@ WATCH_S = 1.0
 
 def up(
     *,
-    artifact: Annotated[Path, typer.Option(help="The artifact to serve.")],
+    artifact: Annotated[Path | None, typer.Option(help="The artifact to serve.")] = None,
+    registry: Annotated[
+        str | None, typer.Option(help="Serve what this registry has in production instead.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Line of models, with --registry.")] = None,
     state: Annotated[Path, typer.Option(help="Ledger, logs and spans go here.")] = Path(
         "var/detent"
     ),
     single: Annotated[bool, typer.Option("--single", help="One process instead of three.")] = False,
+    monitor: Annotated[
+        bool, typer.Option("--monitor", help="Settle bars, score signals, serve metrics.")
+    ] = False,
     ack: Annotated[
         str, typer.Option(help=f"Type {ACTIVE_ACK} to let the model act; else proxy only.")
     ] = "",
     feature_port: Annotated[int, typer.Option(help="Port of the feature service.")] = 7301,
     inference_port: Annotated[int, typer.Option(help="Port of the inference service.")] = 7302,
     policy_port: Annotated[int, typer.Option(help="Port of the policy service.")] = 7303,
+    monitor_port: Annotated[int, typer.Option(help="Port of the monitor's metrics.")] = 7304,
     as_json: JsonFlag = False,
 ) -> None:
     """Start the services, print their addresses, and stop them on Ctrl-C or SIGTERM."""
     if ack not in ("", ACTIVE_ACK):
         errors.print(bad("BAD_ACK"), f"found {ack!r}, expected {ACTIVE_ACK} or nothing")
         raise typer.Exit(EXIT_ERROR)
+    with reported(as_json=as_json):
+        served = served_artifact(artifact, registry, name, state)
     stack = Stack(
         StackOptions(
-            artifact_dir=artifact.resolve(),
+            artifact_dir=served.resolve(),
             state_dir=state.resolve(),
             single=single,
+            monitor=monitor,
             active=ack == ACTIVE_ACK,
             ports={
                 "feature": feature_port,
                 "inference": inference_port,
                 "policy": policy_port,
+                "monitor": monitor_port,
             },
         )
     )
@@ -65,6 +78,30 @@ def up(
             if ended:
                 errors.print(bad(f"{', '.join(ended)} ended"), f"see the log in {state}")
                 raise typer.Exit(EXIT_ERROR)
+
+
+def served_artifact(
+    artifact: Path | None, registry: str | None, name: str | None, state: Path
+) -> Path:
+    """Give the artifact that was named, or a verified copy of the one in production.
+
+    It is asked for once: what comes to production later is served after the next start.
+
+    Raises:
+        InvalidField: Both were named, or neither.
+        DetentError: There is none in production, or it is not what was registered.
+    """
+    if artifact is not None and registry is None and name is None:
+        return artifact
+    if artifact is not None or registry is None or name is None:
+        raise InvalidField("--artifact", artifact, "either it, or --registry and --name")
+    from detent.adapters.control_database import ControlDatabase  # noqa: PLC0415
+    from detent.adapters.model_registry import ModelRegistry  # noqa: PLC0415
+    from detent.offline.registry.artifact_url import load_artifact  # noqa: PLC0415
+
+    pointer = ModelRegistry(ControlDatabase(registry)).production(name).pointer
+    digest = pointer.model_version_hash
+    return load_artifact(pointer.artifact_url, state / "artifacts", model_version_hash=digest)
 
 
 def _say(stack: Stack, *, active: bool, as_json: bool) -> None:

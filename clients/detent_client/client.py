@@ -55,15 +55,17 @@ from detent.rpc.channel import RemoteService, open_channel
 from detent.rpc.tracing import no_tracer, span
 from detent_client.batches import iter_requests
 from detent_client.breaker import CircuitBreaker
-from detent_client.journal import Journal, JournalEntry
+from detent_client.decision_stream import Asked
+from detent_client.journal import Journal
 from detent_client.ledger_calls import LedgerCalls
-from detent_client.local_answer import answer_locally
+from detent_client.local_answer import answer_rows
 from detent_client.opened_plan import OpenedPlan
 from detent_client.options import ClientOptions
 from detent_client.owners import Owners
 from detent_client.plan_calls import PlanCalls
 from detent_client.refusals import check_echo, raise_refusal, unrecorded_rows
 from detent_client.signal_answer import SignalAnswer, answers_of, local_answers
+from detent_client.stream_calls import StreamCalls
 
 T = TypeVar("T")
 
@@ -82,7 +84,7 @@ REPORT_ROWS_MAX = 1_000
 BINDINGS_MAX = 16
 
 
-class DetentClient(PlanCalls, LedgerCalls):
+class DetentClient(PlanCalls, LedgerCalls, StreamCalls):
     """Is the strategist's side of Detent."""
 
     def __init__(
@@ -194,15 +196,22 @@ class DetentClient(PlanCalls, LedgerCalls):
             kind=kind,
             rows=tuple(rows),
         )
+        asked = self._call(
+            self._policy, request, DecideTargetWeightsResponse, deadline_s=deadline_s
+        )
+        return await self._settled(opened, request, asked)
+
+    async def _settled(
+        self, opened: OpenedPlan, request: DecideTargetWeightsRequest, asked: Asked
+    ) -> tuple[DecisionResult, ...]:
+        """Give the results of a question, of our own where no service answers."""
         try:
-            response = await self._call(
-                self._policy, request, DecideTargetWeightsResponse, deadline_s=deadline_s
-            )
+            response = await asked
         except UNANSWERED:
-            return await self._decide_locally(opened, request)
+            return await answer_rows(self._journal, opened, request)
         check_echo(response.binding_hash, opened.binding_hash)
-        if [result.symbol for result in response.results] != [row.symbol for row in rows]:
-            return await self._decide_locally(opened, request)
+        if [result.symbol for result in response.results] != [row.symbol for row in request.rows]:
+            return await answer_rows(self._journal, opened, request)
         self._report_soon()
         return await self._completed(opened, request, response.results)
 
@@ -216,24 +225,9 @@ class DetentClient(PlanCalls, LedgerCalls):
         rows = unrecorded_rows(request.rows, results)
         if not rows:
             return results
-        local = await self._decide_locally(opened, structs.replace(request, rows=rows))
+        local = await answer_rows(self._journal, opened, structs.replace(request, rows=rows))
         answers = {result.symbol: result for result in local}
         return tuple(answers.get(result.symbol, result) for result in results)
-
-    async def _decide_locally(
-        self, opened: OpenedPlan, request: DecideTargetWeightsRequest
-    ) -> tuple[DecisionResult, ...]:
-        results = []
-        for row in request.rows:
-            decision, local = answer_locally(
-                plan=opened.plan, ts_ms=request.ts_ms, kind=request.kind, row=row
-            )
-            entry = JournalEntry(
-                plan_id=opened.plan.plan_id, binding_hash=opened.binding_hash, answer=local
-            )
-            await asyncio.to_thread(self._journal.add, entry)
-            results.append(DecisionResult(symbol=row.symbol, decision=decision))
-        return tuple(results)
 
     @property
     def unreported_count(self) -> int:

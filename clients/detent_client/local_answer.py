@@ -1,11 +1,16 @@
 """Answer a bar without any service: hold, or reduce as the plan itself demands."""
 
+import asyncio
+
 from detent.contracts.binding import SignalSource
+from detent.contracts.calls.policy import DecideTargetWeightsRequest, DecisionResult
 from detent.contracts.decision import Decision, DecisionKind, DecisionRow, LocalAnswer
 from detent.contracts.plan import STATE_INITIAL, OrderStyle, Plan
 from detent.contracts.reasons import Reason
 from detent.core.ledger.record import policy_inputs
 from detent.core.policy.decide import decide_weight
+from detent_client.journal import Journal, JournalEntry
+from detent_client.opened_plan import OpenedPlan
 
 
 def answer_locally(
@@ -50,3 +55,24 @@ def answer_locally(
         reason=Reason.CLIENT_NO_SERVICE,
     )
     return decision, local
+
+
+async def answer_rows(
+    journal: Journal, opened: OpenedPlan, request: DecideTargetWeightsRequest
+) -> tuple[DecisionResult, ...]:
+    """Answer every row of a question by ourselves, each answer journalled first.
+
+    Raises:
+        LedgerUnavailable: The journal cannot be written: an unknown answer is none.
+    """
+    results = []
+    for row in request.rows:
+        decision, local = answer_locally(
+            plan=opened.plan, ts_ms=request.ts_ms, kind=request.kind, row=row
+        )
+        entry = JournalEntry(
+            plan_id=opened.plan.plan_id, binding_hash=opened.binding_hash, answer=local
+        )
+        await asyncio.to_thread(journal.add, entry)
+        results.append(DecisionResult(symbol=row.symbol, decision=decision))
+    return tuple(results)

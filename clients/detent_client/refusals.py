@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from detent.contracts import errors
-from detent.contracts.calls.policy import DecisionResult
+from detent.contracts.calls.policy import DecisionResult, RowRefusal
 from detent.contracts.decision import DecisionRow
 from detent.contracts.errors import DetentError
 from detent.contracts.reasons import ErrorReason
@@ -21,9 +21,13 @@ _BY_REASON = {
 
 def raise_refusal(result: DecisionResult) -> NoReturn:
     """Raise the error that a refused row carries."""
-    refusal = result.refusal
-    assert refusal is not None
-    raise _BY_REASON[refusal.reason].restore(refusal.message, refusal.metadata)
+    assert result.refusal is not None
+    raise error_of(result.refusal)
+
+
+def error_of(refusal: RowRefusal) -> DetentError:
+    """Give the error that a refusal is."""
+    return _BY_REASON[refusal.reason].restore(refusal.message, refusal.metadata)
 
 
 def check_echo(found: str, expected: str) -> None:

@@ -79,6 +79,9 @@ def test_every_error_that_travels_has_a_reason_of_its_own() -> None:
         errors.InvalidResponse,
         errors.ArtifactInvalid,
         errors.DataInvalid,
+        errors.ControlUnavailable,
+        errors.ModelNotRegistered,
+        errors.RegistryConflict,
     }
 
     assert set(CODES) == kinds - local

@@ -24,7 +24,14 @@ from detent.contracts import (
     snapshots,
     trades,
 )
-from detent.contracts.calls import feature, inference, ledger, policy, signal_columns
+from detent.contracts.calls import (
+    decision_stream,
+    feature,
+    inference,
+    ledger,
+    policy,
+    signal_columns,
+)
 from detent.contracts.calls import replanning as replanning_calls
 from detent.contracts.json_codec import is_domain_type, unwrap_optional
 from detent.contracts.wire import PROTO_MODULES, message_class, wire_fields
@@ -41,6 +48,7 @@ MODULES = (
     signals,
     snapshots,
     trades,
+    decision_stream,
     feature,
     inference,
     ledger,
@@ -190,6 +198,7 @@ def test_the_search_for_side_and_timing_finds_them_where_they_are(message: str) 
         "OpenPlan",
         "ClosePlan",
         "DecideTargetWeights",
+        "StreamDecisions",
         "ReportLocalAnswers",
         "RecordFills",
         "RecordOutcomes",

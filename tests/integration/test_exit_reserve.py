@@ -31,8 +31,14 @@ RECOVERED_S_MAX = 5.0
 
 @pytest.fixture(name="disk")
 def _disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path) as disk:
+        yield disk
+
+
+@contextlib.contextmanager
+def small_disk(parent: Path) -> Iterator[Path]:
     """Give a small file system of the test's own."""
-    folder = tmp_path / "disk"
+    folder = parent / "disk"
     folder.mkdir()
     options = f"size={DISK_BYTES}"
     mounted = subprocess.run(

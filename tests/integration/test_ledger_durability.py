@@ -54,10 +54,10 @@ class Policy:
         self.forker.stdin.flush()
         self.pid = int(self.forker.stdout.readline())
 
-    def kill(self) -> None:
-        """Kill the process and wait until it is gone, and its port with it."""
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Kill the process, or ask it to end, and wait until it and its port are gone."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+            os.kill(self.pid, number)
         while self.is_running():
             time.sleep(0.001)
 

@@ -1,6 +1,7 @@
 """Proves that each plan has one owner among the replicas, and that a client finds it."""
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.integration.test_ledger_durability import Policy, policy_process
 from detent.adapters.ledger_reading import PostgresReader, audit
 from detent.contracts.binding import PROXY_BINDING, PROXY_BINDING_HASH
 from detent.contracts.calls.policy import OpenPlanRequest, OpenPlanResponse
+from detent.contracts.decision import Decision
 from detent.contracts.errors import InvalidField, NotOwner, PlanOwnerMismatch
 from detent.contracts.plan import RiskLimits
 from detent.core.ledger.ownership import Ownership, fitting_plan_id, owner_of
@@ -90,11 +92,24 @@ async def test_a_client_is_sent_on_to_the_owner_once(fleet: Fleet, tmp_path: Pat
         for opened in await open_all(client):
             decision = await client.decide(opened, ts_ms=START_MS, row=row_of())
             assert decision.record_hash
+    async with fleet.client(0, journal_file) as client, client.stream_decisions() as stream:
+        # Of a replica that owns a part of them: what is under way of a plan goes on as one.
+        for bar in range(1, 9):
+            for plan in PLANS:
+                opened = OpenedPlan(plan=plan_of(plan), binding_hash=PROXY_BINDING_HASH)
+                await stream.ask(opened, ts_ms=START_MS + bar * HOUR_MS, rows=(row_of(),))
+        stream.end()
+        streamed = [answer async for answer in stream]
+    for plan in PLANS:
+        answers = [answer for answer in streamed if answer.plan_id == plan]
+        assert [one.ts_ms for one in answers] == [START_MS + bar * HOUR_MS for bar in range(1, 9)]
+        decided = [result.decision for answer in answers for result in answer.results]
+        assert all(decision and decision.record_hash for decision in decided)
+        assert not any(answer.error for answer in answers)
 
     for index, path in enumerate(fleet.files):
-        owned = {name for name in PLANS if owner_of(name, REPLICAS) == index}
-        assert owned
-        assert {row["plan_id"] for row in read_records(path)} == owned
+        assert owned_by(index)
+        assert {row["plan_id"] for row in read_records(path)} == owned_by(index)
 
 
 async def test_another_replica_names_the_owner(fleet: Fleet, tmp_path: Path) -> None:
@@ -141,31 +156,57 @@ async def test_a_plan_is_replaced_by_its_owner_under_a_name_that_fits(
     assert {row["plan_id"] for row in read_records(fleet.files[owner])} == {fitting}
 
 
+def owned_by(index: int) -> set[str]:
+    return {name for name in PLANS if owner_of(name, REPLICAS) == index}
+
+
+def note(answered: dict[tuple[str, int], str], plan_id: str, decision: Decision | None) -> None:
+    """Keep an answer of the service's; one bar has one, whoever asked."""
+    assert decision is not None
+    if decision.record_hash:
+        key = (plan_id, decision.ts_ms)
+        assert answered.setdefault(key, decision.record_hash) == decision.record_hash
+
+
 async def assert_one_chain_each(fleet: Fleet, folder: Path, url: str, *, rounds: int) -> None:
-    """Restart one replica and kill another in every round, while bars are being decided."""
+    """Restart one replica and kill another in every round, while bars are being decided.
+
+    Every bar is asked twice, by a call and over a stream, of whichever replica is there.
+    """
     journal_file = folder / "journal.jsonl"
     await until_serving(fleet, journal_file)
     answered: dict[tuple[str, int], str] = {}
-    async with fleet.client(0, journal_file) as client:
+    async with (
+        fleet.client(0, journal_file) as client,
+        fleet.client(1, folder / "streamed.jsonl") as other,
+        other.stream_decisions() as stream,
+    ):
         opened = await open_all(client)
         for bar in range(rounds):
             ts_ms = START_MS + bar * HOUR_MS
             asked = [client.decide(plan, ts_ms=ts_ms, row=row_of()) for plan in opened]
             deciding = asyncio.gather(*asked)
-            for index in (1, 2):
-                fleet.policies[index].kill()
+            for plan in opened:
+                await stream.ask(plan, ts_ms=ts_ms, rows=(row_of(),))
+            for index, number in ((1, signal.SIGTERM), (2, signal.SIGKILL)):
+                await asyncio.to_thread(fleet.policies[index].kill, number)
                 fleet.policies[index].start()
-            for plan, decision in zip(opened, await deciding, strict=True):
-                if decision.record_hash:
-                    answered[plan.plan.plan_id, ts_ms] = decision.record_hash
+            decisions = dict(zip(PLANS, await deciding, strict=True))
+            for _ in PLANS:
+                answer = await anext(stream)
+                assert answer.error is None, answer.error
+                note(answered, answer.plan_id, answer.results[0].decision)
+            for plan_id, decision in decisions.items():
+                note(answered, plan_id, decision)
             await until_serving(fleet, journal_file)
     kept: dict[tuple[str, int], str] = {}
-    for path in fleet.files:
+    for index, path in enumerate(fleet.files):
         records = read_records(path)
         assert_chains_whole(records)
+        assert {row["plan_id"] for row in records} == owned_by(index)
         for row in records:
-            assert kept.setdefault((row["plan_id"], row["ts_ms"]), row["record_hash"])
-            assert kept[row["plan_id"], row["ts_ms"]] == row["record_hash"]
+            assert (row["plan_id"], row["ts_ms"]) not in kept, "a second decision"
+            kept[row["plan_id"], row["ts_ms"]] = row["record_hash"]
     assert answered.items() <= kept.items()
     assert len(answered) >= rounds
     await _arrived(url, len(kept))

@@ -181,7 +181,7 @@ def test_example_of_the_document_runs(python: Path, stack: Stack, artifact: Arti
     document = (ROOT / "docs" / "open_inference.md").read_text(encoding="utf-8")
     code = document.split("```python\n")[1].split("```")[0]
     told = {
-        '"direction_logistic"': f'"{artifact.manifest.model_name}"',
+        '"direction"': f'"{artifact.manifest.model_name}"',
         '"..."': f'"{artifact.pinned.binding_hash}"',
         "127.0.0.1:7302": stack.targets["inference"],
     }

@@ -79,7 +79,15 @@ CLIENT_THIRD_PARTY = frozenset(
 """The distribution's base dependencies; everything else is an extra that a client need not have."""
 
 DRAWN_LATE = frozenset(
-    {"detent_cli.attribution_page", "detent_cli.demo.report", "detent_cli.reliability_plot"}
+    {
+        "detent_cli.attribution_page",
+        "detent_cli.backtest_page",
+        "detent_cli.demo.report",
+        "detent_cli.evaluation_page",
+        "detent_cli.monitor_page",
+        "detent_cli.pictures",
+        "detent_cli.reliability_plot",
+    }
 )
 """Modules that draw, whose importers load them late; they need the extra `console`."""
 

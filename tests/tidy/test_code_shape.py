@@ -30,6 +30,10 @@ BROAD_EXCEPTS = {
         1,
         "the boundary: what is untyped becomes an internal error without its text",
     ),
+    "services/detent/rpc/conversation.py": (
+        1,
+        "the same boundary, where answers go out while items still come",
+    ),
     "services/detent/rpc/http2/connection.py": (
         1,
         "a peer is told whatever failed in its call, and others are served on",
@@ -41,6 +45,10 @@ BROAD_EXCEPTS = {
     "services/detent/adapters/graph_child.py": (
         1,
         "whatever a hostile model makes a library raise is a refusal of that model",
+    ),
+    "services/detent/servers/policy/streaming.py": (
+        1,
+        "an item of a stream is a call of its own: a defect in one ends none of the others",
     ),
     "services/detent/servers/policy/model_path.py": (
         1,

@@ -20,6 +20,7 @@ LAYERS = {
     "servers/feature",
     "servers/inference",
     "servers/policy",
+    "servers/monitor",
     "offline",
     "detent_client",
     "detent_cli",

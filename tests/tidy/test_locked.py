@@ -16,7 +16,8 @@ FILES = {
     "inference-cpu.txt": ("inference-cpu",),
     "inference-gpu.txt": ("inference-gpu",),
     "policy.txt": ("policy",),
-    "all.txt": ("feature", "inference-cpu", "policy", "offline", "signing", "console"),
+    "monitor.txt": ("monitor",),
+    "all.txt": ("feature", "inference-cpu", "policy", "monitor", "offline", "signing", "console"),
 }
 
 

@@ -17,7 +17,7 @@ from detent_cli.stack import Stack, StackOptions
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"```python\n(?P<code>.*?)```", re.DOTALL)
 # What the README takes from the demo, and the names of what a test has in its place.
-ARTIFACT = "out/demo/artifacts/direction_logistic_v1.0.0"
+ARTIFACT = "out/demo/artifacts/direction_v1.0.0"
 WHEEL = "out/demo/data/gym_anytrading-2.0.0-py3-none-any.whl"
 POLICY, FEATURE = "127.0.0.1:7303", "127.0.0.1:7301"
 

@@ -56,7 +56,7 @@ def demo(
 ) -> None:
     """Train and pin a model on real bars, decide the rest, and kill inference on the way."""
     out = out.resolve()
-    for name in ("artifacts", "state"):
+    for name in ("artifacts", "datasets", "state"):
         shutil.rmtree(out / name, ignore_errors=True)
     screen = errors if as_json else console
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -76,7 +76,8 @@ def demo(
 def _run(data: Path, out: Path, progress: Progress) -> tuple[Outcome, list[Span], int]:
     # Imported here: a strategist's installation has no training libraries.
     from detent.adapters.telemetry import Telemetry  # noqa: PLC0415
-    from detent.offline.commands import build_artifact, load_table  # noqa: PLC0415
+    from detent.offline.commands import load_table  # noqa: PLC0415
+    from detent_cli.demo.training import train_demo_model  # noqa: PLC0415
 
     table = load_table(data)
     symbol = max(table.bars, key=lambda name: len(table.bars[name]))
@@ -93,17 +94,15 @@ def _run(data: Path, out: Path, progress: Progress) -> tuple[Outcome, list[Span]
     say = progress.console.print
     gap_text = f"{len(table.gaps)} gaps" if table.gaps else "no gaps"
     say(f"{data.name}: {len(bars)} bars of {symbol}, {gap_text}")
-    artifact_dir = build_artifact(
+    trained = train_demo_model(
         table.first(symbol, len(history)),
-        model_name="direction_logistic",
-        version="v1.0.0",
-        horizon_bars=HORIZON_BARS,
-        horizon_id=f"h{HORIZON_BARS}",
         created_at=_utc_text(history[-1].ts_ms),
-        out_dir=out / "artifacts",
-        progress=stages_of(progress, prefix="build: "),
+        horizon_bars=HORIZON_BARS,
+        out_dir=out,
+        progress=stages_of(progress, prefix="train: "),
     )
-    say(f"artifact {artifact_dir.name} is built and verified")
+    artifact_dir = trained.artifact
+    say(f"artifact {artifact_dir.name} is trained and verified; its run lies beside it")
     plan = demo_plan(
         symbol=symbol, bar_interval_ms=table.interval_ms, horizon_id=f"h{HORIZON_BARS}"
     )

@@ -241,7 +241,7 @@ def write_artifact(parent: Path, manifest: Manifest, contents: Mapping[str, byte
     Args:
         parent: Folder of artifacts; it is created.
         manifest: The manifest.
-        contents: Content of each of `LISTED_FILES`.
+        contents: Content of each of `LISTED_FILES`, and of the signature if there is one.
 
     Returns:
         The artifact's directory.
@@ -260,8 +260,9 @@ def write_artifact(parent: Path, manifest: Manifest, contents: Mapping[str, byte
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        for name in ARTIFACT_FILES:
-            _write_durably(partial / name, everything[name])
+        for name in (*ARTIFACT_FILES, SIGNATURE_FILE):
+            if name in everything:
+                _write_durably(partial / name, everything[name])
         _sync_directory(partial)
         try:
             partial.rename(target)
@@ -372,14 +373,19 @@ def _read_files(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
         raise _missing(path, error) from error
     try:
         found = os.listdir(directory)  # noqa: PTH208 (a descriptor, not a path)
-        _check_listing(found)
+        check_listing(found)
         # Every name is there by now, except that of a signature that nobody made.
         return {name: _read_file(directory, name) for name in names if name in found}
     finally:
         os.close(directory)
 
 
-def _check_listing(found: list[str]) -> None:
+def check_listing(found: list[str]) -> None:
+    """Refuse a folder that lacks a file of an artifact or holds another.
+
+    Raises:
+        ArtifactInvalid: Names the first; a format that runs code, with what to do instead.
+    """
     for name in sorted(found):
         if name.lower().endswith(PICKLE_SUFFIXES):
             raise _invalid(name, "a file that runs code when it is read", PICKLE_ADVICE)

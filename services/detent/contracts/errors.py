@@ -29,7 +29,10 @@
     ├── DeadlineExceeded        too little time was left
     ├── InternalError           something failed that has no reason of its own
     ├── ArtifactInvalid         never on the wire: an artifact is not what was pinned
-    └── DataInvalid             never on the wire: a data file is not usable
+    ├── DataInvalid             never on the wire: a data file is not usable
+    ├── ControlUnavailable      never on the wire: the control database cannot be used
+    ├── ModelNotRegistered      never on the wire: the registry has no such model
+    └── RegistryConflict        never on the wire: the registry's state does not allow it
 
 Each class has a stable `reason` and string `metadata`; messages say what was found, what
 was expected and, where it helps, what to do. `rpc/status.py` alone knows status codes.
@@ -316,3 +319,15 @@ class ArtifactInvalid(DetentError):
 
 class DataInvalid(DetentError):
     """A data file is not usable as it is."""
+
+
+class ControlUnavailable(DetentError):
+    """The database of registry and rollouts cannot be reached or is not of today's form."""
+
+
+class ModelNotRegistered(DetentError):
+    """The registry has no such model, or none in production."""
+
+
+class RegistryConflict(DetentError):
+    """The registry holds it already, or its status does not allow what was asked."""

@@ -153,6 +153,8 @@ def _decoders(kind: Kind) -> list[tuple[str, str, Decode, bool]]:
 def _decoder(hint: Any) -> Decode:
     if typing.get_origin(hint) is tuple:
         return functools.partial(_decode_list, _decoder(typing.get_args(hint)[0]))
+    if typing.get_origin(hint) is dict:
+        return functools.partial(_decode_map, _decoder(typing.get_args(hint)[1]))
     if hint is Decimal:
         return lambda field, item: parse_decimal(field, typing.cast("str", item))
     if hint is bytes:
@@ -168,6 +170,12 @@ def _decode_list(decode: Decode, field: str, item: JsonValue) -> tuple[Any, ...]
     if not isinstance(item, list):
         raise InvalidField(field, item, "a list")
     return tuple(decode(f"{field}[{index}]", entry) for index, entry in enumerate(item))
+
+
+def _decode_map(decode: Decode, field: str, item: JsonValue) -> dict[str, Any]:
+    if not isinstance(item, dict):
+        raise InvalidField(field, item, "an object")
+    return {key: decode(f"{field}.{key}", entry) for key, entry in item.items()}
 
 
 def _decode_hex(field: str, item: JsonValue) -> bytes:

@@ -120,14 +120,14 @@ def _facts(kind: type[Fact], path: Path | None) -> Iterator[Fact]:
     """Read facts, and name the row, counted from 1, that is none."""
     if path is None:
         return
-    for row, fields in _rows(path):
+    for row, fields in fact_rows(path):
         try:
             yield from_json(kind, fields)
         except InvalidField as error:
             raise invalid_at(path.name, row, error) from error
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def fact_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Give the rows of a file as JSON objects; a cell that is null is no key."""
     try:
         match path.suffix.lower():

@@ -1,62 +1,42 @@
-"""Build an artifact: fit, calibrate on later rows, measure on still later ones, pin it all.
+"""Build a direction artifact of bars in one step: one split, the baseline, no search.
 
-Nothing here reads a clock or draws a number: the same bars and the same arguments give the
-same bytes.
+It is the short way, for a demonstration and for tests; `walk_forward` is the way that gives
+evidence. Both fit, export and pack by the same code.
 """
 
-from importlib.metadata import version as library_version
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from detent.adapters.artifact_store import list_files, read_artifact, write_artifact
 from detent.adapters.graph_audit import audit_graph
-from detent.adapters.onnx_session import GraphContract, OnnxSession, open_session
-from detent.adapters.serving import open_serving
-from detent.contracts.binding import Head, TrainingWindow
-from detent.contracts.calibration import Calibration, CalibrationMethod, calibration_bytes
-from detent.contracts.canonical import sha256_hex
-from detent.contracts.errors import ArtifactInvalid
-from detent.contracts.manifest import (
-    CALIBRATION_FILE,
-    FEATURE_SET_FILE,
-    GOLDEN_FILE,
-    MODEL_FILE,
-    OUTPUT_CLASSES,
-    SCHEMA_VERSION,
-    TRAIN_REPORT_FILE,
-    GoldenRow,
-    GoldenSet,
-    Manifest,
-    TrainingMetadata,
-    golden_bytes,
-)
-from detent.contracts.reasons import Reason
-from detent.contracts.units import BPS_ONE
-from detent.core.artifacts.version_step import check_successor
-from detent.core.evaluation.scores import Floats
+from detent.adapters.onnx_session import OnnxSession
+from detent.contracts.binding import Head
+from detent.contracts.calibration import Calibration, CalibrationMethod
+from detent.contracts.manifest import OUTPUT_CLASSES, Manifest
+from detent.core.evaluation.scores import Labels, accuracy
 from detent.core.features.feature_set import FeatureSet
 from detent.core.signals.calibration import Calibrator
 from detent.core.signals.calibration_choice import BINARY_FITS, choose_calibration
 from detent.offline.bars import BarTable
-from detent.offline.evaluating import Evaluation, evaluate
+from detent.offline.evaluating import evaluate
 from detent.offline.labels import direction_label_definition
-from detent.offline.samples import Parts, Progress, Samples, direction_samples, split_by_time
-from detent.offline.train_report import ClassCount, TrainReport, train_report_bytes
-from detent.offline.training import (
-    ARCHITECTURE_ID,
-    FRAMEWORK,
-    INPUT_NAME,
-    ONNX_OPSET,
-    OUTPUT_NAME,
-    SEED,
-    TrainedModel,
-    train_logistic,
+from detent.offline.packing import (
+    DataFacts,
+    Identity,
+    PackedModel,
+    golden_places,
+    pack_artifact,
 )
+from detent.offline.samples import Parts, Progress, Samples, direction_samples, split_by_time
+from detent.offline.train_report import ClassCount
+from detent.offline.walk_forward.candidate import Rows
+from detent.offline.walk_forward.candidates import LOGISTIC
+from detent.offline.walk_forward.fold_fit import direction_session, up
 
-GOLDEN_ROWS = 32
 STAGES = ("features", "train", "calibrate", "evaluate", "write", "verify")
+# The baseline draws nothing; the seed is fixed and reported for whatever follows it.
+SEED = 0
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,16 +59,6 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str
     feature_set: FeatureSet
     calibration_method: CalibrationMethod | None = CalibrationMethod.PLATT
-
-
-class _Fitted(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds what the fits gave, on its way into the manifest."""
-
-    parts: Parts
-    model: TrainedModel
-    calibration: Calibration
-    evaluation: Evaluation
-    golden: GoldenSet
 
 
 def build_direction_artifact(
@@ -120,167 +90,93 @@ def build_direction_artifact(
     samples = direction_samples(
         table, recipe.feature_set, horizon_bars=recipe.horizon_bars, progress=progress
     )
-    fitted = _fit(samples, recipe, symbol_count=len(table.bars), progress=progress)
-    progress("write", 0, 1)
-    model_id = f"{recipe.model_name}_{recipe.model_version}"
-    report = _report(table, recipe, fitted, model_id=model_id)
-    contents = {
-        MODEL_FILE: fitted.model.graph,
-        CALIBRATION_FILE: calibration_bytes(fitted.calibration),
-        FEATURE_SET_FILE: recipe.feature_set.canonical_json,
-        GOLDEN_FILE: golden_bytes(fitted.golden),
-        TRAIN_REPORT_FILE: train_report_bytes(report),
-    }
-    manifest = _manifest(table, recipe, fitted, contents)
-    if predecessor is not None:
-        check_successor(predecessor, manifest)
-    path = write_artifact(out_dir, manifest, contents)
-    progress("write", 1, 1)
-    # What was written is read back and must prove itself, as it will have to when served.
-    progress("verify", 0, 1)
-    open_serving(read_artifact(path, model_version_hash=manifest.model_version_hash))
-    progress("verify", 1, 1)
-    return path
-
-
-def _fit(samples: Samples, recipe: Recipe, *, symbol_count: int, progress: Progress) -> _Fitted:
     parts = split_by_time(samples)
+    model = _fit(parts, recipe, symbol_count=len(table.bars), progress=progress)
+    identity = Identity(
+        model_name=recipe.model_name,
+        model_version=recipe.model_version,
+        created_at=recipe.created_at,
+        horizon_bars=recipe.horizon_bars,
+        horizon_id=recipe.horizon_id,
+    )
+    facts = DataFacts(
+        head=Head.DIRECTION,
+        feature_set=recipe.feature_set,
+        label_definition=direction_label_definition(
+            horizon_bars=recipe.horizon_bars, bar_interval_ms=table.interval_ms
+        ),
+        data_hash=table.data_hash,
+        symbols=tuple(sorted(table.bars)),
+        bar_count=table.bar_count,
+        gap_count=len(table.gaps),
+        start_ts_ms=min(bars[0].ts_ms for bars in table.bars.values()),
+        train_end_ts_ms=int(parts.train.label_ts_ms.max()),
+        cutoff_ts_ms=int(parts.calibration.label_ts_ms.max()),
+        class_counts=direction_counts(
+            {name: getattr(parts, name).labels for name in Parts.__struct_fields__}
+        ),
+    )
+    return pack_artifact(
+        identity, facts, model, out_dir=out_dir, progress=progress, predecessor=predecessor
+    )
+
+
+def direction_counts(labels: dict[str, Labels]) -> tuple[ClassCount, ...]:
+    """Count the rows of each part by class."""
+    down, up_class = OUTPUT_CLASSES[Head.DIRECTION]
+    return tuple(
+        ClassCount(part=part, output_class=output_class, count=int(count))
+        for part, found in labels.items()
+        for output_class, count in ((down, len(found) - found.sum()), (up_class, found.sum()))
+    )
+
+
+def _fit(parts: Parts, recipe: Recipe, *, symbol_count: int, progress: Progress) -> PackedModel:
     progress("train", 0, 1)
-    model = train_logistic(parts.train)
+    train = parts.train
+    fitted = LOGISTIC.fit(
+        Rows(values=train.values, labels=train.labels), LOGISTIC.params, seed=SEED
+    )
     progress("train", 1, 1)
     # What serving would refuse is never written.
-    audit_graph(model.graph)
+    audit_graph(fitted.exported.graph)
     # From here on only the exported graph speaks: what is measured is what will be served.
-    graph = GraphContract(
-        input_name=INPUT_NAME,
-        width=len(recipe.feature_set.input_names),
-        output_name=OUTPUT_NAME,
-        classes=len(OUTPUT_CLASSES[Head.DIRECTION]),
-    )
-    session = open_session(model.graph, graph, execution_provider="cpu")
+    session = direction_session(fitted.exported.graph, width=train.values.shape[1])
     progress("calibrate", 0, 1)
     calibration = _calibration(session, parts.calibration, recipe, symbol_count=symbol_count)
     calibrator = Calibrator.of(calibration)
     progress("calibrate", 1, 1)
     progress("evaluate", 0, 1)
-    p_raw = _p_raw(session, parts.test)
+    p_raw = up(session, parts.test.values)
     evaluation = evaluate(
         p_raw,
         np.array([calibrator.probability(float(p)) for p in p_raw]),
         parts.test.labels,
-        base_share=float(np.mean(parts.train.labels)),
+        base_share=float(np.mean(train.labels)),
     )
     progress("evaluate", 1, 1)
-    return _Fitted(
-        parts=parts,
-        model=model,
+    return PackedModel(
+        graph=fitted.exported.graph,
+        architecture_id=LOGISTIC.architecture_id,
+        framework=LOGISTIC.framework,
+        opset=fitted.exported.opset,
+        seed=SEED,
+        train_accuracy=accuracy(fitted.native(train.values), train.labels),
         calibration=calibration,
-        evaluation=evaluation,
-        golden=_golden(session, calibrator, parts.test),
+        accuracy_bps=evaluation.accuracy_bps,
+        metrics=evaluation.metrics,
+        golden_inputs=parts.test.values[golden_places(len(parts.test))],
+        reliability_raw=evaluation.reliability_raw,
+        reliability=evaluation.reliability,
     )
 
 
 def _calibration(
     session: OnnxSession, samples: Samples, recipe: Recipe, *, symbol_count: int
 ) -> Calibration:
-    p_raw, method = _p_raw(session, samples), recipe.calibration_method
+    p_raw, method = up(session, samples.values), recipe.calibration_method
     if method is not None:
         return BINARY_FITS[method](p_raw, samples.labels)
     # The label of a row looks so many bars ahead, and there is a row per symbol and bar.
     purge_rows = recipe.horizon_bars * symbol_count
     return choose_calibration(p_raw, samples.labels, purge_rows=purge_rows).spec
-
-
-def _p_raw(session: OnnxSession, samples: Samples) -> Floats:
-    return session.probabilities(samples.inputs())[:, -1].astype(np.float64)
-
-
-def _golden(session: OnnxSession, calibrator: Calibrator, samples: Samples) -> GoldenSet:
-    """Take test rows at even distances, and what they give."""
-    chosen = np.linspace(0, len(samples) - 1, GOLDEN_ROWS).round().astype(np.int64)
-    inputs = [samples.values[index].tobytes() for index in chosen]
-    rows = []
-    for values, p_raw in zip(inputs, session.probabilities(inputs)[:, -1].tolist(), strict=True):
-        direction = calibrator.direction(p_raw)
-        if isinstance(direction, Reason):
-            raise ArtifactInvalid(
-                f"golden row: found {p_raw}, expected a probability", gate_reason=direction
-            )
-        rows.append(GoldenRow(values=values, direction=direction))
-    return GoldenSet(rows=tuple(rows))
-
-
-def _report(table: BarTable, recipe: Recipe, fitted: _Fitted, *, model_id: str) -> TrainReport:
-    parts = {name: getattr(fitted.parts, name) for name in Parts.__struct_fields__}
-    down, up = OUTPUT_CLASSES[Head.DIRECTION]
-    return TrainReport(
-        model_id=model_id,
-        created_at=recipe.created_at,
-        dataset_id=table.data_hash,
-        symbols=tuple(sorted(table.bars)),
-        bar_count=table.bar_count,
-        gap_count=len(table.gaps),
-        n_samples=sum(len(part) for part in parts.values()),
-        n_features=len(recipe.feature_set.input_names),
-        seed=SEED,
-        train_accuracy_bps=round(fitted.model.train_accuracy * BPS_ONE),
-        class_distribution=tuple(
-            ClassCount(part=name, output_class=output_class, count=int(count))
-            for name, part in parts.items()
-            for output_class, count in (
-                (down, len(part) - part.labels.sum()),
-                (up, part.labels.sum()),
-            )
-        ),
-        metrics=fitted.evaluation.metrics,
-        reliability_raw=fitted.evaluation.reliability_raw,
-        reliability=fitted.evaluation.reliability,
-        model_sha256=sha256_hex(fitted.model.graph),
-        onnx_opset_version=ONNX_OPSET,
-        sklearn_version=library_version("scikit-learn"),
-        skl2onnx_version=library_version("skl2onnx"),
-    )
-
-
-def _manifest(
-    table: BarTable, recipe: Recipe, fitted: _Fitted, contents: dict[str, bytes]
-) -> Manifest:
-    parts = fitted.parts
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        model_name=recipe.model_name,
-        model_version=recipe.model_version,
-        head=Head.DIRECTION,
-        architecture_id=ARCHITECTURE_ID,
-        created_at=recipe.created_at,
-        framework=FRAMEWORK,
-        export_format="onnx",
-        bar_interval_ms=table.interval_ms,
-        horizon_id=recipe.horizon_id,
-        horizon_bars=recipe.horizon_bars,
-        label_definition=direction_label_definition(
-            horizon_bars=recipe.horizon_bars, bar_interval_ms=table.interval_ms
-        ),
-        feature_version=recipe.feature_set.feature_version,
-        input_name=INPUT_NAME,
-        input_features=recipe.feature_set.input_names,
-        output_name=OUTPUT_NAME,
-        output_classes=OUTPUT_CLASSES[Head.DIRECTION],
-        calibration_method=fitted.calibration.method,
-        calibration_version=fitted.calibration.calibration_version,
-        training_window=TrainingWindow(
-            start_ts_ms=min(bars[0].ts_ms for bars in table.bars.values()),
-            end_ts_ms=int(parts.train.label_ts_ms.max()),
-        ),
-        data_cutoff_ts_ms=int(parts.calibration.label_ts_ms.max()),
-        model_hash=sha256_hex(contents[MODEL_FILE])[:16],
-        training_metadata=TrainingMetadata(
-            train_samples=len(parts.train),
-            calibration_samples=len(parts.calibration),
-            test_samples=len(parts.test),
-            test_accuracy_bps=fitted.evaluation.accuracy_bps,
-            data_hash=table.data_hash[:16],
-            metrics=fitted.evaluation.metrics,
-        ),
-        files=list_files(contents),
-    )

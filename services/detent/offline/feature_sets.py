@@ -10,12 +10,13 @@ from detent.contracts.errors import DataInvalid
 from detent.contracts.json_codec import to_json
 from detent.core.features.engine import BarSource
 from detent.core.features.feature_set import FeatureSet, direction_bars_v1, parse_feature_set
-from detent.core.features.shipped_sets import grinder_feature_order_v1
+from detent.core.features.shipped_sets import direction_window_v1, grinder_feature_order_v1
 from detent.offline.cells import invalid
 
 # Each is made for bars of a length in milliseconds.
 BY_NAME: Mapping[str, Callable[[int], FeatureSet]] = {
     "direction_bars_v1": direction_bars_v1,
+    "direction_window_v1": direction_window_v1,
     "grinder_feature_order_v1": grinder_feature_order_v1,
 }
 FILE_BYTES_MAX = 2**20

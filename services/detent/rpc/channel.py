@@ -1,6 +1,6 @@
 """Call services over grpc.aio with domain values, deadlines and trace context."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, TypeVar
 
 import grpc
@@ -49,7 +49,11 @@ class RemoteService:
         self._tracer = tracer
         self._calls: dict[str, Any] = {}
         for method in registry.SERVICES[service].methods:
-            make = channel.stream_unary if method.client_streaming else channel.unary_unary
+            make = {
+                (False, False): channel.unary_unary,
+                (True, False): channel.stream_unary,
+                (True, True): channel.stream_stream,
+            }[method.client_streaming, method.server_streaming]
             self._calls[registry.request_type(method).__name__] = make(
                 registry.path_of(method),
                 request_serializer=message_class(method.input_type.name).SerializeToString,
@@ -83,16 +87,31 @@ class RemoteService:
     ) -> T:
         """Make one call with a stream of requests; raises as `call` does."""
         name = request_type.__name__
-
-        async def messages() -> AsyncIterator[Any]:
-            async for request in requests:
-                yield to_wire(request)
-
         with self._span(name, trace) as inner:
             return await self._finish(
-                self._calls[name](messages(), timeout=timeout_s, metadata=inject(inner)),
+                self._calls[name](_written(requests), timeout=timeout_s, metadata=inject(inner)),
                 response_type,
             )
+
+    async def converse(
+        self, requests: AsyncIterator[Any], request_type: type[Any], response_type: type[T]
+    ) -> AsyncGenerator[T, None]:
+        """Make one call in which requests go and answers come for as long as both sides like.
+
+        It has neither a deadline nor a trace: each request brings its own.
+
+        Raises:
+            DetentError: The call ended otherwise than well.
+            InvalidResponse: An answer does not read as its type.
+        """
+        call = self._calls[request_type.__name__](_written(requests))
+        try:
+            async for message in call:
+                yield _read(response_type, message)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(self._service, error) from error
+        finally:
+            call.cancel()
 
     def _span(self, request_name: str, trace: Context) -> Any:
         method = request_name.removesuffix("Request")
@@ -103,7 +122,16 @@ class RemoteService:
             message = await pending
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(self._service, error) from error
-        try:
-            return from_wire(response_type, message)
-        except InvalidField as error:
-            raise InvalidResponse(error.field, error.found, error.expected) from error
+        return _read(response_type, message)
+
+
+async def _written(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield to_wire(request)
+
+
+def _read(kind: type[T], message: Any) -> T:
+    try:
+        return from_wire(kind, message)
+    except InvalidField as error:
+        raise InvalidResponse(error.field, error.found, error.expected) from error

@@ -11,7 +11,14 @@ from detent.api.v1 import (
     ledger_service_pb2,
     policy_service_pb2,
 )
-from detent.contracts.calls import feature, inference, ledger, policy, replanning
+from detent.contracts.calls import (
+    decision_stream,
+    feature,
+    inference,
+    ledger,
+    policy,
+    replanning,
+)
 from detent.contracts.json_codec import is_domain_type
 
 SERVICES: dict[str, ServiceDescriptor] = {
@@ -26,7 +33,7 @@ SERVICES: dict[str, ServiceDescriptor] = {
 }
 _TYPES: dict[str, Any] = {
     name: kind
-    for module in (feature, inference, policy, ledger, replanning)
+    for module in (feature, inference, policy, ledger, decision_stream, replanning)
     for name, kind in vars(module).items()
     if is_domain_type(kind)
 }

@@ -1,7 +1,8 @@
 """Serve handlers over gRPC: decode, ask, encode; health, reflection, drain.
 
 A handler is any object with one coroutine per method of its service, under the method's
-name in snake case, from a domain request and a `Call` to a domain response.
+name in snake case, from a domain request and a `Call` to a domain response. A method that
+takes and gives streams is served by `conversation`.
 """
 
 import asyncio
@@ -27,11 +28,12 @@ from detent.contracts.wire import from_wire, to_bytes
 from detent.rpc import health, reflection, registry
 from detent.rpc.call import Call
 from detent.rpc.call_lines import say
+from detent.rpc.conversation import CANCELLED, OK, Conversation, ended_by
 from detent.rpc.health import Health
 from detent.rpc.http2.listener import Listener
 from detent.rpc.http2.shared import Limits
 from detent.rpc.http2.stream import Ended, Route, Stream
-from detent.rpc.status import as_detent_error, code_of, details_of
+from detent.rpc.status import as_detent_error
 from detent.rpc.tracing import annotate, extract, span, trace_id_of
 
 # A caller that names no deadline gets this one; none waits for ever.
@@ -39,12 +41,11 @@ DEADLINE_S_DEFAULT = 5.0
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 CONCURRENT_CALLS_MAX = 1_000
 GC_YOUNG_OBJECTS = 100_000
-# What the line of a call says of how it ended, where no error did it.
-OK, CANCELLED = "OK", "CANCELLED"
 TRACED_FIELDS = ("binding_hash", "plan_id", "ts_ms", "as_of_ts_ms")
 
 log = logging.getLogger(__name__)
 Ids = dict[str, str | int]
+Serve = Callable[[Stream], Awaitable[Ended]]
 Refused = Callable[[str, Any, DetentError], Awaitable[None]]
 
 
@@ -135,10 +136,19 @@ class Server:
 def _routes_of(service: Service, tracer: Tracer) -> dict[str, Route]:
     routes: dict[str, Route] = {}
     for method in service.descriptor.methods:
-        serve = _Method(method, service, tracer).serve
-        route = Route(serve=serve, takes_stream=method.client_streaming)
-        routes[registry.path_of(method)] = route
+        routes[registry.path_of(method)] = Route(
+            serve=_serve_of(method, service, tracer),
+            takes_stream=method.client_streaming,
+            gives_stream=method.server_streaming,
+        )
     return routes
+
+
+def _serve_of(method: MethodDescriptor, service: Service, tracer: Tracer) -> Serve:
+    if not method.server_streaming:
+        return _Method(method, service, tracer).serve
+    assert method.client_streaming, "answers without requests are nowhere in the contract"
+    return Conversation(f"{service.name}/{method.name}", method, service.handler).serve
 
 
 class _Method:
@@ -166,8 +176,7 @@ class _Method:
             with opened as trace:
                 return Ended(answer=await self._answered(message, ids, stream, trace))
         except DetentError as error:
-            code, metadata = code_of(error).value[0], details_of(error)
-            return Ended(code=code, message=error.message, metadata=metadata)
+            return ended_by(error)
 
     async def _answered(self, message: Any, ids: Ids, stream: Stream, trace: Context) -> bytes:
         """Ask the handler.

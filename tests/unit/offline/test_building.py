@@ -35,7 +35,8 @@ from detent.offline.building import STAGES
 from detent.offline.commands import build_artifact, silent, verify_artifact
 from detent.offline.samples import direction_samples, split_by_time
 from detent.offline.train_report import parse_train_report
-from detent.offline.training import train_logistic
+from detent.offline.walk_forward.candidate import Rows
+from detent.offline.walk_forward.candidates import LOGISTIC
 
 ROOT = Path(__file__).parents[3]
 REBUILD = """
@@ -171,7 +172,8 @@ def test_two_exports_of_the_same_rows_are_equal() -> None:
         progress=silent,
     )
     train = split_by_time(samples).train
-    first, second = train_logistic(train), train_logistic(train)
+    rows = Rows(values=train.values, labels=train.labels)
+    first, second = (LOGISTIC.fit(rows, LOGISTIC.params, seed=0).exported for _ in range(2))
 
     assert first == second
     assert first.graph == artifact().model

@@ -188,7 +188,7 @@ def test_fact_that_does_not_fit_the_head_is_refused_by_name(
     ("head", "changes"),
     [
         (Head.REGIME, {"calibration": to_json(calibration_of(Head.DIRECTION))}),
-        (Head.DIRECTION, {"calibration": to_json(calibration_of(Head.REGIME))}),
+        (Head.DIRECTION, {"calibration": to_json(calibration_of(Head.BRACKETS))}),
         (Head.BRACKETS, {"output_classes": ["a", "b", "c", "d"]}),
     ],
 )

@@ -116,6 +116,24 @@ async def test_call_without_an_end_is_ended_after_the_grace() -> None:
         await eventually(lambda: serving.methods.cancelled_s)
 
 
+async def test_drain_ends_conversations_and_what_begins_one_late() -> None:
+    """They last as long as their callers like: nobody waits for the end of the grace."""
+    async with Serving() as serving, await RawPeer.connect(serving.port) as peer:
+        peer.send(peer.headers(1, head("/t.S/Chat")))
+        peer.send(peer.headers(3, head("/t.S/Hold")))
+        await eventually(lambda: serving.listener.calls == 2)
+        draining = asyncio.ensure_future(serving.listener.drain(10))
+        assert (await peer.last_of(1))["grpc-status"] == "0"
+        peer.send(peer.headers(5, head("/t.S/Chat")))
+        assert (await peer.last_of(5))["grpc-status"] == "0"
+        # What collects is waited for, as before: its caller is owed an answer.
+        assert not draining.done()
+        serving.methods.may_read.set()
+        peer.send(DataFrame(3, b"", flags=["END_STREAM"]))
+        assert (await peer.last_of(3))["grpc-status"] == "0"
+        await asyncio.wait_for(draining, 5)
+
+
 async def test_drain_waits_for_who_reads_slowly() -> None:
     """The handler is done, and its answer still on the way: it arrives whole."""
     wide = {4: 2**31 - 1, 5: 2**24 - 1}

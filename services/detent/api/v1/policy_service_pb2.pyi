@@ -279,6 +279,108 @@ class DecideTargetWeightsResponse(_message.Message):
 Global___DecideTargetWeightsResponse: _TypeAlias = DecideTargetWeightsResponse  # noqa: Y015
 
 @_typing.final
+class StreamDecisionsRequest(_message.Message):
+    """Asks for decisions on one bar, as one item of a stream.
+
+    Fields 1 to 5 are those of `DecideTargetWeightsRequest`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BINDING_HASH_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    TS_MS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    TRACESTATE_FIELD_NUMBER: _builtins.int
+    binding_hash: _builtins.str
+    """Holds the binding, 64 lowercase hex."""
+    plan_id: _builtins.str
+    """Names the plan."""
+    ts_ms: _builtins.int
+    """Holds the close time of the bar, Unix milliseconds UTC."""
+    kind: _decision_record_pb2.DecisionKind.ValueType
+    """Says which of the bar's two possible decisions is asked for."""
+    item_id: _builtins.int
+    """Numbers the item, from 1; the answer repeats it. It means nothing else."""
+    timeout_ms: _builtins.int
+    """Holds how long the caller waits for the item from its arrival, milliseconds, 1 to 3600000."""
+    traceparent: _builtins.str
+    """Holds the item's own W3C trace context as a `traceparent` header would. Empty takes that
+    of the call.
+    """
+    tracestate: _builtins.str
+    """Holds what belongs to `traceparent` as a `tracestate` header would. May be empty."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[_decision_record_pb2.DecisionRow]:
+        """Lists the rows, 1 to 5000, one per symbol."""
+
+    def __init__(
+        self,
+        *,
+        binding_hash: _builtins.str = ...,
+        plan_id: _builtins.str = ...,
+        ts_ms: _builtins.int = ...,
+        kind: _decision_record_pb2.DecisionKind.ValueType = ...,
+        rows: _abc.Iterable[_decision_record_pb2.DecisionRow] | None = ...,
+        item_id: _builtins.int = ...,
+        timeout_ms: _builtins.int = ...,
+        traceparent: _builtins.str = ...,
+        tracestate: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "item_id", b"item_id", "kind", b"kind", "plan_id", b"plan_id", "rows", b"rows", "timeout_ms", b"timeout_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "ts_ms", b"ts_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamDecisionsRequest: _TypeAlias = StreamDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class StreamDecisionsResponse(_message.Message):
+    """Answers one item of a stream.
+
+    Fields 1 and 2 are those of `DecideTargetWeightsResponse`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BINDING_HASH_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    binding_hash: _builtins.str
+    """Echoes the binding that the item named; empty where it could not be read."""
+    item_id: _builtins.int
+    """Repeats the number of the item; 0 where it could not be read."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecisionResult]:
+        """Lists one result per row, in their order; empty where the item is refused."""
+
+    @_builtins.property
+    def refusal(self) -> Global___RowRefusal:
+        """Says why the item as a whole is refused. Absent otherwise."""
+
+    def __init__(
+        self,
+        *,
+        binding_hash: _builtins.str = ...,
+        results: _abc.Iterable[Global___DecisionResult] | None = ...,
+        item_id: _builtins.int = ...,
+        refusal: Global___RowRefusal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "item_id", b"item_id", "refusal", b"refusal", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamDecisionsResponse: _TypeAlias = StreamDecisionsResponse  # noqa: Y015
+
+@_typing.final
 class ReportLocalAnswersRequest(_message.Message):
     """Asks for local answers to be recorded."""
 
@@ -604,7 +706,7 @@ Global___DecisionResult: _TypeAlias = DecisionResult  # noqa: Y015
 
 @_typing.final
 class RowRefusal(_message.Message):
-    """Says why one row was refused; the others were decided."""
+    """Says why one row, or one item of a stream, was refused; the others were decided."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -55,6 +55,11 @@ class PolicyServiceStub:
                 request_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.DecideTargetWeightsRequest.SerializeToString,
                 response_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.DecideTargetWeightsResponse.FromString,
                 _registered_method=True)
+        self.StreamDecisions = channel.stream_stream(
+                '/detent.api.v1.PolicyService/StreamDecisions',
+                request_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.StreamDecisionsRequest.SerializeToString,
+                response_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.StreamDecisionsResponse.FromString,
+                _registered_method=True)
         self.ReportLocalAnswers = channel.unary_unary(
                 '/detent.api.v1.PolicyService/ReportLocalAnswers',
                 request_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.ReportLocalAnswersRequest.SerializeToString,
@@ -123,6 +128,20 @@ class PolicyServiceServicer:
         symbol, bar and kind: the same question gives the recorded answer, another
         question under the same key is refused with `ERROR_REASON_DECISION_CONFLICT`.
         Trouble with the model is no error: the proxy answers, with its reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamDecisions(self, request_iterator, context):
+        """Decides bars as they come, over one call: each item as `DecideTargetWeights` would alone.
+
+        The items of a plan are decided and answered one after the other, in the order in which
+        they came; plans do not wait for each other. A malformed item is refused alone, and so is
+        one too many: at once, with `ERROR_REASON_OVERLOADED`. An item has the keys of the unary
+        call, so asking again over either gives the recorded answer. A process that ends answers
+        what it has begun, takes nothing more, and ends the call with
+        `ERROR_REASON_SERVICE_UNAVAILABLE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,6 +234,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.DecideTargetWeights,
                     request_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.DecideTargetWeightsRequest.FromString,
                     response_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.DecideTargetWeightsResponse.SerializeToString,
+            ),
+            'StreamDecisions': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamDecisions,
+                    request_deserializer=detent_dot_api_dot_v1_dot_policy__service__pb2.StreamDecisionsRequest.FromString,
+                    response_serializer=detent_dot_api_dot_v1_dot_policy__service__pb2.StreamDecisionsResponse.SerializeToString,
             ),
             'ReportLocalAnswers': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportLocalAnswers,
@@ -356,6 +380,33 @@ class PolicyService:
             '/detent.api.v1.PolicyService/DecideTargetWeights',
             detent_dot_api_dot_v1_dot_policy__service__pb2.DecideTargetWeightsRequest.SerializeToString,
             detent_dot_api_dot_v1_dot_policy__service__pb2.DecideTargetWeightsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamDecisions(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/detent.api.v1.PolicyService/StreamDecisions',
+            detent_dot_api_dot_v1_dot_policy__service__pb2.StreamDecisionsRequest.SerializeToString,
+            detent_dot_api_dot_v1_dot_policy__service__pb2.StreamDecisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

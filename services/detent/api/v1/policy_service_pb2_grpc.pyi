@@ -52,6 +52,16 @@ class PolicyServiceStub:
     question under the same key is refused with `ERROR_REASON_DECISION_CONFLICT`.
     Trouble with the model is no error: the proxy answers, with its reason.
     """
+    StreamDecisions: _grpc.StreamStreamMultiCallable[_policy_service_pb2.StreamDecisionsRequest, _policy_service_pb2.StreamDecisionsResponse]
+    """Decides bars as they come, over one call: each item as `DecideTargetWeights` would alone.
+
+    The items of a plan are decided and answered one after the other, in the order in which
+    they came; plans do not wait for each other. A malformed item is refused alone, and so is
+    one too many: at once, with `ERROR_REASON_OVERLOADED`. An item has the keys of the unary
+    call, so asking again over either gives the recorded answer. A process that ends answers
+    what it has begun, takes nothing more, and ends the call with
+    `ERROR_REASON_SERVICE_UNAVAILABLE`.
+    """
     ReportLocalAnswers: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ReportLocalAnswersRequest, _policy_service_pb2.ReportLocalAnswersResponse]
     """Takes the answers that a client gave while no service was reachable.
 
@@ -117,6 +127,16 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     symbol, bar and kind: the same question gives the recorded answer, another
     question under the same key is refused with `ERROR_REASON_DECISION_CONFLICT`.
     Trouble with the model is no error: the proxy answers, with its reason.
+    """
+    StreamDecisions: _aio.StreamStreamMultiCallable[_policy_service_pb2.StreamDecisionsRequest, _policy_service_pb2.StreamDecisionsResponse]  # type: ignore[assignment]
+    """Decides bars as they come, over one call: each item as `DecideTargetWeights` would alone.
+
+    The items of a plan are decided and answered one after the other, in the order in which
+    they came; plans do not wait for each other. A malformed item is refused alone, and so is
+    one too many: at once, with `ERROR_REASON_OVERLOADED`. An item has the keys of the unary
+    call, so asking again over either gives the recorded answer. A process that ends answers
+    what it has begun, takes nothing more, and ends the call with
+    `ERROR_REASON_SERVICE_UNAVAILABLE`.
     """
     ReportLocalAnswers: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ReportLocalAnswersRequest, _policy_service_pb2.ReportLocalAnswersResponse]  # type: ignore[assignment]
     """Takes the answers that a client gave while no service was reachable.
@@ -204,6 +224,22 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         symbol, bar and kind: the same question gives the recorded answer, another
         question under the same key is refused with `ERROR_REASON_DECISION_CONFLICT`.
         Trouble with the model is no error: the proxy answers, with its reason.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamDecisions(
+        self,
+        request_iterator: _MaybeAsyncIterator[_policy_service_pb2.StreamDecisionsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_policy_service_pb2.StreamDecisionsResponse], _abc.AsyncIterator[_policy_service_pb2.StreamDecisionsResponse]]:
+        """Decides bars as they come, over one call: each item as `DecideTargetWeights` would alone.
+
+        The items of a plan are decided and answered one after the other, in the order in which
+        they came; plans do not wait for each other. A malformed item is refused alone, and so is
+        one too many: at once, with `ERROR_REASON_OVERLOADED`. An item has the keys of the unary
+        call, so asking again over either gives the recorded answer. A process that ends answers
+        what it has begun, takes nothing more, and ends the call with
+        `ERROR_REASON_SERVICE_UNAVAILABLE`.
         """
 
     @_abc_1.abstractmethod

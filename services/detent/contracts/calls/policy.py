@@ -94,7 +94,7 @@ class DecideTargetWeightsRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RowRefusal(msgspec.Struct, frozen=True, kw_only=True):
-    """Says why one row was refused; the others were decided."""
+    """Says why one row, or one item of a stream, was refused; the others were decided."""
 
     reason: ErrorReason
     message: str

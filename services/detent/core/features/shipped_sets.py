@@ -1,7 +1,7 @@
 """Holds feature sets that come with the product under names of their own."""
 
 from detent.core.features.engine import BarSource, EngineConfig
-from detent.core.features.feature_set import FeatureSet
+from detent.core.features.feature_set import FeatureSet, direction_bars_v1
 from detent.core.features.feature_spec import FeatureTransform, caller_feature, feature
 
 MINUTE_MS = 60_000
@@ -46,6 +46,23 @@ def grinder_feature_order_v1(
         name="grinder_feature_order_v1",
         features=prices + said,
         engine=EngineConfig(bar_interval_ms=bar_interval_ms, bar_source=bar_source),
+    )
+
+
+def direction_window_v1(bar_interval_ms: int) -> FeatureSet:
+    """Give the twelve features of a direction model over its last 64 bars, oldest first.
+
+    Args:
+        bar_interval_ms: Length of the bars.
+
+    Source: seed 000, section 5.
+    """
+    bars = direction_bars_v1(bar_interval_ms)
+    return FeatureSet(
+        name="direction_window_v1",
+        features=(*bars.features, feature(FeatureTransform.NET_RETURN_PCT)),
+        engine=bars.engine,
+        window_rows=64,
     )
 
 

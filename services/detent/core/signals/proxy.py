@@ -9,13 +9,26 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from detent.contracts.proxy import ProxyConfig
 from detent.contracts.reasons import Reason
 from detent.contracts.units import BPS_HALF, BPS_ONE
 
+Floats = NDArray[np.float64]
 # Relative to the largest momentum: below this the deviation is rounding, not movement.
 DEVIATION_RELATIVE_MIN = 1e-12
+# How far apart on average the bars may lie that the proxy looks back on: hourly ones of an
+# instrument that rests over a long holiday do.
+BARS_APART_MAX = 8
+# A series is computed so many bars at a time.
+SERIES_ROWS = 1_024
+# What a series holds where there is no probability; no probability is below 0.
+SERIES_WARMING_UP, SERIES_FLAT = -1, -2
+# Around the middle between two integers an array does not decide: two implementations of tanh
+# differ by some 1e-16.
+UNDECIDED_BPS = 1e-6
 
 
 class ProxyAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,17 +71,65 @@ def proxy_answers(closes: Sequence[Sequence[float]], config: ProxyConfig) -> lis
         return answers
     recent = np.array([closes[index][-needed:] for index in warm], dtype=np.float64)
     momentum = recent[:, config.lookback_bars :] / recent[:, : -config.lookback_bars] - 1.0
-    mean = momentum.sum(axis=1) / config.window_bars
-    away = momentum - mean[:, np.newaxis]
-    deviation = np.sqrt((away * away).sum(axis=1) / (config.window_bars - config.ddof))
-    moving = deviation > DEVIATION_RELATIVE_MIN * np.maximum(1.0, np.abs(mean))
-    steepness = config.k_x1000 / 1000.0
+    moving, away, deviation = _standing(momentum, config)
     for index, moves, last, spread in zip(
-        warm, moving.tolist(), away[:, -1].tolist(), deviation.tolist(), strict=True
+        warm, moving.tolist(), away.tolist(), deviation.tolist(), strict=True
     ):
         if not moves:
             answers[index] = FLAT
             continue
-        p_hat = 0.5 * (1.0 + math.tanh(steepness * (last / spread)))
+        p_hat = _belief(last, spread, config)
         answers[index] = ProxyAnswer(p_hat_bps=round(p_hat * BPS_ONE), reason=None)
     return answers
+
+
+def proxy_series(closes: Floats, config: ProxyConfig) -> NDArray[np.int32]:
+    """Compute the proxy at every bar of one symbol, as `proxy_answers` does bar by bar.
+
+    Args:
+        closes: Shape (n,), all above 0, oldest first, no bar missing.
+        config: Lookback, window, ddof and k.
+
+    Returns:
+        Shape (n,): the probability in basis points; `SERIES_WARMING_UP` where history is
+        short, `SERIES_FLAT` where momentum is flat.
+    """
+    series = np.full(len(closes), SERIES_WARMING_UP, dtype=np.int32)
+    momentum = closes[config.lookback_bars :] / closes[: -config.lookback_bars] - 1.0
+    first = config.closes_needed - 1
+    for start in range(first, len(closes), SERIES_ROWS):
+        stop = min(start + SERIES_ROWS, len(closes))
+        # A copy row by row: sums then add up in the order in which they do for one bar.
+        begin = start - first
+        windows = momentum[begin : stop - start + begin + config.window_bars - 1]
+        rows = np.ascontiguousarray(sliding_window_view(windows, config.window_bars))
+        series[start:stop] = _beliefs_bps(*_standing(rows, config), config)
+    return series
+
+
+def _beliefs_bps(
+    moving: NDArray[np.bool_], away: Floats, deviation: Floats, config: ProxyConfig
+) -> NDArray[np.int32]:
+    """Round beliefs as `round` does; one that lies near a tie is computed alone."""
+    score = away / np.where(moving, deviation, 1.0)
+    exact = 0.5 * (1.0 + np.tanh(config.k_x1000 / 1000.0 * score)) * BPS_ONE
+    rounded = np.rint(exact)
+    for row in np.flatnonzero(np.abs(exact - rounded) > 0.5 - UNDECIDED_BPS).tolist():
+        belief = _belief(float(away[row]), float(deviation[row]), config) if moving[row] else 0.0
+        rounded[row] = round(belief * BPS_ONE)
+    return np.where(moving, rounded, SERIES_FLAT).astype(np.int32)
+
+
+def _standing(momentum: Floats, config: ProxyConfig) -> tuple[NDArray[np.bool_], Floats, Floats]:
+    """Give of each row whether it moves, its last and its usual distance; it is used up."""
+    mean = momentum.sum(axis=1) / config.window_bars
+    momentum -= mean[:, np.newaxis]
+    last = momentum[:, -1].copy()
+    momentum *= momentum
+    deviation = np.sqrt(momentum.sum(axis=1) / (config.window_bars - config.ddof))
+    moving = deviation > DEVIATION_RELATIVE_MIN * np.maximum(1.0, np.abs(mean))
+    return moving, last, deviation
+
+
+def _belief(last: float, spread: float, config: ProxyConfig) -> float:
+    return 0.5 * (1.0 + math.tanh(config.k_x1000 / 1000.0 * (last / spread)))

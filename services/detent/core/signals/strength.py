@@ -2,6 +2,9 @@
 
 from typing import assert_never
 
+import numpy as np
+from numpy.typing import NDArray
+
 from detent.contracts.plan import TriggerState
 from detent.contracts.units import BPS_HALF, BPS_ONE
 
@@ -34,3 +37,16 @@ def signal_strength_bps(p_hat_bps: int, trigger_state: TriggerState) -> int:
         case _:
             assert_never(trigger_state)
     return max(0, 2 * edge_bps)
+
+
+def strength_columns(
+    p_hat_bps: NDArray[np.int64], direction: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Map many probabilities to magnitudes, as `signal_strength_bps` does one.
+
+    Args:
+        p_hat_bps: Of an up move, basis points; any shape.
+        direction: What is permitted: 1 up, -1 down, 0 neither; the same shape.
+    """
+    edge_bps: NDArray[np.int64] = direction * (p_hat_bps - BPS_HALF)
+    return np.maximum(2 * edge_bps, 0)

@@ -66,6 +66,7 @@ class Connection(asyncio.Protocol):
         self._nuisances_since_s = shared.clock()
         self.begun_s = shared.clock()
         self.is_greeted = False
+        self._is_ending = False
         self._linger: asyncio.TimerHandle | None = None
         self.streams: dict[int, Stream] = {}
 
@@ -129,7 +130,12 @@ class Connection(asyncio.Protocol):
 
     def announce_end(self) -> None:
         """Ask the peer to begin no further call here; what it has begun is served."""
+        self._is_ending = True
         self._writer.write(frames.go_away(frames.STREAM_ID_MAX, frames.NO_ERROR))
+        # A conversation would go on for as long as its caller likes.
+        for stream in self.streams.values():
+            if stream.route.is_conversation:
+                stream.stop()
 
     def leave(self, code: int = frames.NO_ERROR, message: str = "") -> None:
         """Say the last word and close, whatever is still under way."""
@@ -345,6 +351,7 @@ class Connection(asyncio.Protocol):
         self.streams[stream_id] = stream
         shared.begin_call()
         if opening.route.takes_stream:
+            stream.is_stopped = self._is_ending and opening.route.is_conversation
             self._start(stream)
         if has_ended:
             self._on_end(stream)

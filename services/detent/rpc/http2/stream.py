@@ -34,6 +34,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         serve: Serves a call to its end.
         takes_stream: Whether it is called before all requests are there, to read them as they
             come; else it is called with the one request.
+        gives_stream: Whether it may answer more than once.
     """
 
     serve: Callable[["Stream"], Awaitable[Ended]]
@@ -44,6 +45,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     def is_open_ended(self) -> bool:
         """Say whether a call that names no deadline has none."""
         return self.takes_stream or self.gives_stream
+
+    @property
+    def is_conversation(self) -> bool:
+        """Say whether requests and answers go both ways at once, for as long as both like."""
+        return self.takes_stream and self.gives_stream
 
 
 class Carrier(Protocol):
@@ -71,6 +77,7 @@ class Stream:
         "inbox",
         "is_closed",
         "is_sent",
+        "is_stopped",
         "peer",
         "pending",
         "reader",
@@ -107,6 +114,7 @@ class Stream:
         self.task: asyncio.Task[None] | None = None
         self.has_started = False
         self.is_closed = False
+        self.is_stopped = False
         # Of the requests: what waits to be read, and how much more the peer may send.
         self.inbox: deque[bytes] = deque()
         self.unread = 0
@@ -142,15 +150,15 @@ class Stream:
         self.unread += len(message) + PREFIX_BYTES
 
     async def messages(self) -> AsyncIterator[bytes]:
-        """Give the requests as they come, until the caller has sent its last."""
+        """Give the requests as they come, until the caller has sent its last, or we stop."""
         while True:
-            while self.inbox:
+            while self.inbox and not self.is_stopped:
                 message = self.inbox.popleft()
                 size = len(message) + PREFIX_BYTES
                 self.unread -= size
                 self._carrier.was_read(self, size)
                 yield message
-            if self.has_ended:
+            if self.has_ended or self.is_stopped:
                 return
             self._arrival = asyncio.get_running_loop().create_future()
             await self._arrival
@@ -161,6 +169,11 @@ class Stream:
         while self.pending and not self.is_closed:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
+
+    def stop(self) -> None:
+        """Read no further request: the process ends, and what was read is still answered."""
+        self.is_stopped = True
+        self.arrived()
 
     def arrived(self) -> None:
         """Wake who waits for a request."""

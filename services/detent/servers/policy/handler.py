@@ -3,13 +3,21 @@
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from typing import Any, TypeVar
 
 from opentelemetry.trace import Tracer
 
 from detent.adapters.sqlite_ledger import BlockEvent, SqliteLedger, Written
 from detent.contracts import events
+from detent.contracts.calls.decision_stream import StreamDecisionsResponse
 from detent.contracts.calls.policy import (
     ClosePlanRequest,
     ClosePlanResponse,
@@ -51,7 +59,6 @@ from detent.contracts.errors import (
 from detent.contracts.json_codec import to_json
 from detent.contracts.plan import PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
-from detent.contracts.reasons import Reason
 from detent.core.ledger.record import bind_plan, record_decision
 from detent.core.replanning.cadence import MIN_INTERVAL_MS
 from detent.core.signals.choice import ModelOutcome
@@ -60,18 +67,17 @@ from detent.rpc.call import Call
 from detent.rpc.tracing import span
 from detent.servers.policy.held import HeldBinding, arms_of, check_binding
 from detent.servers.policy.model_path import ModelPath
+from detent.servers.policy.outcome_lines import SYMBOLS_LOGGED_MAX, log_outcomes
 from detent.servers.policy.plans import OpenPlan, Plans, SymbolChain
 from detent.servers.policy.question import check_same_question
 from detent.servers.policy.recording import record
 from detent.servers.policy.replacing import PlanReplacer
 from detent.servers.policy.stand_downs import StandDowns
+from detent.servers.policy.streaming import DecisionStreams, Item
 from detent.servers.policy.trade_facts import TradeFactsTaker
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-SYMBOLS_LOGGED_MAX = 16
-KILLS = frozenset({Reason.KILL_SWITCH_ENV, Reason.KILL_SWITCH_CONFIG})
 
 
 @dataclasses.dataclass(slots=True)
@@ -128,6 +134,9 @@ class PolicyHandler:
             min_interval_ms=replan_min_interval_ms,
         )
         self._at_work: set[asyncio.Task[Any]] = set()
+        self._streams = DecisionStreams(
+            decide=self.decide_target_weights, note_refusal=self.note_refusal, tracer=tracer
+        )
 
     # Plans
 
@@ -223,6 +232,12 @@ class PolicyHandler:
         self._at_work.add(work)
         work.add_done_callback(self._finished)
         return await asyncio.shield(work)
+
+    def stream_decisions(
+        self, items: AsyncIterator[Item], call: Call
+    ) -> AsyncGenerator[StreamDecisionsResponse, None]:
+        """Decide bars as they come, each as a call of its own."""
+        return self._streams.answer(items, call)
 
     def _finished(self, work: asyncio.Task[Any]) -> None:
         self._at_work.discard(work)
@@ -347,7 +362,7 @@ class PolicyHandler:
             return None
         outcomes = await self._model_path.ask(opened.bound, fresh, ts_ms=query.ts_ms, call=call)
         if outcomes is not None:
-            _log_outcomes(outcomes, ts_ms=query.ts_ms)
+            log_outcomes(outcomes, ts_ms=query.ts_ms)
         return outcomes
 
     async def _note_late(self, fresh: Sequence[Written]) -> None:
@@ -456,20 +471,6 @@ def _records(
             Written(record=record, canonical=canonical, record_hash=sha256_hex(canonical))
         )
     return written
-
-
-def _log_outcomes(outcomes: Mapping[str, ModelOutcome], *, ts_ms: int) -> None:
-    """Say once per call and reason which symbols the model answered and which it did not."""
-    by_reason: dict[Reason | None, list[str]] = {}
-    for symbol, outcome in outcomes.items():
-        by_reason.setdefault(outcome.reason, []).append(symbol)
-    for reason, symbols in by_reason.items():
-        facts = {"ts_ms": ts_ms, "symbols": symbols[:SYMBOLS_LOGGED_MAX], "count": len(symbols)}
-        if reason is None:
-            log.info(events.ML_ACTIVE_ON, extra=facts)
-        else:
-            event = events.ML_KILL_SWITCH_ON if reason in KILLS else events.ML_ACTIVE_BLOCKED
-            log.warning(event, extra=facts | {"reason": reason.value})
 
 
 def _result(symbol: str, rows: _Sorted) -> DecisionResult:

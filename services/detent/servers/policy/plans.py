@@ -16,11 +16,9 @@ from detent.contracts.replanning import CarriedState
 from detent.core.ledger.ownership import Ownership
 from detent.core.ledger.record import BoundPlan, ChainPoint, chain_point_after, chain_start
 from detent.core.ledger.summary import summarise
+from detent.core.signals.proxy import BARS_APART_MAX
 from detent.servers.policy.closes import Closes
 from detent.servers.policy.stand_downs import StandDowns
-
-# Hourly bars of an instrument that rests over a long holiday lie this far apart on average.
-BARS_APART_MAX = 8
 
 
 def history_since_ts_ms(plan: Plan, ts_ms: int) -> int:

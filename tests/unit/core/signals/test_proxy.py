@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,14 @@ from hypothesis import strategies as st
 from detent.contracts.errors import InvalidField
 from detent.contracts.proxy import PROXY_DEFAULT, ProxyConfig
 from detent.contracts.reasons import Reason
-from detent.core.signals.proxy import proxy_answer, proxy_answers
+from detent.core.signals.proxy import (
+    SERIES_FLAT,
+    SERIES_ROWS,
+    SERIES_WARMING_UP,
+    proxy_answer,
+    proxy_answers,
+    proxy_series,
+)
 
 SMALL = ProxyConfig(lookback_bars=1, window_bars=4, ddof=1, k_x1000=1_000)
 REFERENCE = Path(__file__).parents[5] / "shared" / "reference" / "quant" / "finance.json"
@@ -156,3 +164,21 @@ def test_the_belief_agrees_with_the_reference_values(ddof: int) -> None:
             assert abs(answer.p_hat_bps - 10_000 * p_hat) <= 0.5 + 1e-6
             compared += 1
     assert compared == 71
+
+
+@pytest.mark.parametrize("config", [SMALL, PROXY_DEFAULT])
+@pytest.mark.parametrize("count", [3, 61, 900, SERIES_ROWS + 100])
+def test_a_series_is_every_bar_by_itself(config: ProxyConfig, count: int) -> None:
+    """In integers, on both sides of a block's edge, flat stretches and warm-up included."""
+    random = np.random.default_rng(count)
+    moves = random.normal(0.0, 0.01, count) * (random.random(count) > 0.3)
+    moves[count // 3 : count // 3 + 70] = 0.0
+    closes = 100.0 * np.cumprod(1.0 + moves)
+    series = proxy_series(closes, config).tolist()
+
+    checked = [*range(min(count, 900)), *range(max(0, count - 150), count)]
+    windows = [closes[max(0, bar - 80) : bar + 1].tolist() for bar in checked]
+    for bar, answer in zip(checked, proxy_answers(windows, config), strict=True):
+        absent = {Reason.PROXY_WARMING_UP: SERIES_WARMING_UP, Reason.PROXY_FLAT: SERIES_FLAT}
+        expected = answer.p_hat_bps if answer.reason is None else absent[answer.reason]
+        assert series[bar] == expected, bar

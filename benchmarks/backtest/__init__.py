@@ -1,0 +1,1 @@
+"""Measure the back-test beside vectorbt, bt and backtesting.py."""

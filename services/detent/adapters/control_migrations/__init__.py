@@ -1,0 +1,1 @@
+"""Hold the steps by which a control database comes to its form."""

@@ -1,0 +1,98 @@
+"""Write a whole ledger file at once: for a run that can be run again, not for a live one.
+
+Nothing is durable until all of it is: the file is written under another name, without a journal
+and without its indexes, which are laid out afterwards, and takes its own name when it is whole.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from detent.adapters.sqlite_schema import prepare
+from detent.contracts.binding import ModelBinding
+from detent.contracts.canonical import canonical_bytes
+from detent.contracts.errors import LedgerUnavailable
+from detent.contracts.json_codec import to_json
+from detent.contracts.plan import Plan
+from detent.core.ledger.record import BoundPlan
+
+PARTIAL = ".partial"
+_RECORD = (
+    "INSERT INTO decision_records (plan_id, symbol, ts_ms, kind, sequence, record_hash, canonical)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_INDEXES = (
+    "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'decision_records'"
+    " AND sql IS NOT NULL ORDER BY rowid"
+)
+_PLAN = (
+    "INSERT INTO plan_log (plan_id, event, book, binding_hash, plan, binding)"
+    " VALUES (?, ?, ?, ?, ?, ?)"
+)
+
+
+class BulkLedger:
+    """Writes one plan, its records and its summary into a file of its own."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        """Take a file of today's form."""
+        self._db = db
+
+    def open_plan(self, bound: BoundPlan) -> None:
+        """Note that a plan was opened."""
+        self._note(bound, "opened")
+
+    def add_records(self, rows: Iterable[Sequence[object]]) -> None:
+        """File records: plan, symbol, time, kind, sequence, hash, canonical text."""
+        self._db.executemany(_RECORD, rows)
+
+    def close_plan(self, bound: BoundPlan, summary: bytes) -> None:
+        """Note that a plan was closed, and what it did."""
+        self._note(bound, "closed")
+        self._db.execute(
+            "INSERT INTO results_summary (plan_id, book, canonical) VALUES (?, ?, ?)",
+            (bound.plan.plan_id, bound.plan.book, summary.decode("ascii")),
+        )
+
+    def _note(self, bound: BoundPlan, event: str) -> None:
+        plan, binding = (
+            canonical_bytes(kind.SCHEMA, to_json(value)).decode("ascii")
+            for kind, value in ((Plan, bound.plan), (ModelBinding, bound.binding))
+        )
+        values = (bound.plan.plan_id, event, bound.plan.book, bound.binding_hash, plan, binding)
+        self._db.execute(_PLAN, values)
+
+
+@contextlib.contextmanager
+def bulk_ledger(path: Path) -> Iterator[BulkLedger]:
+    """Give a ledger to write into; the file is there, whole, when the block ends without error.
+
+    Raises:
+        LedgerUnavailable: The file cannot be written.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    partial.unlink(missing_ok=True)
+    try:
+        db = sqlite3.connect(partial, isolation_level=None)
+        with contextlib.closing(db):
+            db.execute("PRAGMA journal_mode=OFF")
+            db.execute("PRAGMA synchronous=OFF")
+            prepare(db)
+            indexes = db.execute(_INDEXES).fetchall()
+            for name, _ in indexes:
+                db.execute(f"DROP INDEX {name}")
+            db.execute("BEGIN")
+            yield BulkLedger(db)
+            for _, sql in indexes:
+                db.execute(sql)
+            db.execute("COMMIT")
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (sqlite3.Error, OSError) as error:
+        cause = str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
+        raise LedgerUnavailable(f"the ledger cannot be used: {cause}", cause=cause) from error
+    finally:
+        partial.unlink(missing_ok=True)

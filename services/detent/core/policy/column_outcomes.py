@@ -1,0 +1,239 @@
+"""Say why: the outcomes, reasons and states of bars over which `column_steps` has walked."""
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from detent.contracts.reasons import Reason
+from detent.contracts.units import PPM_ONE
+from detent.core.policy.column_steps import (
+    Moves,
+    decayed,
+    least_change_ppm,
+    within_permission,
+    worth_ppm,
+)
+from detent.core.policy.columns import (
+    ABSENT,
+    BIT,
+    CAPPED_BIT,
+    INACTIVE,
+    Asked,
+    Flags,
+    Floats,
+    Ints,
+    Terms,
+)
+from detent.core.policy.overrides import TIER_POLICY, TIER_RISK_CAP
+
+ORDER_NONE, ORDER_TAKER, ORDER_POST_ONLY = 0, 1, 2
+
+
+class Walked(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Holds what the walk over some bars gave.
+
+    Attributes:
+        ts_ms: Shape (t,), int64.
+        equity_cents: Of the account at each bar, t integers.
+        current_ppm: Shape (t, s), float64: what was held.
+        final_ppm: Shape (t, s), float64: the final weights.
+        trades: Shape (t, s), bool: which rows rebalance.
+        present: Shape (t, s), bool: which rows there are; the others leave no trace.
+    """
+
+    ts_ms: Ints
+    equity_cents: list[int]
+    current_ppm: Floats
+    final_ppm: Floats
+    trades: Flags
+    present: Flags
+
+
+class StateColumns(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Holds what policy remembers; int64 arrays of shape (t, s), or (s,) between stretches.
+
+    Attributes:
+        last_rebalance_ts_ms: `ABSENT` before the first.
+        entry_ts_ms: `ABSENT` where nothing is held, or nobody knows since when.
+        trade_set_count: Trade sets begun.
+    """
+
+    last_rebalance_ts_ms: Ints
+    entry_ts_ms: Ints
+    trade_set_count: Ints
+
+    def last(self) -> "StateColumns":
+        """Give the state after the last bar."""
+        return StateColumns(
+            last_rebalance_ts_ms=self.last_rebalance_ts_ms[-1],
+            entry_ts_ms=self.entry_ts_ms[-1],
+            trade_set_count=self.trade_set_count[-1],
+        )
+
+
+def states_initial(symbol_count: int) -> StateColumns:
+    """Give the state before any bar."""
+    return StateColumns(
+        last_rebalance_ts_ms=np.full(symbol_count, ABSENT),
+        entry_ts_ms=np.full(symbol_count, ABSENT),
+        trade_set_count=np.zeros(symbol_count, dtype=np.int64),
+    )
+
+
+def states_after(walked: Walked, before: StateColumns) -> StateColumns:
+    """Fold the outcomes of some bars into the state; see `decide_weight`.
+
+    Args:
+        walked: The bars, oldest first.
+        before: The state before them, arrays of shape (s,).
+    """
+    ts_ms = walked.ts_ms[:, np.newaxis]
+    present = walked.present
+    was_held = np.abs(walked.current_ppm) > 0.0
+    held_ppm = np.where(walked.trades, walked.final_ppm, walked.current_ppm)
+    is_held = np.abs(held_ppm) > 0.0
+    enters = present & is_held & ~was_held
+    rebalanced = _held_on(
+        np.where(present & walked.trades, ts_ms, ABSENT), before.last_rebalance_ts_ms
+    )
+    # An entry lasts until nothing is held: whichever of the two came last says which it is.
+    leaves = present & ~is_held
+    marks = np.where(enters, 2 * ts_ms + 1, np.where(leaves, 2 * ts_ms, ABSENT))
+    begun = np.where(before.entry_ts_ms == ABSENT, ABSENT, 2 * before.entry_ts_ms + 1)
+    latest = _held_on(marks, begun)
+    entry_ts_ms = np.where((latest != ABSENT) & (latest & 1 == 1), latest >> 1, ABSENT)
+    # A position that was there before the plan is its first set.
+    count = before.trade_set_count + np.cumsum(enters, axis=0)
+    inherited = present & was_held & (count == 0)
+    count = count + np.maximum.accumulate(inherited, axis=0)
+    return StateColumns(
+        last_rebalance_ts_ms=rebalanced, entry_ts_ms=entry_ts_ms, trade_set_count=count
+    )
+
+
+def _held_on(marks: Ints, before: Ints) -> Ints:
+    """Carry each mark on until the next one; marks grow with time and `ABSENT` is none."""
+    return np.maximum(np.maximum.accumulate(marks, axis=0), before)
+
+
+class OutcomeColumns(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Holds outcomes as `PolicyOutcome` names them; arrays of shape (t, s).
+
+    What the signal asked for is in `WantedColumns`; no row has a cooldown recommendation, which
+    only an emergency gives.
+
+    Attributes:
+        target_weight_policy_ppm: int64, after smoothing or decay.
+        target_weight_final_ppm: int64; the capped weight is the same.
+        delta_weight_ppm: int64, final minus current.
+        order_style: int8, `ORDER_NONE`, `ORDER_TAKER` or `ORDER_POST_ONLY`.
+        reasons: int64, bit masks.
+        tier: int8, precedence tier.
+    """
+
+    target_weight_policy_ppm: Ints
+    target_weight_final_ppm: Ints
+    delta_weight_ppm: Ints
+    order_style: NDArray[np.int8]
+    reasons: Ints
+    tier: NDArray[np.int8]
+
+
+def outcomes_of(
+    terms: Terms,
+    asked: Asked,
+    *,
+    wanted_reasons: Ints,
+    moves: Moves,
+    walked: Walked,
+    rebalanced_before: Ints,
+) -> OutcomeColumns:
+    """Give the outcomes of some bars with every rule that changed a weight or withheld a trade.
+
+    Args:
+        terms: What the plan says.
+        asked: What was asked.
+        wanted_reasons: Shape (t, s), bit masks of `WantedColumns`.
+        moves: As the walk was given them.
+        walked: What the walk gave.
+        rebalanced_before: Shape (t, s), last rebalance before each bar.
+    """
+    current_ppm, final_ppm = walked.current_ppm, walked.final_ppm
+    moved_ppm = np.rint((moves.keep_ppm * current_ppm + moves.add) / PPM_ONE)
+    worth = _column([worth_ppm(terms, equity) for equity in walked.equity_cents])
+    if any(moves.any_leaves):
+        moved_ppm = np.where(moves.leaves, decayed(terms, current_ppm, worth), moved_ppm)
+    policy_ppm = within_permission(terms, moves, slice(None), moved_ppm)
+    reasons = wanted_reasons | _smoothing_reasons(asked, moves, current_ppm, moved_ppm)
+    limited = _limit_reasons(terms, policy_ppm)
+    reasons |= limited
+    reasons |= _withheld(terms, moves, walked, policy_ppm, rebalanced_before)
+    style = np.where(moves.exempt, ORDER_TAKER, ORDER_POST_ONLY)
+    return OutcomeColumns(
+        target_weight_policy_ppm=policy_ppm.astype(np.int64),
+        target_weight_final_ppm=final_ppm.astype(np.int64),
+        delta_weight_ppm=(final_ppm - current_ppm).astype(np.int64),
+        order_style=np.where(walked.trades, style, ORDER_NONE).astype(np.int8),
+        reasons=reasons,
+        tier=np.where(limited != 0, TIER_RISK_CAP, TIER_POLICY).astype(np.int8),
+    )
+
+
+def _column(numbers: list[int]) -> Floats:
+    """Give one number per bar in a form that meets arrays of shape (t, s)."""
+    return np.array(numbers, dtype=np.float64)[:, np.newaxis]
+
+
+def _bits(rows: Flags, bit: int) -> Ints:
+    return np.where(rows, bit, 0)
+
+
+def _smoothing_reasons(asked: Asked, moves: Moves, current_ppm: Floats, moved_ppm: Floats) -> Ints:
+    """Name what smoothing, a hold or an exit did."""
+    reasons = _bits(asked.trigger == INACTIVE, BIT[Reason.TRIGGER_INACTIVE])
+    if any(moves.any_leaves):
+        decays = moves.leaves & (np.abs(current_ppm) > 0.0)
+        reasons |= _bits(decays, BIT[Reason.EXIT_DECAY])
+        reasons |= _bits(decays & ~(np.abs(moved_ppm) > 0.0), BIT[Reason.EXIT_SNAPPED])
+    if moves.hold.any():
+        reasons |= _bits(moves.hold & ~asked.known, BIT[Reason.TRIGGER_UNKNOWN])
+        reasons |= _bits(moves.hold, BIT[Reason.HOLD_OR_REDUCE])
+    turned = np.where(moves.high_open, moved_ppm < 0.0, moves.low_open & (moved_ppm > 0.0))
+    turned &= ~moves.hold & ~moves.leaves
+    return reasons | _bits(turned, BIT[Reason.SIGN_CLAMPED])
+
+
+def _limit_reasons(terms: Terms, policy_ppm: Floats) -> Ints:
+    """Name the limits that bind, each after those before it."""
+    magnitude_ppm = np.abs(policy_ppm)
+    limits: tuple[tuple[int, float | Floats], ...] = (
+        (CAPPED_BIT, float(terms.config.w_max_ppm)),
+        (BIT[Reason.RISK_CAP_SYMBOL], terms.symbol_cap_ppm),
+        (BIT[Reason.RISK_CAP_PLAN], float(terms.plan_cap_ppm)),
+    )
+    reasons = np.zeros(policy_ppm.shape, dtype=np.int64)
+    if np.any(magnitude_ppm > terms.cap_ppm):
+        for bit, cap_ppm in limits:
+            reasons |= _bits(magnitude_ppm > cap_ppm, bit)
+            magnitude_ppm = np.minimum(magnitude_ppm, cap_ppm)
+    if not terms.allowed.all():
+        reasons |= _bits(~terms.allowed, BIT[Reason.SYMBOL_NOT_ALLOWED])
+    return reasons
+
+
+def _withheld(
+    terms: Terms, moves: Moves, walked: Walked, policy_ppm: Floats, rebalanced_before: Ints
+) -> Ints:
+    """Name every rule that withheld a trade."""
+    change_ppm = np.abs(walked.final_ppm - walked.current_ppm)
+    judged = (change_ppm > 0.0) & ~moves.exempt
+    least = _column([least_change_ppm(terms, equity) for equity in walked.equity_cents])
+    reasons = _bits(judged & (change_ppm <= terms.config.epsilon_w_ppm), BIT[Reason.REBALANCE_BAND])
+    reasons |= _bits(judged & (change_ppm < least), BIT[Reason.MIN_NOTIONAL])
+    if terms.cooldown_ms:
+        since_ms = walked.ts_ms[:, np.newaxis] - terms.cooldown_ms
+        cools = judged & (rebalanced_before != ABSENT) & (rebalanced_before > since_ms)
+        shrinks = np.abs(walked.final_ppm) < np.abs(walked.current_ppm)
+        urgent = shrinks & (np.abs(policy_ppm) > terms.cap_ppm)
+        reasons |= _bits(cools & ~urgent, BIT[Reason.REBALANCE_COOLDOWN])
+    return reasons

@@ -1,0 +1,1 @@
+"""Back-test: the live core over bars that are already there."""

@@ -1,0 +1,196 @@
+"""Read what training and back-tests left: predictions out of fold, accounts, fills."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from detent.contracts.binding import PROXY_BINDING
+from detent.contracts.errors import InvalidField
+from detent.contracts.learning import LEARNING_BOOK_PREFIX
+from detent.contracts.units import BPS_ONE
+from detent.core.evaluation.equity import EquityCurve
+from detent.core.evaluation.measures import LearningMeasures
+from detent.offline.attributing import fact_rows
+from detent.offline.cells import invalid
+from detent.offline.promotion.scores import Predictions
+
+RUN_SUFFIX = ".run"
+RUN_FILE, PREDICTIONS_FILE, EQUITY_FILE = "run.json", "predictions.parquet", "equity.parquet"
+SUMMARY_FILE = "results_summary.json"
+# What two back-tests have to share before they say anything about each other.
+CONDITIONS = (
+    "data_hash",
+    "bar_count",
+    "execution",
+    "fee_bps",
+    "slippage_bps",
+    "policy_config_hash",
+)
+PREDICTION_COLUMNS = ("ts_ms", "symbol", "p_raw", "p_hat_bps", "proxy_p_hat_bps", "label")
+EQUITY_COLUMNS = ("ts_ms", "equity", "traded", "fees", "slippage", "trades")
+RUN_BYTES_MAX = 16 * 2**20
+
+
+class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds what a training run says of itself; None is what it does not say.
+
+    Attributes:
+        model_version_hash: Manifest hash of the artifact that came out, 64 hex.
+        dataset_id: Data set that it read.
+        dataset_hash: Hash of that data set's manifest, 64 hex.
+        trial_count: Every candidate that it tried, at least 1.
+    """
+
+    model_version_hash: str | None
+    dataset_id: str | None
+    dataset_hash: str | None
+    trial_count: int | None
+
+
+def run_folder_of(artifact: Path) -> Path:
+    """Name the folder of the run that made an artifact: it lies beside it."""
+    return artifact.parent / f"{artifact.name}{RUN_SUFFIX}"
+
+
+def read_run(folder: Path) -> RunFacts:
+    """Read `run.json`; without one nothing is said.
+
+    Raises:
+        DataInvalid: It is there and cannot be read.
+    """
+    path = folder / RUN_FILE
+    if not path.is_file():
+        return RunFacts(
+            model_version_hash=None, dataset_id=None, dataset_hash=None, trial_count=None
+        )
+    fields = _object(path)
+    texts = {
+        name: value
+        for name in ("model_version_hash", "dataset_id", "dataset_hash")
+        if isinstance(value := fields.get(name), str)
+    }
+    trials = fields.get("trial_count")
+    return RunFacts(
+        model_version_hash=texts.get("model_version_hash"),
+        dataset_id=texts.get("dataset_id"),
+        dataset_hash=texts.get("dataset_hash"),
+        trial_count=trials if type(trials) is int and trials >= 1 else None,
+    )
+
+
+def backtest_finding(model: Path | None, proxy: Path | None, binding_hash: str) -> str | None:
+    """Say why two back-tests are not of an artifact and the proxy under the same conditions.
+
+    Returns:
+        Empty where they are; None where one of them is not there.
+
+    Raises:
+        DataInvalid: A summary is there and cannot be read.
+    """
+    files = [folder / SUMMARY_FILE for folder in (model, proxy) if folder is not None]
+    if len(files) != 2 or not all(file.is_file() for file in files):  # noqa: PLR2004  Both.
+        return None
+    summaries = [_object(file) for file in files]
+    wanted = (binding_hash, PROXY_BINDING.binding_hash)
+    for name, summary, expected in zip(("model", "proxy"), summaries, wanted, strict=True):
+        found = summary.get("binding_hash")
+        if found != expected:
+            return f"{name}: bound to {str(found)[:16]}, expected {expected[:16]}"
+    differing = [name for name in CONDITIONS if summaries[0].get(name) != summaries[1].get(name)]
+    return f"other {', '.join(differing)}" if differing else ""
+
+
+def read_predictions(folder: Path) -> Predictions | None:
+    """Read the rows that were predicted out of fold; None where there are none.
+
+    Raises:
+        DataInvalid: They are there and cannot be read, or a bar and symbol occurs twice.
+    """
+    path = folder / PREDICTIONS_FILE
+    columns = _columns(path, PREDICTION_COLUMNS)
+    if columns is None or not len(columns["ts_ms"]):
+        return None
+    keys = list(zip(columns["ts_ms"].tolist(), columns["symbol"].tolist(), strict=True))
+    if len(set(keys)) != len(keys):
+        raise invalid(path.name, "a bar and symbol twice", "one row out of fold for each")
+    return Predictions(
+        ts_ms=columns["ts_ms"].astype(np.int64),
+        symbols=columns["symbol"].astype(np.str_),
+        p_raw=columns["p_raw"].astype(np.float64),
+        p=columns["p_hat_bps"].astype(np.float64) / BPS_ONE,
+        proxy_p=columns["proxy_p_hat_bps"].astype(np.float64) / BPS_ONE,
+        labels=columns["label"].astype(np.bool_),
+    )
+
+
+def read_account(folder: Path | None) -> EquityCurve | None:
+    """Read the equity curve of a back-test; None where there is none.
+
+    Raises:
+        DataInvalid: It is there and is no equity curve.
+    """
+    if folder is None:
+        return None
+    path = folder / EQUITY_FILE
+    columns = _columns(path, EQUITY_COLUMNS)
+    if columns is None or not len(columns["ts_ms"]):
+        return None
+    whole = {"ts_ms", "trades"}
+    kinds = {name: np.int64 if name in whole else np.float64 for name in EQUITY_COLUMNS}
+    try:
+        return EquityCurve(**{name: columns[name].astype(kinds[name]) for name in EQUITY_COLUMNS})
+    except InvalidField as error:
+        raise invalid(path.name, error.found, error.expected) from error
+
+
+def read_learning(paths: list[Path]) -> LearningMeasures | None:
+    """Count fills whose book and tags contradict each other; None without a file.
+
+    Rows are read as they are: what our own code would refuse is what is looked for.
+
+    Raises:
+        DataInvalid: A file cannot be read.
+    """
+    if not paths:
+        return None
+    fills = [fields for path in paths for _, fields in fact_rows(path)]
+    return LearningMeasures(
+        fill_count=len(fills), untagged_count=sum(not _is_kept_apart(fill) for fill in fills)
+    )
+
+
+def _is_kept_apart(fill: dict[str, Any]) -> bool:
+    """Say whether a fill of a learning book names its experiment, and no other one does."""
+    tags = fill.get("learning")
+    names = isinstance(tags, dict) and bool(tags.get("experiment_id"))
+    learns = str(fill.get("book", "")).startswith(LEARNING_BOOK_PREFIX)
+    return names if learns else "book" in fill and tags is None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return msgspec.json.decode(file.read(RUN_BYTES_MAX), type=dict[str, Any])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise invalid(path.name, type(error).__name__, "a JSON object") from error
+
+
+def _columns(path: Path, names: tuple[str, ...]) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        table = pq.read_table(path, columns=list(names))
+    except (OSError, pa.ArrowException) as error:
+        raise invalid(path.name, type(error).__name__, f"columns {', '.join(names)}") from error
+    missing = [name for name in names if name not in table.column_names]
+    if missing:
+        raise invalid(path.name, f"no {', '.join(missing)}", f"columns {', '.join(names)}")
+    found = {name: table.column(name) for name in names}
+    for name, column in found.items():
+        if column.null_count:
+            raise invalid(path.name, f"{column.null_count} empty cells in {name}", "none")
+    return {name: column.to_numpy() for name, column in found.items()}

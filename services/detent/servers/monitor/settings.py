@@ -1,0 +1,67 @@
+"""Read what the monitor process is told by its environment."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from detent.adapters.signature_settings import SignatureSettings
+from detent.contracts.monitoring import MonitorProfile, MonitorRules
+
+
+class MonitorSettings(SignatureSettings):
+    """Holds the settings; the variables carry the prefix `DETENT_MONITOR_`.
+
+    Attributes:
+        listen: Address of `/metrics`, `/healthz` and `/readyz`, `host:port`.
+        ledger: The policy service's ledger file, or a `postgresql://` address; model inputs
+            are in the file alone.
+        policy_target: Address of the policy service that takes the outcomes; None records none
+            and only reads.
+        artifacts_dir: Folder of artifact folders, which name the features; None numbers them.
+        reference_file: Rows of the training, `.npy`, one column per feature of the one model;
+            None takes what was served before.
+        bars_max: The newest so many bars are looked at.
+        profile: `standard`, or the seed's rules by name.
+        check_interval_s: Time between two checks.
+        accuracy_threshold_bps: Accuracy below which the seed's profile alerts.
+        drift_threshold_bps: Growth of the errors above which accuracy has drifted.
+        retrain_interval_days: Age at which a model is due for training.
+        training_samples_min: Settled bars below which training is advised against.
+        otlp_endpoint: Collector to send spans to.
+        trace_file: File to append spans to.
+        log_level: Level of the log.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="DETENT_MONITOR_", env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    listen: Annotated[str, Field(pattern=r"^[^:]+:\d{1,5}$")] = "127.0.0.1:7304"
+    ledger: SecretStr
+    policy_target: str | None = None
+    artifacts_dir: Path | None = None
+    reference_file: Path | None = None
+    bars_max: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
+    profile: MonitorProfile = MonitorProfile.STANDARD
+    check_interval_s: Annotated[int, Field(ge=1)] = 3_600
+    accuracy_threshold_bps: Annotated[int, Field(ge=0, le=10_000)] = 7_000
+    drift_threshold_bps: Annotated[int, Field(ge=0)] = 2_000
+    retrain_interval_days: Annotated[int, Field(ge=1)] = 7
+    training_samples_min: Annotated[int, Field(ge=1)] = 10_000
+    otlp_endpoint: str | None = None
+    trace_file: Path | None = None
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @property
+    def rules(self) -> MonitorRules:
+        """Give the rules as the core knows them."""
+        return MonitorRules(
+            profile=self.profile,
+            check_interval_s=self.check_interval_s,
+            accuracy_threshold_bps=self.accuracy_threshold_bps,
+            drift_threshold_bps=self.drift_threshold_bps,
+            retrain_interval_days=self.retrain_interval_days,
+            training_samples_min=self.training_samples_min,
+        )

@@ -1,0 +1,127 @@
+"""Lays out the evidence of a planted candidate on disk, as training and back-tests leave it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from msgspec import structs
+from tests.unit.artifacts import artifact_in, contents_of
+from tests.unit.core.evaluation.promotion_cases import GIT_SHA
+from tests.unit.offline.planted_models import BARS, Candidate, good
+
+from detent.adapters.artifact_store import read_artifact, read_pinned_manifest, write_artifact
+from detent.contracts.binding import PROXY_BINDING
+from detent.contracts.canonical import sha256_hex
+from detent.core.evaluation.equity import EquityCurve
+from detent.offline.promotion.evaluating import EvidencePaths
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """Names where the evidence of one candidate lies.
+
+    Attributes:
+        artifact: Its directory.
+        dataset: Folder of the data set.
+        model: Folder of its back-test.
+        proxy: Folder of the proxy's.
+        fills: Fills that it was the source of.
+        model_version_hash: Manifest hash of the artifact.
+    """
+
+    artifact: Path
+    dataset: Path
+    model: Path
+    proxy: Path
+    fills: Path
+    model_version_hash: str
+
+    @property
+    def paths(self) -> EvidencePaths:
+        return EvidencePaths(
+            artifact=self.artifact,
+            dataset=self.dataset,
+            model_backtest=self.model,
+            proxy_backtest=self.proxy,
+            fills=(self.fills,),
+        )
+
+
+def lay_out(
+    folder: Path, candidate: Candidate | None = None, *, version: str = "v1.2.3"
+) -> Evidence:
+    """Write an artifact and everything that speaks for it."""
+    planted = candidate or good(1, bars=BARS)
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset = write_dataset(folder / "dataset")
+    dataset_id = sha256_hex((dataset / "manifest.json").read_bytes())
+    (folder / "source").mkdir()
+    source = artifact_in(folder / "source")
+    manifest = structs.replace(
+        read_artifact(source).manifest,
+        model_version=version,
+        git_sha=GIT_SHA,
+        dataset_id=dataset_id,
+    )
+    contents = {n: c for n, c in contents_of(source).items() if n != "manifest.json"}
+    artifact = write_artifact(folder / "artifacts", manifest, contents)
+    run = folder / "artifacts" / f"{artifact.name}.run"
+    write_run(run, planted, manifest.model_version_hash, dataset_id)
+    binding_hash = read_pinned_manifest(artifact).binding_hash
+    write_account(folder / "model", planted.model, binding_hash)
+    write_account(folder / "proxy", planted.proxy, PROXY_BINDING.binding_hash)
+    fills = folder / "fills.jsonl"
+    fills.write_text("".join(json.dumps({"book": "main", "fill_id": str(n)}) + "\n" for n in "ab"))
+    return Evidence(
+        artifact=artifact,
+        dataset=dataset,
+        model=folder / "model",
+        proxy=folder / "proxy",
+        fills=fills,
+        model_version_hash=manifest.model_version_hash,
+    )
+
+
+def write_dataset(folder: Path) -> Path:
+    folder.mkdir()
+    content = b"columns of a data set"
+    (folder / "data.parquet").write_bytes(content)
+    fields = {"schema_version": 1, "sha256": {"data.parquet": sha256_hex(content)}}
+    (folder / "manifest.json").write_text(json.dumps(fields))
+    return folder
+
+
+def write_run(folder: Path, candidate: Candidate, digest: str, dataset_id: str) -> None:
+    folder.mkdir()
+    facts: dict[str, Any] = {
+        "model_version_hash": digest,
+        "dataset_id": dataset_id,
+        "trial_count": candidate.trial_count,
+        "seed": 0,
+    }
+    (folder / "run.json").write_text(json.dumps(facts))
+    found = candidate.predictions
+    columns = {
+        "ts_ms": found.ts_ms,
+        "label_ts_ms": found.ts_ms + 3_600_000,
+        "symbol": found.symbols.tolist(),
+        "fold": np.zeros(len(found), dtype=np.int32),
+        "p_raw": found.p_raw,
+        "p_hat_bps": np.round(found.p * 10_000).astype(np.int32),
+        "proxy_p_hat_bps": np.round(found.proxy_p * 10_000).astype(np.int32),
+        "label": found.labels,
+    }
+    pq.write_table(pa.table(columns), folder / "predictions.parquet")
+
+
+def write_account(folder: Path, curve: EquityCurve, binding_hash: str) -> None:
+    folder.mkdir()
+    summary = {"binding_hash": binding_hash, "data_hash": "f" * 64, "fee_bps": "1"}
+    (folder / "results_summary.json").write_text(json.dumps(summary))
+    columns = {name: getattr(curve, name) for name in EquityCurve.__struct_fields__}
+    pq.write_table(pa.table(columns), folder / "equity.parquet")

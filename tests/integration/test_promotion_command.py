@@ -1,0 +1,267 @@
+"""Evaluate, register, promote, roll back: the commands, over evidence on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.evidence_folders import Evidence, lay_out
+from typer.testing import CliRunner, Result
+
+from detent.adapters.artifact_store import read_artifact
+from detent.contracts.canonical import sha256_hex
+from detent.contracts.errors import InvalidField, ModelNotRegistered
+from detent.core.rollout.gates import ACTIVE_ACK
+from detent_cli.main import app
+from detent_cli.up import served_artifact
+
+WHO = ("--actor", "quant", "--reason", "a test")
+
+
+@pytest.fixture(name="evidence", scope="session")
+def _evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    return lay_out(tmp_path_factory.mktemp("evidence"))
+
+
+@pytest.fixture(name="report", scope="session")
+def _report(evidence: Evidence, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the report of the command, and the page beside it."""
+    out = tmp_path_factory.mktemp("report") / "evaluation.json"
+    found = evaluated(evidence, out, "--page", str(out.with_suffix(".html")))
+    assert found.exit_code == 0, found.output
+    return out
+
+
+@pytest.fixture(name="registry")
+def _registry(evidence: Evidence, tmp_path: Path) -> str:
+    url = f"sqlite:///{tmp_path}/control.sqlite"
+    found = run("registry", "register", str(evidence.artifact), "--registry", url, *WHO)
+    assert found.exit_code == 0, found.output
+    return url
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, [*arguments, "--json"])
+
+
+def answered(*arguments: str) -> Any:
+    found = run(*arguments)
+    assert found.exit_code == 0, found.output
+    return json.loads(found.stdout)
+
+
+def evaluated(evidence: Evidence, out: Path, *more: str) -> Result:
+    return run(
+        "evaluate",
+        str(evidence.artifact),
+        *("--dataset", str(evidence.dataset)),
+        *("--backtest", str(evidence.model)),
+        *("--proxy-backtest", str(evidence.proxy)),
+        *("--fills", str(evidence.fills)),
+        *("--out", str(out)),
+        *more,
+    )
+
+
+def promoted(registry: str, evidence: Evidence, report: Path, **changes: str | None) -> Result:
+    asked = {
+        "--to": "production",
+        "--registry": registry,
+        "--report": str(report),
+        "--dataset": str(evidence.dataset),
+        "--ack": ACTIVE_ACK,
+        "--actor": "quant",
+        "--reason": "better",
+    }
+    asked |= {f"--{name}": value for name, value in changes.items()}
+    flat = [part for name, value in asked.items() if value is not None for part in (name, value)]
+    return run("promote", evidence.artifact.name, *flat)
+
+
+def refused_by(found: Result) -> list[str]:
+    assert found.exit_code == 1, found.output
+    names: list[str] = json.loads(found.stdout)["refused_by"]
+    return names
+
+
+@pytest.mark.proves("R131", "R134")
+def test_a_good_candidate_is_promoted_with_its_evidence(
+    registry: str, evidence: Evidence, report: Path
+) -> None:
+    found = promoted(registry, evidence, report)
+
+    assert found.exit_code == 0, found.output
+    pointer = json.loads(found.stdout)["pointer"]
+    assert pointer["status"] == "production"
+    assert pointer["model_version_hash"] == evidence.model_version_hash
+    shown = answered("registry", "show", "momentum_direction", "--registry", registry)
+    assert shown["pointer"] == pointer
+    newest = answered("registry", "history", "--registry", registry)["history"][0]
+    assert newest["evidence_sha256"] == sha256_hex(report.read_bytes())
+    assert (newest["actor"], newest["reason"]) == ("quant", "better")
+
+
+def test_one_machine_serves_what_is_in_production(
+    registry: str, evidence: Evidence, report: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelNotRegistered):
+        served_artifact(None, registry, "momentum_direction", tmp_path)
+    assert promoted(registry, evidence, report).exit_code == 0
+    found = served_artifact(None, registry, "momentum_direction", tmp_path)
+
+    assert found == tmp_path / "artifacts" / evidence.artifact.name
+    assert read_artifact(found).manifest.model_version_hash == evidence.model_version_hash
+    assert served_artifact(evidence.artifact, None, None, tmp_path) == evidence.artifact
+    for wrong in ((evidence.artifact, registry, "x"), (None, registry, None), (None, None, None)):
+        with pytest.raises(InvalidField, match="--registry and --name"):
+            served_artifact(*wrong, tmp_path)
+
+
+@pytest.mark.proves("R133")
+def test_the_page_and_the_report_hold_what_was_asked_for(report: Path) -> None:
+    page = report.with_suffix(".html").read_text()
+    fields = json.loads(report.read_text())
+
+    assert page.count("data:image/png;base64,") == 4
+    assert "promotable" in page
+    assert fields["weight_method"] == "shapley_linear"
+    assert abs(sum(one["weight_ppm"] for one in fields["weights"]) - 1_000_000) < 50
+    assert fields["measures"]["trading"]["model"]["trade_count"] > 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "gates"),
+    [
+        pytest.param({"ack": None}, ["human_approval"], id="nobody-acknowledged"),
+        pytest.param({"ack": "yes"}, ["human_approval"], id="another-word"),
+        pytest.param({"dataset": None}, ["dataset_now"], id="no-data-set"),
+        pytest.param({"profile": "seed"}, ["profile"], id="another-profile"),
+    ],
+)
+def test_a_promotion_that_lacks_something_is_refused_by_name(
+    registry: str,
+    evidence: Evidence,
+    report: Path,
+    changes: dict[str, str | None],
+    gates: list[str],
+) -> None:
+    assert refused_by(promoted(registry, evidence, report, **changes)) == gates
+    listed = answered("registry", "list", "--registry", registry)["models"]
+    assert [one["status"] for one in listed] == ["staged"]
+
+
+@pytest.mark.proves("R341")
+def test_an_edited_report_is_refused(
+    registry: str, evidence: Evidence, report: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "evaluation.json"
+    text = report.read_bytes()
+    copy.write_bytes(text.replace(b'"passed"', b'"passee"', 1))
+    sidecar = f"{sha256_hex(text)}  {copy.name}\n"
+    copy.with_name("evaluation.json.sha256").write_text(sidecar)
+
+    assert refused_by(promoted(registry, evidence, copy)) == ["report", "evidence"]
+
+
+@pytest.mark.proves("R343")
+def test_a_report_too_old_for_the_environment_is_refused(
+    registry: str, evidence: Evidence, report: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETENT_EVIDENCE_MAX_AGE_S", "a day")
+    assert refused_by(promoted(registry, evidence, report)) == ["report", "evidence"]
+    monkeypatch.setenv("DETENT_EVIDENCE_MAX_AGE_S", "86400")
+    assert promoted(registry, evidence, report).exit_code == 0
+
+
+@pytest.mark.proves("R341")
+def test_what_was_judged_is_kept_only_where_the_environment_says(
+    registry: str,
+    evidence: Evidence,
+    report: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = tmp_path / "kept"
+    promoted(registry, evidence, report, ack=None)
+    assert not kept.exists()
+
+    monkeypatch.setenv("DETENT_EVIDENCE_DIR", str(kept))
+    promoted(registry, evidence, report, ack=None)
+    promoted(registry, evidence, report)
+
+    names = sorted(path.name.partition("_")[2] for path in kept.iterdir())
+    stem = evidence.artifact.name
+    assert names == [
+        f"promoted_{stem}.json",
+        f"promoted_{stem}.json.sha256",
+        f"refused_{stem}.json",
+        f"refused_{stem}.json.sha256",
+    ]
+    for path in kept.glob("*.json"):
+        said = path.with_name(path.name + ".sha256").read_text().split()[0]
+        assert said == sha256_hex(path.read_bytes())
+
+
+@pytest.mark.proves("R131")
+def test_an_artifact_without_any_evidence_is_not_promotable(
+    evidence: Evidence, tmp_path: Path
+) -> None:
+    out = tmp_path / "evaluation.json"
+    found = run("evaluate", str(evidence.artifact), "--out", str(out), "--run", str(tmp_path))
+    names = refused_by(found)
+
+    assert len(names) > 15
+    assert {"artifact", "dataset", "row_count", "brier_vs_proxy", "deflated_sharpe"} <= set(names)
+
+
+@pytest.mark.proves("R333")
+def test_rolling_back_takes_one_command_and_restores_the_hash(
+    registry: str, evidence: Evidence, report: Path, tmp_path: Path
+) -> None:
+    """The second model stands in production only with evidence against the first."""
+    later = lay_out(tmp_path / "later", version="v1.2.4")
+    assert promoted(registry, evidence, report).exit_code == 0
+    answered("registry", "register", str(later.artifact), "--registry", registry, *WHO)
+    out = tmp_path / "later.json"
+    evaluated(later, out)
+    assert "champion" in refused_by(promoted(registry, later, out))
+    assert json.loads(evaluated(later, out, "--champion", str(evidence.artifact)).stdout)[
+        "refused_by"
+    ] == ["brier_vs_champion", "log_loss_vs_champion"]
+
+    answered("registry", "deprecate", evidence.artifact.name, "--registry", registry, *WHO)
+    evaluated(later, out)
+    assert promoted(registry, later, out).exit_code == 0
+    back = answered("registry", "rollback", "momentum_direction", "--registry", registry, *WHO)
+
+    assert back["pointer"]["model_version_hash"] == evidence.model_version_hash
+    into = tmp_path / "served"
+    loaded = answered(
+        "registry", "load", "momentum_direction", "--registry", registry, "--into", str(into)
+    )
+    assert Path(loaded["artifact"]) == into / evidence.artifact.name
+
+
+@pytest.mark.proves("R126")
+def test_a_line_without_one_in_production_answers_so(registry: str) -> None:
+    found = run("registry", "show", "momentum_direction", "--registry", registry)
+
+    assert found.exit_code == 1
+    assert json.loads(found.stdout)["error"]["reason"] == "MODEL_NOT_REGISTERED"
+
+
+def test_people_read_tables(registry: str, evidence: Evidence, report: Path) -> None:
+    arguments = ["promote", evidence.artifact.name, "--to", "production", "--registry", registry]
+    arguments += ["--report", str(report), *WHO]
+    refused = CliRunner().invoke(app, arguments)
+    listed = CliRunner().invoke(app, ["registry", "list", "--registry", registry])
+    history = CliRunner().invoke(app, ["registry", "history", "--registry", registry])
+
+    assert refused.exit_code == 1
+    assert "Refused: 2 of" in refused.output
+    assert "human_approval" in refused.output
+    assert (listed.exit_code, history.exit_code) == (0, 0)
+    assert "staged" in listed.output
+    assert "register" in history.output

@@ -1,0 +1,227 @@
+"""Evidence on disk: what is missing is not measured, what is not what it says is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.evidence_folders import write_account, write_dataset, write_run
+from tests.unit.offline.planted_models import good
+
+from detent.contracts.binding import PROXY_BINDING
+from detent.contracts.canonical import sha256_hex
+from detent.contracts.errors import DataInvalid
+from detent.offline.promotion.dataset_folder import DatasetFinding, verify_dataset
+from detent.offline.promotion.evidence_file import read_evidence, sidecar_of, write_evidence
+from detent.offline.promotion.run_folder import (
+    backtest_finding,
+    read_account,
+    read_learning,
+    read_predictions,
+    read_run,
+)
+
+BOUND = "a" * 64
+
+
+@pytest.fixture(name="dataset")
+def _dataset(tmp_path: Path) -> Path:
+    return write_dataset(tmp_path / "dataset")
+
+
+@pytest.mark.proves("R336")
+def test_a_whole_data_set_is_named_and_hashed(dataset: Path) -> None:
+    digest = sha256_hex((dataset / "manifest.json").read_bytes())
+    fields = json.loads((dataset / "manifest.json").read_text())
+    entry = {"path": "data.parquet", "sha256": fields["sha256"]["data.parquet"]}
+    assert verify_dataset(dataset) == DatasetFinding(dataset_id=digest, dataset_hash=digest)
+
+    (dataset / "manifest.json").write_text(json.dumps({"dataset_id": "eurusd", "files": [entry]}))
+    found = verify_dataset(dataset)
+    assert (found.dataset_id, found.finding) == ("eurusd", "")
+    assert verify_dataset(None) == DatasetFinding()
+
+
+def tampered(folder: Path) -> None:
+    (folder / "data.parquet").write_bytes(b"other columns")
+
+
+def cut(folder: Path) -> None:
+    (folder / "data.parquet").unlink()
+
+
+def linked(folder: Path) -> None:
+    (folder / "data.parquet").rename(folder.parent / "elsewhere")
+    (folder / "data.parquet").symlink_to(folder.parent / "elsewhere")
+
+
+def grown(folder: Path) -> None:
+    (folder / "notes.txt").write_text("more")
+
+
+def bare(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+
+
+def escaping(folder: Path) -> None:
+    (folder.parent / "secret").write_bytes(b"x")
+    fields = {"sha256": {"../secret": sha256_hex(b"x"), "data.parquet": "0" * 64}}
+    (folder / "manifest.json").write_text(json.dumps(fields))
+
+
+def absolute(folder: Path) -> None:
+    (folder / "manifest.json").write_text(json.dumps({"sha256": {"/etc/hostname": "0" * 64}}))
+
+
+def empty(folder: Path) -> None:
+    (folder / "manifest.json").write_text("{}")
+
+
+def moved(folder: Path) -> None:
+    folder.rename(folder.parent / "kept")
+    folder.symlink_to(folder.parent / "kept")
+
+
+def gone(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+@pytest.mark.proves("R336")
+@pytest.mark.parametrize(
+    "damage", [tampered, cut, linked, grown, bare, escaping, absolute, empty, moved, gone]
+)
+def test_a_data_set_that_is_not_what_it_says_is_refused(
+    dataset: Path, damage: Callable[[Path], None]
+) -> None:
+    assert verify_dataset(dataset).finding == ""
+    damage(dataset)
+    found = verify_dataset(dataset)
+
+    assert found.finding
+    assert (found.dataset_id, found.dataset_hash) == (None, None)
+
+
+@pytest.mark.proves("R341")
+def test_evidence_is_written_whole_with_its_hash(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "report.json"
+    digest = write_evidence(path, b"{}\n")
+    assert read_evidence(path) == (b"{}\n", digest)
+    assert sorted(one.name for one in path.parent.iterdir()) == [
+        "report.json",
+        "report.json.sha256",
+    ]
+
+    write_evidence(path, b'{"a": 1}\n')
+    assert read_evidence(path)[1] == sha256_hex(b'{"a": 1}\n')
+    sidecar_of(path).write_text(f"{digest}  other.json\n")
+    assert read_evidence(path)[1] is None
+    sidecar_of(path).unlink()
+    assert read_evidence(path)[1] is None
+    with pytest.raises(DataInvalid, match="FileNotFoundError"):
+        read_evidence(tmp_path / "none.json")
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_bytes(b"")
+    with pytest.raises(DataInvalid, match="can be written"):
+        write_evidence(blocked / "report.json", b"{}")
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_run_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    planted = good(2, bars=300)
+    write_run(tmp_path / "m.run", planted, "b" * 64, "d" * 64)
+    found = read_predictions(tmp_path / "m.run")
+
+    assert found is not None
+    assert found.ts_ms.tolist() == planted.predictions.ts_ms.tolist()
+    assert found.labels.tolist() == planted.predictions.labels.tolist()
+    assert abs(found.p - planted.predictions.p).max() <= 0.5e-4 + 1e-12
+    assert read_run(tmp_path / "m.run").trial_count == planted.trial_count
+    write_account(tmp_path / "model", planted.model, BOUND)
+    account = read_account(tmp_path / "model")
+    assert account is not None
+    assert account.equity.tolist() == planted.model.equity.tolist()
+
+
+def test_what_is_not_there_is_not_measured(tmp_path: Path) -> None:
+    assert read_predictions(tmp_path) is None
+    assert read_account(tmp_path) is None
+    assert read_account(None) is None
+    assert read_run(tmp_path).trial_count is None
+    assert read_learning([]) is None
+    assert backtest_finding(tmp_path, None, BOUND) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "read"),
+    [
+        pytest.param("predictions.parquet", read_predictions, id="predictions"),
+        pytest.param("equity.parquet", read_account, id="account"),
+        pytest.param("run.json", read_run, id="run"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, file: str, read: Callable[[Path], object]
+) -> None:
+    (tmp_path / file).write_bytes(b"nothing of the kind")
+
+    with pytest.raises(DataInvalid, match=file):
+        read(tmp_path)
+
+
+@pytest.mark.proves("R130")
+@pytest.mark.parametrize(
+    ("fill", "kept_apart"),
+    [
+        pytest.param({"book": "main"}, True, id="profit"),
+        pytest.param(
+            {"book": "learning/x", "learning": {"experiment_id": "x1"}}, True, id="learning"
+        ),
+        pytest.param({"book": "learning/x"}, False, id="untagged"),
+        pytest.param({"book": "learning/x", "learning": {}}, False, id="tag-without-name"),
+        pytest.param(
+            {"book": "main", "learning": {"experiment_id": "x1"}}, False, id="tagged-profit"
+        ),
+        pytest.param({"fill_id": "a"}, False, id="no-book"),
+    ],
+)
+def test_fills_whose_book_and_tags_contradict_are_counted(
+    tmp_path: Path, fill: dict[str, object], kept_apart: bool
+) -> None:
+    path = tmp_path / "fills.jsonl"
+    path.write_text(json.dumps({"book": "main"}) + "\n" + json.dumps(fill) + "\n")
+    found = read_learning([path])
+
+    assert found is not None
+    assert (found.fill_count, found.untagged_count) == (2, 0 if kept_apart else 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "proxy", "finding"),
+    [
+        pytest.param({}, {}, "", id="as-they-should"),
+        pytest.param({"binding_hash": "b" * 64}, {}, "model: bound to", id="another-model"),
+        pytest.param({}, {"binding_hash": BOUND}, "proxy: bound to", id="the-model-twice"),
+        pytest.param({"fee_bps": "0"}, {}, "other fee_bps", id="cheaper"),
+        pytest.param({}, {"data_hash": "e" * 64}, "other data_hash", id="other-bars"),
+    ],
+)
+def test_back_tests_are_of_the_artifact_and_the_proxy_alike(
+    tmp_path: Path, model: dict[str, str], proxy: dict[str, str], finding: str
+) -> None:
+    shared = {"data_hash": "f" * 64, "fee_bps": "1"}
+    named = {"model": BOUND, "proxy": PROXY_BINDING.binding_hash}
+    for name, changes in (("model", model), ("proxy", proxy)):
+        (tmp_path / name).mkdir()
+        summary = {"binding_hash": named[name], **shared, **changes}
+        (tmp_path / name / "results_summary.json").write_text(json.dumps(summary))
+    found = backtest_finding(tmp_path / "model", tmp_path / "proxy", BOUND)
+
+    assert found is not None
+    assert found.startswith(finding)
+    assert bool(found) is bool(finding)
