@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import msgspec
+import numpy as np
 from tests.builders import START_MS, plan_of, row_of
 
 from detent.contracts.binding import PROXY_BINDING
@@ -19,10 +20,20 @@ from detent.core.ledger.record import (
     bind_plan,
     policy_inputs,
     record_decision,
+    triggers_known,
+)
+from detent.core.policy.column_steps import Walk, moves_of
+from detent.core.policy.columns import (
+    EQUITY_SCALE,
+    TRIGGER_CODES,
+    Asked,
+    terms_of,
+    wanted_columns,
 )
 from detent.core.policy.decide import decide_weight
 from detent.core.signals.choice import choose_signal
 from detent.core.signals.proxy import ProxyAnswer
+from detent.core.signals.strength import signal_strength_bps
 
 SYMBOLS = tuple(f"S{number:04d}" for number in range(1_000))
 TRIGGERS = (*[TriggerState.LONG_ALLOWED] * 3, TriggerState.SHORT_ALLOWED, TriggerState.EXIT_ONLY)
@@ -107,7 +118,39 @@ def _text(bar: Bar) -> Decide:
     return lambda: [sha256_hex(one.canonical) for one in record()]  # type: ignore[attr-defined]
 
 
+def _columns(bar: Bar) -> Decide:
+    """Decide the weights and orders of all rows with arrays; no record is made of them."""
+    plan = bar.bound.plan
+    strengths = [
+        signal_strength_bps(proxy.p_hat_bps, row.trigger_state)
+        for row, proxy in zip(bar.rows, bar.proxies, strict=True)
+    ]
+    terms = terms_of(plan, plan.symbols)
+    known = np.array([[triggers_known(plan, row) for row in bar.rows]])
+    triggers = [[TRIGGER_CODES[row.trigger_state] for row in bar.rows]]
+    asked = Asked(
+        trigger=np.array(triggers, dtype=np.int8),
+        known=known,
+        strength_bps=np.array([strengths], dtype=np.int64),
+        usable=np.ones_like(known),
+        vol_hat_ppm=np.array([[row.vol_hat_ppm or 0 for row in bar.rows]], dtype=np.int64),
+    )
+    held = [row.position.current_weight_ppm for row in bar.rows]
+    current_ppm = np.array(held, dtype=np.float64)
+    equity_cents = int(bar.rows[0].position.equity * EQUITY_SCALE)
+    walk = Walk(terms)
+
+    def decide() -> object:
+        moves = moves_of(terms, asked, wanted_columns(terms, asked))
+        return walk.step(
+            moves, 0, ts_ms=START_MS, current_ppm=current_ppm, equity_cents=equity_cents
+        )
+
+    return decide
+
+
 WAYS: tuple[tuple[str, Callable[[Bar], Decide]], ...] = (
+    ("policy on arrays: weights and orders", _columns),
     ("policy alone (decide_weight)", _policy),
     ("signal, policy, record (record_decision)", _record),
     ("the same, with its text and hash", _text),

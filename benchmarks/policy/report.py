@@ -113,6 +113,8 @@ def print_report(report: Report, console: Console) -> None:
         console.print(table)
     if report.served is not None:
         _print_served(report.served, console)
+    if not report.targets:
+        return
     table = _table("Asked", "", "what", "found", "must", "")
     for one in report.targets:
         bound = f"{'at most' if one.at_most else 'at least'} {one.must:,.10g} {one.unit}"

@@ -80,9 +80,11 @@ def list_decisions(
         print_json({"records": shown, "next_page_token": token})
         return
     print_rows(
-        "Decisions",
-        ("bar", "symbol", "trigger", "answered by", "p̂ bps", "final", "order", "record"),
+        "Decisions (bars in UTC)",
+        ("bar", "symbol", "answered by", "final", "record"),
         [_listed(record) for record in records],
+        numbers=("final",),
+        whole=("bar", "record"),
     )
     if token:
         console.print(f"more: --after {token}")
@@ -90,13 +92,10 @@ def list_decisions(
 
 def _listed(record: DecisionRecord) -> tuple[object, ...]:
     return (
-        instant_text(record.ts_ms),
+        instant_text(record.ts_ms).removesuffix(":00Z").replace("T", " "),
         record.row.symbol,
-        record.row.trigger_state,
         record.signal.fallback_reason or record.signal.signal_source,
-        record.signal.p_hat_bps,
         weight_text(record.outcome.target_weight_final_ppm),
-        record.outcome.order_style,
         record.record_hash[:16],
     )
 

@@ -69,11 +69,17 @@ def print_rows(
     rows: Sequence[Sequence[object]],
     *,
     numbers: Collection[str] = (),
+    whole: Collection[str] = (),
 ) -> None:
-    """Print rows under named columns; those of `numbers` stand to the right."""
+    """Print rows under named columns; `numbers` stand to the right, `whole` is never folded."""
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold", justify="right" if column in numbers else "left")
+        table.add_column(
+            column,
+            overflow="fold",
+            justify="right" if column in numbers else "left",
+            no_wrap=column in whole,
+        )
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     console.print(table)
