@@ -77,6 +77,10 @@ test-gpu: $(STAMP) ## Run what needs a CUDA device (install requirements/inferen
 bench: $(STAMP) ## Measure one decision beside a bare gRPC echo
 	@$(BIN)/python -m benchmarks.decide
 
+.PHONY: bench-policy
+bench-policy: $(STAMP) ## Measure the decision, the ledger, and both together, beside bare inserts
+	@$(BIN)/python -m benchmarks.policy
+
 .PHONY: bench-features
 bench-features: $(STAMP) ## Measure the offline build of features beside plain pandas
 	@$(BIN)/python -m benchmarks.features

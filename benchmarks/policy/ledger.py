@@ -1,23 +1,18 @@
 """Measure the ledger: rows written and chained, shipped, verified, beside bare batched inserts.
 
-    python -m benchmarks.policy.ledger [--rows 20000] [--postgres URL]
-
 Every pair is measured in turn within one run, several times, and the best of each is compared:
-figures of one run are ratios, not promises. Without a URL a PostgreSQL of the development group
-is started, with fsync on.
+figures of one run are ratios, not promises.
 """
 
-import argparse
 import asyncio
 import contextlib
-import json
-import os
 import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import psycopg
 from tests.builders import HOUR_MS, START_MS, plan_of, record_of, row_of
 from tests.postgres_server import postgres_server
@@ -32,8 +27,29 @@ from detent.core.ledger.record import CHAIN_START, ChainPoint, bind_plan
 
 SYMBOLS = tuple(f"S{number:03d}" for number in range(100))
 BATCH = 1_000
-REPEATS = 3
 BARE = "CREATE TABLE bare (id INTEGER PRIMARY KEY, canonical TEXT NOT NULL)"
+
+
+class Store(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds rows per second of one database: bare inserts, records, and their verification."""
+
+    bare: int
+    ledger: int
+    verified: int
+
+    @property
+    def share(self) -> float:
+        """Give what share of bare inserts the records reach (T7)."""
+        return self.ledger / self.bare
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds what both databases do with the same records."""
+
+    rows: int
+    bytes_per_record: int
+    sqlite: Store
+    postgresql: Store
 
 
 def chained(rows: int) -> list[list[Written]]:
@@ -124,8 +140,16 @@ def database(url: str | None) -> Iterator[Callable[[], str]]:
         yield fresh
 
 
-def measure(rows: int, url: str | None) -> dict[str, object]:
-    """Measure everything and give the best of each."""
+def measure_ledger(rows: int, url: str | None, turns: int, step: Callable[[], None]) -> Rates:
+    """Measure everything and keep the best of each.
+
+    Args:
+        rows: Records, in batches of 1,000.
+        url: An empty database to ship to; None starts a PostgreSQL of the development group,
+            with fsync on.
+        turns: How often each is measured.
+        step: Called after each turn.
+    """
     batches = chained(rows)
     best: dict[str, float] = {}
 
@@ -133,35 +157,27 @@ def measure(rows: int, url: str | None) -> dict[str, object]:
         best[name] = min(spent_s, best.get(name, spent_s))
 
     with tempfile.TemporaryDirectory() as folder, database(url) as fresh:
-        for number in range(REPEATS):
+        for number in range(turns):
             path = Path(folder) / f"ledger-{number}.sqlite"
             bare = Path(folder) / f"bare-{number}.sqlite"
-            note("sqlite bare", seconds(lambda path=bare: bare_sqlite(path, batches)))
-            note("sqlite ledger", seconds(lambda path=path: ledger_sqlite(path, batches)))
+            note("bare", seconds(lambda path=bare: bare_sqlite(path, batches)))
+            note("ledger", seconds(lambda path=path: ledger_sqlite(path, batches)))
+            note("verified", seconds(lambda path=path: audit(SqliteReader(path), [])))
             target = fresh()
-            note("postgres bare", seconds(lambda url=target: bare_postgres(url, batches)))
-            note("postgres shipped", seconds(lambda url=target, path=path: ship(url, path)))
-            note("sqlite verified", seconds(lambda path=path: audit(SqliteReader(path), [])))
-            note("postgres verified", seconds(lambda url=target: audit(PostgresReader(url), [])))
+            note("bare pg", seconds(lambda url=target: bare_postgres(url, batches)))
+            note("shipped", seconds(lambda url=target, path=path: ship(url, path)))
+            note("verified pg", seconds(lambda url=target: audit(PostgresReader(url), [])))
+            step()
     per_second = {name: round(rows / spent_s) for name, spent_s in best.items()}
-    return {
-        "rows": rows,
-        "bytes_per_record": len(batches[0][0].canonical),
-        "load_average": os.getloadavg()[0],
-        "rows_per_second": per_second,
-        "sqlite_share_of_bare": round(best["sqlite bare"] / best["sqlite ledger"], 3),
-        "postgres_share_of_bare": round(best["postgres bare"] / best["postgres shipped"], 3),
-    }
-
-
-def main() -> None:
-    """Read the arguments, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--postgres", default=None, help="an empty database to ship to")
-    arguments = parser.parse_args()
-    print(json.dumps(measure(arguments.rows, arguments.postgres), indent=2))  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()
+    return Rates(
+        rows=rows,
+        bytes_per_record=len(batches[0][0].canonical),
+        sqlite=Store(
+            bare=per_second["bare"], ledger=per_second["ledger"], verified=per_second["verified"]
+        ),
+        postgresql=Store(
+            bare=per_second["bare pg"],
+            ledger=per_second["shipped"],
+            verified=per_second["verified pg"],
+        ),
+    )

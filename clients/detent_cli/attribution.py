@@ -16,6 +16,7 @@ from detent_cli.output import (
     console,
     errors,
     good,
+    money_text,
     print_json,
     print_rows,
     print_sheet,
@@ -165,7 +166,8 @@ def _print(report: "AttributionReport") -> None:
         for one in report.experiments:
             variant = one.tags.experiment_variant or ""
             rows.append((one.tags.experiment_id, variant, one.set_count, money(one.net)))
-        print_rows("Experiments (no part of profit)", columns, rows)
+        numbers = ("sets", "net")
+        print_rows("Experiments (no part of profit)", columns, rows, numbers=numbers)
     for breach in report.breaches:
         console.print(bad("TAGS LOST"), Text(breach))
 
@@ -185,7 +187,7 @@ def _print_book(book: "BookAttribution") -> None:
     residual = format_decimal(split.residual)
     rows.append(("residual", good(residual) if not split.residual else bad(residual), "", "", ""))
     columns = ("layer", "amount", "gains", "losses", "decisions")
-    print_rows(f"Attribution: {book.name}", columns, rows)
+    print_rows(f"Attribution: {book.name}", columns, rows, numbers=columns[1:])
     print_sheet(_facts(book))
 
 
@@ -213,10 +215,11 @@ def _facts(book: "BookAttribution") -> list[tuple[str, object]]:
         ("secondary", ", ".join(verdict.secondary) or "none"),
         ("action", verdict.action),
         ("worst set", verdict.trade_sets[0]),
-        ("decisions", "\n".join(verdict.events)),
+        ("decisions", "\n".join(event[:16] for event in verdict.events)),
     ]
 
 
 def money(amount: Decimal) -> Text:
-    """Write an amount to the cent; JSON has all of it."""
-    return Text(f"{amount:+,.2f}", style="red" if amount < 0 else "")
+    """Write an amount to the cent, a loss in red; JSON has all of it."""
+    text = money_text(amount)
+    return Text(text, style="red" if text.startswith("-") else "")

@@ -1,18 +1,20 @@
 """Let an auditor read, verify, check and copy a ledger: `detent ledger ...`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from detent.contracts.calls.ledger import ListDecisionsRequest
+from detent.contracts.calls.ledger import ListDecisionsRequest, ReplayDecisionResponse
 from detent.contracts.canonical import parse_json
 from detent.contracts.decision import DecisionRecord
+from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import from_json, to_json
+from detent.contracts.reasons import Reason
 from detent_cli import ledger_store
 from detent_cli.asking import ask_policy
+from detent_cli.instants import instant_ms, instant_text
 from detent_cli.output import (
     EXIT_NEGATIVE,
     JsonFlag,
@@ -34,13 +36,23 @@ app.command()(ledger_store.check)
 app.command()(ledger_store.export)
 app.command("anchor-key")(ledger_store.anchor_key)
 Target = Annotated[str, typer.Option(help="Address of the policy service.")]
+PlanId = Annotated[str, typer.Option(help="Only this plan.")]
+RecordHash = Annotated[str, typer.Argument(help="The record's hash, 64 or the first 16 hex.")]
 
 
 @app.command("list")
 def list_decisions(
     *,
-    plan_id: Annotated[str, typer.Option(help="Only this plan.")] = "",
+    plan_id: PlanId = "",
     symbol: Annotated[str, typer.Option(help="Only this symbol.")] = "",
+    since: Annotated[
+        str, typer.Option(help="Only bars that closed then or later; with its zone.")
+    ] = "",
+    until: Annotated[str, typer.Option(help="Only bars that closed before.")] = "",
+    reason: Annotated[
+        Reason | None,
+        typer.Option(help="Only records that name this reason.", metavar="REASON"),
+    ] = None,
     limit: Annotated[int, typer.Option(help="At most so many records.", min=1, max=1000)] = 20,
     after: Annotated[str, typer.Option(help="Continue after this page token.")] = "",
     place: ledger_store.FromOptional = "",
@@ -48,12 +60,18 @@ def list_decisions(
     as_json: JsonFlag = False,
 ) -> None:
     """List records in the order in which they were written."""
-    request = ListDecisionsRequest(
-        plan_id=plan_id, symbol=symbol, page_size=limit, page_token=after
-    )
     with reported(as_json=as_json):
+        request = ListDecisionsRequest(
+            plan_id=plan_id,
+            symbol=symbol,
+            page_size=limit,
+            page_token=after,
+            from_ts_ms=instant_ms("since", since) if since else None,
+            until_ts_ms=instant_ms("until", until) if until else None,
+            reason=reason,
+        )
         if place:
-            records, token = _read(place, request)
+            records, token = ledger_store.listed(place, request)
         else:
             page = ask_policy(target, lambda client: client.list_decisions(request))
             records, token = page.records, page.next_page_token
@@ -62,43 +80,75 @@ def list_decisions(
         print_json({"records": shown, "next_page_token": token})
         return
     print_rows(
-        "Decisions",
-        ("bar", "symbol", "trigger", "source", "p̂ bps", "final", "order", "reasons", "record"),
-        [
-            (
-                record.ts_ms,
-                record.row.symbol,
-                record.row.trigger_state,
-                record.signal.fallback_reason or record.signal.signal_source,
-                record.signal.p_hat_bps,
-                weight_text(record.outcome.target_weight_final_ppm),
-                record.outcome.order_style,
-                " ".join(record.outcome.reasons),
-                record.record_hash[:16],
-            )
-            for record in records
-        ],
+        "Decisions (bars in UTC)",
+        ("bar", "symbol", "answered by", "final", "record"),
+        [_listed(record) for record in records],
+        numbers=("final",),
+        whole=("bar", "record"),
     )
     if token:
         console.print(f"more: --after {token}")
 
 
-def _read(place: str, request: ListDecisionsRequest) -> tuple[tuple[DecisionRecord, ...], str]:
-    """Read a page where the ledger lies, without asking any service."""
-    from detent.adapters.ledger_reading import open_reader  # noqa: PLC0415
-
-    source, _, number = request.page_token.rpartition(".")
-    rows = open_reader(place).list_records(request, source, int(number or 0))
-    records = tuple(
-        from_json(DecisionRecord, parse_json("record", canonical.encode())) for _, canonical in rows
+def _listed(record: DecisionRecord) -> tuple[object, ...]:
+    return (
+        instant_text(record.ts_ms).removesuffix(":00Z").replace("T", " "),
+        record.row.symbol,
+        record.signal.fallback_reason or record.signal.signal_source,
+        weight_text(record.outcome.target_weight_final_ppm),
+        record.record_hash[:16],
     )
-    return records, rows[-1][0] if len(rows) == request.page_size else ""
+
+
+@app.command()
+def get(
+    record_hash: RecordHash,
+    *,
+    place: ledger_store.FromOptional = "",
+    target: Target = "127.0.0.1:7303",
+    as_json: JsonFlag = False,
+) -> None:
+    """Show one record: what was asked, what answered, what was done, and why."""
+    with reported(as_json=as_json):
+        if place:
+            text = ledger_store.found(place, record_hash)
+        else:
+            text = ask_policy(
+                target, lambda client: client.get_decision(record_hash)
+            ).canonical_json
+    fields = parse_json("record", text.encode())
+    record = from_json(DecisionRecord, fields)
+    if as_json:
+        print_json(fields | {"record_hash": record.record_hash})
+        return
+    print_facts("Record", _facts(record))
+    console.print_json(text)
+
+
+def _facts(record: DecisionRecord) -> tuple[tuple[str, object], ...]:
+    signal, outcome = record.signal, record.outcome
+    answered = signal.signal_source.value
+    if signal.fallback_reason is not None:
+        answered = f"{answered}, because of {signal.fallback_reason}"
+    return (
+        ("record", record.record_hash),
+        ("place", f"{record.plan_id}/{record.row.symbol}#{record.sequence}"),
+        ("bar", f"{instant_text(record.ts_ms)} ({record.kind})"),
+        ("trigger", record.row.trigger_state),
+        ("answered by", answered),
+        ("p̂ bps", f"{signal.p_hat_bps} (proxy {signal.proxy_p_hat_bps})"),
+        ("strength bps", signal.signal_strength_bps),
+        ("held", weight_text(record.row.position.current_weight_ppm)),
+        ("wanted", weight_text(outcome.target_weight_raw_ppm)),
+        ("final", f"{weight_text(outcome.target_weight_final_ppm)} ({outcome.order_style})"),
+        ("reasons", "\n".join(outcome.reasons) or "none"),
+    )
 
 
 @app.command()
 def verify(
     *,
-    plan_id: Annotated[str, typer.Option(help="Only this plan.")] = "",
+    plan_id: PlanId = "",
     place: ledger_store.FromOptional = "",
     anchors: Annotated[
         list[Path] | None,
@@ -138,27 +188,47 @@ def verify(
 
 @app.command()
 def replay(
-    record_hash: Annotated[str, typer.Argument(help="The record's hash, 64 hex.")],
+    record_hash: Annotated[
+        str, typer.Argument(help="The record's hash, 64 or the first 16 hex.", show_default=False)
+    ] = "",
     *,
+    plan_id: Annotated[str, typer.Option(help="With --from, without a hash: this plan.")] = "",
+    place: ledger_store.FromOptional = "",
     target: Target = "127.0.0.1:7303",
     as_json: JsonFlag = False,
 ) -> None:
-    """Decide one recorded bar again; exit 1 when the bytes differ."""
+    """Decide recorded bars again; exit 1 when the bytes differ.
+
+    One bar, by its hash; with --from and without a hash, every bar of a plan or of all.
+    """
     with reported(as_json=as_json):
-        found = ask_policy(target, lambda client: client.replay_decision(record_hash))
+        if not record_hash and not place:
+            raise InvalidField("record_hash", "(missing)", "a hash, or --from to replay all")
+        if not record_hash:
+            is_same = ledger_store.print_replayed(place, plan_id, as_json=as_json)
+        else:
+            if place:
+                found = ledger_store.replayed(place, record_hash)
+            else:
+                found = ask_policy(target, lambda client: client.replay_decision(record_hash))
+            is_same = _print_replay(found, as_json=as_json)
+    if not is_same:
+        raise typer.Exit(EXIT_NEGATIVE)
+
+
+def _print_replay(found: ReplayDecisionResponse, *, as_json: bool) -> bool:
     same = found.replayed_json == found.recorded_json
     if as_json:
         print_json(to_json(found) | {"reproduced": same})
-    else:
-        verdict = good("the same bytes") if same else bad("OTHER BYTES")
-        print_facts(
-            "Replay",
-            (
-                ("recorded", found.record_hash),
-                ("replayed", found.replayed_hash),
-                ("verdict", verdict),
-            ),
-        )
-        console.print_json(json.dumps(json.loads(found.replayed_json)))
-    if not same:
-        raise typer.Exit(EXIT_NEGATIVE)
+        return same
+    verdict = good("the same bytes") if same else bad("OTHER BYTES")
+    print_facts(
+        "Replay",
+        (
+            ("recorded", found.record_hash),
+            ("replayed", found.replayed_hash),
+            ("verdict", verdict),
+        ),
+    )
+    console.print_json(found.replayed_json)
+    return same

@@ -1,18 +1,27 @@
-"""Work on a ledger where it lies, without any service: verify, check, copy, migrate."""
+"""Work on a ledger where it lies, without any service: read, verify, replay, check, copy."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from detent.contracts.calls.ledger import VerifyLedgerResponse
+from detent.contracts.calls.ledger import (
+    ListDecisionsRequest,
+    ReplayDecisionResponse,
+    VerifyLedgerResponse,
+)
+from detent.contracts.canonical import parse_json
+from detent.contracts.checks import check_hash_shown
+from detent.contracts.decision import DecisionRecord
 from detent.contracts.errors import InvalidField
-from detent.contracts.json_codec import to_json
+from detent.contracts.json_codec import from_json, to_json
 from detent_cli.output import (
     EXIT_NEGATIVE,
     JsonFlag,
     bad,
     console,
+    errors,
     good,
     print_facts,
     print_json,
@@ -26,6 +35,62 @@ From = Annotated[str, typer.Option("--from", help=_HELP)]
 FromOptional = Annotated[
     str, typer.Option("--from", help=f"{_HELP} Without it the service is asked.")
 ]
+
+
+def listed(place: str, request: ListDecisionsRequest) -> tuple[tuple[DecisionRecord, ...], str]:
+    """Read a page, and what continues it.
+
+    Raises:
+        InvalidField: The page token is none.
+        LedgerUnavailable: The ledger cannot be read.
+    """
+    from detent.adapters.ledger_reading import open_reader, token_of  # noqa: PLC0415
+
+    rows = open_reader(place).list_records(request, *token_of(request.page_token))
+    records = tuple(
+        from_json(DecisionRecord, parse_json("record", canonical.encode())) for _, canonical in rows
+    )
+    return records, rows[-1][0] if len(rows) == request.page_size else ""
+
+
+def found(place: str, record_hash: str) -> str:
+    """Read the canonical text of one record; raises as the reader does."""
+    from detent.adapters.ledger_reading import open_reader  # noqa: PLC0415
+    from detent.adapters.ledger_replaying import find_record  # noqa: PLC0415
+
+    check_hash_shown("record_hash", record_hash)
+    return find_record([open_reader(place)], record_hash).canonical.decode("ascii")
+
+
+def replayed(place: str, record_hash: str) -> ReplayDecisionResponse:
+    """Decide one record again; raises as the reader does."""
+    from detent.adapters.ledger_reading import open_reader  # noqa: PLC0415
+    from detent.adapters.ledger_replaying import replay_one  # noqa: PLC0415
+
+    check_hash_shown("record_hash", record_hash)
+    return replay_one([open_reader(place)], record_hash)
+
+
+def print_replayed(place: str, plan_id: str, *, as_json: bool) -> bool:
+    """Decide every record of a plan, or of all, again; say whether the bytes are the same."""
+    from detent.adapters.ledger_reading import open_reader  # noqa: PLC0415
+    from detent.adapters.ledger_replaying import replay_all  # noqa: PLC0415
+
+    with errors.status("replaying", spinner="dots"):
+        answer = replay_all(open_reader(place), plan_id)
+    same = answer.difference_count == 0
+    if as_json:
+        print_json(to_json(answer) | {"reproduced": same})
+        return same
+    facts = (
+        ("records", answer.record_count),
+        ("differing", answer.difference_count),
+        ("verdict", good("the same bytes") if same else bad("OTHER BYTES")),
+    )
+    print_facts("Replay", facts)
+    for one in answer.differences:
+        console.print(bad(f"{one.plan_id}/{one.symbol}#{one.sequence}"), Text(one.message))
+    return same
 
 
 def verified(

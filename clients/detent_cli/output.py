@@ -2,7 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
@@ -62,11 +63,23 @@ def print_sheet(facts: Sequence[tuple[str, object]]) -> None:
     console.print(table)
 
 
-def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under named columns."""
+def print_rows(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    numbers: Collection[str] = (),
+    whole: Collection[str] = (),
+) -> None:
+    """Print rows under named columns; `numbers` stand to the right, `whole` is never folded."""
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(
+            column,
+            overflow="fold",
+            justify="right" if column in numbers else "left",
+            no_wrap=column in whole,
+        )
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     console.print(table)
@@ -137,3 +150,9 @@ def _cell(value: object) -> Text:
 def weight_text(weight_ppm: int) -> str:
     """Write a weight as a percentage of equity."""
     return f"{weight_ppm / 10_000:+.4f} %"
+
+
+def money_text(amount: Decimal) -> str:
+    """Write an amount to the cent, with its sign; what is less than half a cent is nothing."""
+    text = f"{amount:+,.2f}"
+    return text if text.strip("+-0.,") else "0.00"

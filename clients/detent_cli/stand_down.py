@@ -1,6 +1,5 @@
 """Keep symbols flat for a while, or let them go again: `detent stand-down`."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -10,9 +9,8 @@ from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import to_json
 from detent.contracts.plan import StandDown, StandDownSource
 from detent_cli.asking import ask_policy
+from detent_cli.instants import instant_ms
 from detent_cli.output import JsonFlag, print_facts, print_json, reported
-
-UNTIL_EXPECTED = "an instant with its zone, as in 2026-11-21T18:00:00Z"
 
 
 def stand_down(
@@ -67,17 +65,5 @@ def _request(
             if said:
                 raise InvalidField(name, said, "nothing beside --lift")
         return SetStandDownRequest(book=book, symbols=symbols, lift=source)
-    stand_down = StandDown(until_ts_ms=_instant_ms(until), reason=reason, source=source)
+    stand_down = StandDown(until_ts_ms=instant_ms("until", until), reason=reason, source=source)
     return SetStandDownRequest(book=book, symbols=symbols, stand_down=stand_down)
-
-
-def _instant_ms(text: str) -> int:
-    """Read an instant; one without a zone would mean another time on another machine."""
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidField("until", text or "(missing)", UNTIL_EXPECTED) from error
-    if instant.tzinfo is None:
-        raise InvalidField("until", text, UNTIL_EXPECTED)
-    since = instant.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1_000 + since.microseconds // 1_000

@@ -1,14 +1,17 @@
 """Proves that an auditor needs no service: what was shipped and anchored speaks for itself."""
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import pyarrow.parquet as pq
 import pytest
+from msgspec import structs
 from tests.builders import HOUR_MS, OTHER_SYMBOL, START_MS, SYMBOL, plan_of, row_of
 from tests.conftest import Artifacts, client_of
 from typer.testing import CliRunner
@@ -17,8 +20,10 @@ from detent.adapters.ledger_reading import open_reader
 from detent.adapters.ledger_views import RECORD_COLUMNS
 from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.calls.ledger import ListDecisionsRequest
+from detent.contracts.reasons import Reason
 from detent_cli.main import app
 from detent_cli.stack import Stack, StackOptions
+from detent_client import DetentClient
 
 BARS = 12
 RECORDS = 2 * BARS
@@ -59,9 +64,23 @@ async def _filled(artifacts: Artifacts, tmp_path: Path, ledger_url: str) -> Stac
             await client.close_plan(opened)
             request = ListDecisionsRequest(plan_id="", symbol="", page_size=7, page_token="")
             await client.list_decisions(request)
+            # The service selects as its readers do, and knows a hash by its display form.
+            shown = await client.get_decision(decision.record_hash[:16])
+            assert shown.record.record_hash == decision.record_hash
+            request = structs.replace(
+                request, reason=Reason.PROXY_WARMING_UP, from_ts_ms=START_MS + 11 * HOUR_MS
+            )
+            await settled(client, request, count=2)
     finally:
         stack.stop_all()
     return stack
+
+
+async def settled(client: DetentClient, request: ListDecisionsRequest, *, count: int) -> None:
+    """Wait until what was asked for has been shipped."""
+    async with asyncio.timeout(10):
+        while len((await client.list_decisions(request)).records) != count:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 def verify(stack: Stack, place: object, *, anchored: bool = True) -> tuple[int, dict[str, object]]:
@@ -91,6 +110,69 @@ async def test_a_ledger_is_listed_page_by_page(filled: Stack, ledger_url: str) -
             if not token:
                 break
         assert len(set(seen)) == len(seen) == RECORDS
+
+
+def listed(place: object, *arguments: object) -> list[dict[str, object]]:
+    code, found = run("list", "--from", place, "--limit", 1_000, *arguments)
+    assert code == 0, found
+    assert isinstance(found["records"], list)
+    return found["records"]
+
+
+async def test_a_list_holds_what_was_asked_for_and_nothing_else(
+    filled: Stack, ledger_url: str
+) -> None:
+    fourth, sixth = (
+        datetime.fromtimestamp((START_MS + bar * HOUR_MS) / 1_000, tz=UTC).isoformat()
+        for bar in (4, 6)
+    )
+    for place in (filled.ledger_file, ledger_url):
+        records = listed(place)
+        assert len(records) == RECORDS
+        assert len(listed(place, "--symbol", SYMBOL)) == BARS
+        within = listed(place, "--since", fourth, "--until", sixth)
+        assert [one["ts_ms"] for one in within] == [
+            START_MS + bar * HOUR_MS for bar in (4, 4, 5, 5)
+        ]
+        # Each place of a record that may hold a reason.
+        for name in ("PROXY_WARMING_UP", "HOLD_OR_REDUCE"):
+            assert len(listed(place, "--reason", name, "--symbol", SYMBOL)) == BARS
+        assert listed(place, "--reason", "STAND_DOWN") == []
+        assert run("list", "--from", place, "--since", "2026-11-21T18:00:00")[0] == 2
+        assert run("list", "--from", place, "--after", "x")[0] == 2
+
+
+async def test_records_are_shown_and_decided_again_where_they_lie(
+    filled: Stack, ledger_url: str
+) -> None:
+    for place in (filled.ledger_file, ledger_url):
+        for record in listed(place)[::5]:
+            record_hash = str(record["record_hash"])
+            for shown in (record_hash, record_hash[:16]):
+                code, found = run("get", shown, "--from", place)
+                assert code == 0
+                assert found.pop("schema") == "detent.decision_record.v1"
+                assert found == record
+                code, found = run("replay", shown, "--from", place)
+                assert (code, found["reproduced"]) == (0, True)
+                assert found["record_hash"] == record_hash
+        code, found = run("replay", "--from", place)
+        assert (code, found["record_count"], found["differences"]) == (0, RECORDS, [])
+        assert run("replay", "--from", place, "--plan-id", "other")[1]["record_count"] == 0
+        assert run("get", "0" * 64, "--from", place)[0] == 2
+        assert run("get", "0" * 15, "--from", place)[0] == 2
+    assert run("replay")[0] == 2
+
+
+async def test_a_plan_that_was_edited_is_found_by_replay(filled: Stack) -> None:
+    sqlite_edit("UPDATE plan_log SET plan = replace(plan, '\"tau_bps\":1000', '\"tau_bps\":1001')")(
+        filled
+    )
+
+    code, found = run("replay", "--from", filled.ledger_file)
+
+    assert code == 1
+    assert found["difference_count"] == RECORDS
 
 
 def sqlite_edit(statement: str) -> Callable[[Stack], None]:

@@ -1,5 +1,6 @@
 """Proves that what a model was given is kept under the hash that its record cites."""
 
+import asyncio
 import sqlite3
 from contextlib import closing
 
@@ -25,10 +26,16 @@ async def test_an_input_is_kept_under_the_hash_of_its_record(
 
     assert decision.signal_source is SignalSource.MODEL
     cited = record.signal.features_hash
-    with closing(sqlite3.connect(f"file:{stack.ledger_file}?mode=ro", uri=True)) as db:
-        (found,) = db.execute(
-            "SELECT canonical, model_input FROM model_inputs WHERE features_hash = ?", (cited,)
-        ).fetchall()
-    canonical, model_input = found
+    async with asyncio.timeout(10):
+        # It is written when the answer has left.
+        while not (rows := kept(stack, str(cited))):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    ((canonical, model_input),) = rows
     assert sha256_hex(canonical.encode()) == cited
     assert parse_json("input", canonical.encode())["input_sha256"] == sha256_hex(model_input)
+
+
+def kept(stack: Stack, features_hash: str) -> list[tuple[str, bytes]]:
+    with closing(sqlite3.connect(f"file:{stack.ledger_file}?mode=ro", uri=True)) as db:
+        sql = "SELECT canonical, model_input FROM model_inputs WHERE features_hash = ?"
+        return db.execute(sql, (features_hash,)).fetchall()

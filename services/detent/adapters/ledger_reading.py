@@ -16,7 +16,7 @@ from detent.contracts.calls.ledger import (
     ListDecisionsRequest,
     VerifyLedgerResponse,
 )
-from detent.contracts.errors import LedgerUnavailable
+from detent.contracts.errors import InvalidField, LedgerUnavailable
 from detent.contracts.replanning import ReplanOutcome
 from detent.contracts.units import ROWS_MAX
 from detent.core.ledger.anchor import Anchored, digest_breaks
@@ -26,6 +26,17 @@ from detent.core.replanning.measures import ReplanRow
 Row = tuple[Any, ...]
 FETCHED = 2_000
 POSTGRESQL_PREFIX = "postgresql://"
+# Whether a record names a reason, in whichever of the three places that hold one.
+_SQLITE_REASONS = (
+    "? IN (SELECT json_extract(canonical, '$.signal.fallback_reason')"
+    " UNION ALL SELECT json_extract(canonical, '$.signal.proxy_reason')"
+    " UNION ALL SELECT value FROM json_each(canonical, '$.outcome.reasons'))"
+)
+_POSTGRESQL_REASONS = (
+    "? IN (SELECT canonical::jsonb #>> '{signal,fallback_reason}'"
+    " UNION ALL SELECT canonical::jsonb #>> '{signal,proxy_reason}'"
+    " UNION ALL SELECT jsonb_array_elements_text(canonical::jsonb #> '{outcome,reasons}'))"
+)
 
 
 class LedgerReader(Protocol):
@@ -100,15 +111,11 @@ class SqliteReader:
         after_id: int,
     ) -> list[tuple[str, str]]:
         """Give (page token, canonical) of a page of records in the order of writing."""
+        where, values = _selected(query, _SQLITE_REASONS)
         rows = self.query(
-            "SELECT CAST(id AS TEXT), canonical FROM decision_records WHERE id > ?"
-            " AND (? = '' OR plan_id = ?) AND (? = '' OR symbol = ?) ORDER BY id LIMIT ?",
-            (
-                after_id,
-                *(query.plan_id, query.plan_id),
-                *(query.symbol, query.symbol),
-                query.page_size,
-            ),
+            f"SELECT CAST(id AS TEXT), canonical FROM decision_records WHERE id > ?{where}"
+            " ORDER BY id LIMIT ?",
+            (after_id, *values, query.page_size),
         )
         return list(rows)
 
@@ -161,33 +168,28 @@ class PostgresReader:
         self, query: ListDecisionsRequest, source: str, after_id: int
     ) -> list[tuple[str, str]]:
         """Give (page token, canonical) of a page of records, one ledger after the other."""
+        where, values = _selected(query, _POSTGRESQL_REASONS)
         rows = self.query(
             "SELECT source || '.' || id, canonical FROM decision_records"
-            " WHERE (source, id) > (?, ?) AND (? = '' OR plan_id = ?) AND (? = '' OR symbol = ?)"
-            " ORDER BY source, id LIMIT ?",
-            (
-                source,
-                after_id,
-                *(query.plan_id, query.plan_id),
-                *(query.symbol, query.symbol),
-                query.page_size,
-            ),
+            f" WHERE (source, id) > (?, ?){where} ORDER BY source, id LIMIT ?",
+            (source, after_id, *values, query.page_size),
         )
         return list(rows)
 
-    def record_row(self, record_hash: str) -> Row | None:
-        """Give (canonical, hash) of a record, if it has arrived."""
-        rows = self.query(
-            "SELECT canonical, record_hash FROM decision_records"
-            " WHERE substr(record_hash, 1, 16) = ? AND record_hash = ?",
-            (record_hash[:16], record_hash),
-        )
-        return next(iter(list(rows)), None)
 
-    def plan_row(self, plan_id: str) -> Row | None:
-        """Give (plan, binding) of a plan, if it has arrived."""
-        sql = "SELECT plan, binding FROM plan_log WHERE plan_id = ? AND event = 'opened'"
-        return next(iter(list(self.query(sql, (plan_id,)))), None)
+def _selected(query: ListDecisionsRequest, of_reason: str) -> tuple[str, list[object]]:
+    """Give what a question adds to a WHERE, and its values."""
+    reason = query.reason.value if query.reason is not None else None
+    asked = (
+        ("plan_id = ?", query.plan_id or None),
+        ("symbol = ?", query.symbol or None),
+        ("ts_ms >= ?", query.from_ts_ms),
+        ("ts_ms < ?", query.until_ts_ms),
+        (of_reason, reason),
+    )
+    selected = [(sql, value) for sql, value in asked if value is not None]
+    where = "".join(f" AND {sql}" for sql, _ in selected)
+    return where, [value for _, value in selected]
 
 
 def open_reader(place: str) -> LedgerReader:
@@ -199,6 +201,43 @@ def open_reader(place: str) -> LedgerReader:
     if place.startswith(POSTGRESQL_PREFIX):
         return PostgresReader(place)
     return SqliteReader(Path(place))
+
+
+def token_of(page_token: str) -> tuple[str, int]:
+    """Read where a page continues: the ledger, and the number of its last row there.
+
+    Raises:
+        InvalidField: No page gave such a token.
+    """
+    source, _, number = page_token.rpartition(".")
+    if page_token and not number.isdecimal():
+        raise InvalidField("page_token", page_token, "a token that a page gave")
+    return source, int(number or 0)
+
+
+def record_row(reader: LedgerReader, record_hash: str) -> Row | None:
+    """Give (canonical, hash) of a record by its hash, whole or in its display form.
+
+    Raises:
+        InvalidField: Several records have this display form.
+        LedgerUnavailable: The ledger cannot be read.
+    """
+    found = list(
+        reader.query(
+            "SELECT canonical, record_hash FROM decision_records"
+            " WHERE substr(record_hash, 1, 16) = ? AND substr(record_hash, 1, ?) = ?",
+            (record_hash[:16], len(record_hash), record_hash),
+        )
+    )
+    if len(found) > 1:
+        raise InvalidField("record_hash", record_hash, "all 64 hex: several records begin so")
+    return found[0] if found else None
+
+
+def plan_row(reader: LedgerReader, plan_id: str) -> Row | None:
+    """Give (plan, binding) of a plan, if it is there."""
+    sql = "SELECT plan, binding FROM plan_log WHERE plan_id = ? AND event = 'opened'"
+    return next(iter(list(reader.query(sql, (plan_id,)))), None)
 
 
 def canonical_texts(reader: LedgerReader, table: str, plan_id: str) -> Iterator[bytes]:

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,11 +13,11 @@ from detent.adapters.ledger_anchors import SignedAnchor
 from detent.adapters.ledger_reading import SqliteReader
 from detent.adapters.sqlite_file import Durability, Row, SqliteFile, Statement
 from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT, STORED, prepare
+from detent.contracts import events
 from detent.contracts.binding import ModelBinding
-from detent.contracts.calls.ledger import ListDecisionsRequest
 from detent.contracts.canonical import canonical_bytes, parse_json
 from detent.contracts.decision import DecisionKind, DecisionRecord, LocalAnswer
-from detent.contracts.errors import DetentError
+from detent.contracts.errors import DetentError, LedgerUnavailable
 from detent.contracts.json_codec import from_json, to_json
 from detent.contracts.plan import Plan, PlanStatus, StandDown, StandDownSource
 from detent.core.ledger.anchor import Anchor
@@ -24,9 +25,13 @@ from detent.core.ledger.chain import ChainKey, Pins, Verification, verify_chains
 from detent.core.ledger.record import BoundPlan, bind_plan
 from detent.core.ledger.summary import RunRow
 
+log = logging.getLogger(__name__)
+
 # Old refusals are forgotten so many at a time.
 PRUNED_EVERY = 1_000
 INPUTS_PENDING_MAX = 20_000
+# Long enough for the answers of a bar to leave first.
+INPUTS_WAIT_S = 0.1
 _OPENED = "SELECT plan, binding FROM plan_log AS opened WHERE event = 'opened'"
 _IS_CLOSED = (
     "EXISTS (SELECT 1 FROM plan_log AS closed"
@@ -105,6 +110,8 @@ class SqliteLedger:
         self.path = path
         self._file = SqliteFile(path, prepare, durability=durability, reserve_bytes=reserve_bytes)
         self._inputs: dict[str, ModelInputRow] = {}
+        self._cited: list[ModelInputRow] = []
+        self._keeping: asyncio.Task[None] | None = None
         self._blocked_since_pruned = 0
 
     @property
@@ -114,7 +121,13 @@ class SqliteLedger:
 
     async def close(self) -> None:
         """Write what is pending and close the file."""
+        await self.settle()
         await self._file.close()
+
+    async def settle(self) -> None:
+        """Wait until the model inputs that records cite are written."""
+        if self._keeping is not None:
+            await self._keeping
 
     # Plans
 
@@ -148,7 +161,7 @@ class SqliteLedger:
     # Records
 
     async def add_records(self, written: Sequence[Written], *, from_reserve: bool = False) -> None:
-        """Make records durable, all or none, with what their models were given.
+        """Make records durable, all or none; what their models were given follows soon.
 
         Args:
             written: The records.
@@ -158,27 +171,42 @@ class SqliteLedger:
             "INSERT INTO decision_records (plan_id, symbol, ts_ms, kind, sequence, record_hash,"
             " canonical) VALUES (?, ?, ?, ?, ?, ?, ?)"
         )
-        statements: list[Statement] = [(sql, [_record_row(item) for item in written])]
+        rows = [_record_row(item) for item in written]
+        await self._file.write([(sql, rows)], from_reserve=from_reserve)
         if self._inputs and not from_reserve:
-            statements += self._staged_inputs(written)
-        await self._file.write(statements, from_reserve=from_reserve)
+            self._keep_inputs(item.record.signal.features_hash for item in written)
 
     def stage_inputs(self, inputs: Sequence[ModelInputRow]) -> None:
-        """Have model inputs written together with the records that will cite them."""
+        """Have model inputs written soon after the records that will cite them."""
         if len(self._inputs) + len(inputs) > INPUTS_PENDING_MAX:
             # Left by calls whose records never came.
             self._inputs.clear()
         self._inputs.update((row.features_hash, row) for row in inputs)
 
-    def _staged_inputs(self, written: Sequence[Written]) -> list[Statement]:
-        cited = [item.record.signal.features_hash for item in written]
-        rows = [self._inputs.pop(one) for one in cited if one in self._inputs]
+    def _keep_inputs(self, cited: Iterable[str | None]) -> None:
+        """Take the inputs that durable records cite; the answers leave before they are written.
+
+        Their hashes lie all over the table's index: they would cost an answer as much as its
+        records do, and a record is decided again without them.
+        """
+        self._cited += [self._inputs.pop(one) for one in cited if one in self._inputs]
+        if self._cited and (self._keeping is None or self._keeping.done()):
+            self._keeping = asyncio.create_task(self._write_cited())
+
+    async def _write_cited(self) -> None:
         sql = (
             "INSERT OR IGNORE INTO model_inputs (features_hash, expires_ms, canonical,"
             " model_input) VALUES (?, ?, ?, ?)"
         )
-        values = [(r.features_hash, r.expires_ms, r.canonical, r.model_input) for r in rows]
-        return [(sql, values)] if values else []
+        while self._cited:
+            await asyncio.sleep(INPUTS_WAIT_S)
+            rows, self._cited = self._cited, []
+            values = [(r.features_hash, r.expires_ms, r.canonical, r.model_input) for r in rows]
+            try:
+                await self._file.write([(sql, values)])
+            except LedgerUnavailable as error:
+                facts = {"count": len(rows), "message_text": error.message}
+                log.warning(events.LEDGER_INPUTS_LOST, extra=facts)
 
     async def find_input(self, features_hash: str) -> ModelInputRow | None:
         """Give what a model was given, while it is kept."""
@@ -272,21 +300,6 @@ class SqliteLedger:
             if plan_id == plan.plan_id or bar_ts_ms < begun.get(symbol, ts_ms):
                 seen.setdefault(symbol, {})[bar_ts_ms] = float(close)
         return seen
-
-    async def list_records(self, query: ListDecisionsRequest, after_id: int) -> list[Row]:
-        """Give (id, canonical) of a page of records in the order of writing."""
-        return await self._file.read(
-            "SELECT id, canonical FROM decision_records WHERE id > ?"
-            " AND (? = '' OR plan_id = ?) AND (? = '' OR symbol = ?) ORDER BY id LIMIT ?",
-            (
-                after_id,
-                query.plan_id,
-                query.plan_id,
-                query.symbol,
-                query.symbol,
-                query.page_size,
-            ),
-        )
 
     async def verify(
         self, plan_id: str, anchored: Mapping[ChainKey, Pins] | None = None

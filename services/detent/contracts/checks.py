@@ -69,6 +69,12 @@ def check_hash16(field: str, value: str) -> None:
         raise InvalidField(field, value or "(missing)", "16 lowercase hex characters")
 
 
+def check_hash_shown(field: str, value: str) -> None:
+    """Refuse what is a hash neither in full nor in display form."""
+    if not isinstance(value, str) or not (_HASH64.fullmatch(value) or _HASH16.fullmatch(value)):
+        raise InvalidField(field, value or "(missing)", "64 or 16 lowercase hex characters")
+
+
 def is_hash64(value: str) -> bool:
     """Say whether the text is a full hash."""
     return isinstance(value, str) and _HASH64.fullmatch(value) is not None

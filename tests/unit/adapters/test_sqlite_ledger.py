@@ -19,7 +19,6 @@ from tests.builders import (
 from detent.adapters.sqlite_ledger import BlockEvent, ModelInputRow, SqliteLedger, Written
 from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT
 from detent.contracts.binding import PROXY_BINDING
-from detent.contracts.calls.ledger import ListDecisionsRequest
 from detent.contracts.decision import DecisionKind, DecisionRecord, LocalAnswer
 from detent.contracts.errors import BindingMismatch, LedgerUnavailable
 from detent.contracts.plan import Plan, PlanStatus
@@ -155,21 +154,6 @@ async def test_plans_are_kept_with_their_bindings_open_and_closed(ledger: Sqlite
     assert await ledger.find_plan("none") is None
 
 
-async def test_pages_give_every_record_once_in_order(ledger: SqliteLedger) -> None:
-    rows = chain_of(7)
-    await ledger.add_records(rows)
-    found, after_id = [], 0
-    while True:
-        query = ListDecisionsRequest(plan_id="plan", symbol="", page_size=3, page_token="")
-        page = await ledger.list_records(query, after_id)
-        if not page:
-            break
-        after_id = page[-1][0]
-        found += [canonical for _, canonical in page]
-
-    assert found == [item.canonical.decode() for item in rows]
-
-
 async def test_refusals_late_answers_and_local_answers_have_tables_of_their_own(
     ledger: SqliteLedger, tmp_path: Path
 ) -> None:
@@ -232,8 +216,43 @@ async def test_what_a_model_was_given_is_kept_with_its_record(ledger: SqliteLedg
     ledger.stage_inputs(given)
     await ledger.add_records([cited])
 
+    # The record is durable, and the answer may leave, before its input is written.
+    assert await ledger.find_record_by_hash(cited.record_hash) == cited
+    assert await ledger.find_input("a" * 64) is None
+    await ledger.settle()
     assert await ledger.find_input("a" * 64) == given[0]
     assert await ledger.find_input("b" * 64) is None, "no record cites it"
+
+
+async def test_a_ledger_that_is_closed_keeps_what_its_records_cite(tmp_path: Path) -> None:
+    first = SqliteLedger(tmp_path / "ledger.sqlite")
+    items = chain_of(3)
+    for item, letter in zip(items, "abc", strict=True):
+        signal = structs.replace(item.record.signal, features_hash=letter * 64)
+        first.stage_inputs([input_row(letter * 64, expires_ms=START_MS)])
+        await first.add_records([written(structs.replace(item.record, signal=signal))])
+    await first.close()
+
+    again = SqliteLedger(tmp_path / "ledger.sqlite")
+    assert all([await again.find_input(letter * 64) for letter in "abc"])
+    await again.close()
+
+
+async def test_an_input_that_cannot_be_written_costs_no_decision(
+    ledger: SqliteLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    (item,) = chain_of(1)
+    signal = structs.replace(item.record.signal, features_hash="a" * 64)
+    unwritable = structs.replace(
+        input_row("a" * 64, expires_ms=1),
+        model_input=object(),  # type: ignore[arg-type]
+    )
+    ledger.stage_inputs([unwritable])
+    await ledger.add_records([written(structs.replace(item.record, signal=signal))])
+    await ledger.settle()
+
+    assert await ledger.find_input("a" * 64) is None
+    assert [record.message for record in caplog.records] == ["LEDGER_INPUTS_LOST"]
 
 
 async def test_inputs_are_forgotten_when_their_time_is_over_and_not_before(
@@ -245,6 +264,7 @@ async def test_inputs_are_forgotten_when_their_time_is_over_and_not_before(
         signal = structs.replace(item.record.signal, features_hash=letter * 64)
         ledger.stage_inputs([input_row(letter * 64, expires_ms=expires_ms)])
         await ledger.add_records([written(structs.replace(item.record, signal=signal))])
+    await ledger.settle()
 
     await ledger.forget_inputs(now_ms=START_MS)
 

@@ -23,35 +23,36 @@ _sym_db = _symbol_database.Default()
 
 
 from detent.api.v1 import decision_record_pb2 as detent_dot_api_dot_v1_dot_decision__record__pb2
+from detent.api.v1 import reason_pb2 as detent_dot_api_dot_v1_dot_reason__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"detent/api/v1/ledger_service.proto\x12\rdetent.api.v1\x1a#detent/api/v1/decision_record.proto\")\n\x12GetDecisionRequest\x12\x13\n\x0brecord_hash\x18\x01 \x01(\t\"\\\n\x13GetDecisionResponse\x12-\n\x06record\x18\x01 \x01(\x0b\x32\x1d.detent.api.v1.DecisionRecord\x12\x16\n\x0e\x63\x61nonical_json\x18\x02 \x01(\t\"^\n\x14ListDecisionsRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"`\n\x15ListDecisionsResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.detent.api.v1.DecisionRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x13VerifyLedgerRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\"\xc5\x01\n\x14VerifyLedgerResponse\x12\x14\n\x0crecord_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x63hain_count\x18\x02 \x01(\x03\x12)\n\x06\x62reaks\x18\x03 \x03(\x0b\x32\x19.detent.api.v1.ChainBreak\x12\'\n\x05heads\x18\x04 \x03(\x0b\x32\x18.detent.api.v1.ChainHead\x12\x18\n\x10unanchored_count\x18\x05 \x01(\x03\x12\x14\n\x0c\x61nchor_count\x18\x06 \x01(\x03\",\n\x15ReplayDecisionRequest\x12\x13\n\x0brecord_hash\x18\x01 \x01(\t\"r\n\x16ReplayDecisionResponse\x12\x13\n\x0brecord_hash\x18\x01 \x01(\t\x12\x15\n\rreplayed_hash\x18\x02 \x01(\t\x12\x15\n\rrecorded_json\x18\x03 \x01(\t\x12\x15\n\rreplayed_json\x18\x04 \x01(\t\"P\n\nChainBreak\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x0f\n\x07message\x18\x04 \x01(\t\"S\n\tChainHead\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x13\n\x0brecord_hash\x18\x04 \x01(\t2\xf9\x02\n\rLedgerService\x12T\n\x0bGetDecision\x12!.detent.api.v1.GetDecisionRequest\x1a\".detent.api.v1.GetDecisionResponse\x12Z\n\rListDecisions\x12#.detent.api.v1.ListDecisionsRequest\x1a$.detent.api.v1.ListDecisionsResponse\x12W\n\x0cVerifyLedger\x12\".detent.api.v1.VerifyLedgerRequest\x1a#.detent.api.v1.VerifyLedgerResponse\x12]\n\x0eReplayDecision\x12$.detent.api.v1.ReplayDecisionRequest\x1a%.detent.api.v1.ReplayDecisionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"detent/api/v1/ledger_service.proto\x12\rdetent.api.v1\x1a#detent/api/v1/decision_record.proto\x1a\x1a\x64\x65tent/api/v1/reason.proto\")\n\x12GetDecisionRequest\x12\x13\n\x0brecord_hash\x18\x01 \x01(\t\"\\\n\x13GetDecisionResponse\x12-\n\x06record\x18\x01 \x01(\x0b\x32\x1d.detent.api.v1.DecisionRecord\x12\x16\n\x0e\x63\x61nonical_json\x18\x02 \x01(\t\"\xe7\x01\n\x14ListDecisionsRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x17\n\nfrom_ts_ms\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x18\n\x0buntil_ts_ms\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12*\n\x06reason\x18\x07 \x01(\x0e\x32\x15.detent.api.v1.ReasonH\x02\x88\x01\x01\x42\r\n\x0b_from_ts_msB\x0e\n\x0c_until_ts_msB\t\n\x07_reason\"`\n\x15ListDecisionsResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.detent.api.v1.DecisionRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x13VerifyLedgerRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\"\xc5\x01\n\x14VerifyLedgerResponse\x12\x14\n\x0crecord_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x63hain_count\x18\x02 \x01(\x03\x12)\n\x06\x62reaks\x18\x03 \x03(\x0b\x32\x19.detent.api.v1.ChainBreak\x12\'\n\x05heads\x18\x04 \x03(\x0b\x32\x18.detent.api.v1.ChainHead\x12\x18\n\x10unanchored_count\x18\x05 \x01(\x03\x12\x14\n\x0c\x61nchor_count\x18\x06 \x01(\x03\",\n\x15ReplayDecisionRequest\x12\x13\n\x0brecord_hash\x18\x01 \x01(\t\"r\n\x16ReplayDecisionResponse\x12\x13\n\x0brecord_hash\x18\x01 \x01(\t\x12\x15\n\rreplayed_hash\x18\x02 \x01(\t\x12\x15\n\rrecorded_json\x18\x03 \x01(\t\x12\x15\n\rreplayed_json\x18\x04 \x01(\t\"P\n\nChainBreak\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x0f\n\x07message\x18\x04 \x01(\t\"S\n\tChainHead\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x13\n\x0brecord_hash\x18\x04 \x01(\t2\xf9\x02\n\rLedgerService\x12T\n\x0bGetDecision\x12!.detent.api.v1.GetDecisionRequest\x1a\".detent.api.v1.GetDecisionResponse\x12Z\n\rListDecisions\x12#.detent.api.v1.ListDecisionsRequest\x1a$.detent.api.v1.ListDecisionsResponse\x12W\n\x0cVerifyLedger\x12\".detent.api.v1.VerifyLedgerRequest\x1a#.detent.api.v1.VerifyLedgerResponse\x12]\n\x0eReplayDecision\x12$.detent.api.v1.ReplayDecisionRequest\x1a%.detent.api.v1.ReplayDecisionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'detent.api.v1.ledger_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETDECISIONREQUEST']._serialized_start=90
-  _globals['_GETDECISIONREQUEST']._serialized_end=131
-  _globals['_GETDECISIONRESPONSE']._serialized_start=133
-  _globals['_GETDECISIONRESPONSE']._serialized_end=225
-  _globals['_LISTDECISIONSREQUEST']._serialized_start=227
-  _globals['_LISTDECISIONSREQUEST']._serialized_end=321
-  _globals['_LISTDECISIONSRESPONSE']._serialized_start=323
-  _globals['_LISTDECISIONSRESPONSE']._serialized_end=419
-  _globals['_VERIFYLEDGERREQUEST']._serialized_start=421
-  _globals['_VERIFYLEDGERREQUEST']._serialized_end=459
-  _globals['_VERIFYLEDGERRESPONSE']._serialized_start=462
-  _globals['_VERIFYLEDGERRESPONSE']._serialized_end=659
-  _globals['_REPLAYDECISIONREQUEST']._serialized_start=661
-  _globals['_REPLAYDECISIONREQUEST']._serialized_end=705
-  _globals['_REPLAYDECISIONRESPONSE']._serialized_start=707
-  _globals['_REPLAYDECISIONRESPONSE']._serialized_end=821
-  _globals['_CHAINBREAK']._serialized_start=823
-  _globals['_CHAINBREAK']._serialized_end=903
-  _globals['_CHAINHEAD']._serialized_start=905
-  _globals['_CHAINHEAD']._serialized_end=988
-  _globals['_LEDGERSERVICE']._serialized_start=991
-  _globals['_LEDGERSERVICE']._serialized_end=1368
+  _globals['_GETDECISIONREQUEST']._serialized_start=118
+  _globals['_GETDECISIONREQUEST']._serialized_end=159
+  _globals['_GETDECISIONRESPONSE']._serialized_start=161
+  _globals['_GETDECISIONRESPONSE']._serialized_end=253
+  _globals['_LISTDECISIONSREQUEST']._serialized_start=256
+  _globals['_LISTDECISIONSREQUEST']._serialized_end=487
+  _globals['_LISTDECISIONSRESPONSE']._serialized_start=489
+  _globals['_LISTDECISIONSRESPONSE']._serialized_end=585
+  _globals['_VERIFYLEDGERREQUEST']._serialized_start=587
+  _globals['_VERIFYLEDGERREQUEST']._serialized_end=625
+  _globals['_VERIFYLEDGERRESPONSE']._serialized_start=628
+  _globals['_VERIFYLEDGERRESPONSE']._serialized_end=825
+  _globals['_REPLAYDECISIONREQUEST']._serialized_start=827
+  _globals['_REPLAYDECISIONREQUEST']._serialized_end=871
+  _globals['_REPLAYDECISIONRESPONSE']._serialized_start=873
+  _globals['_REPLAYDECISIONRESPONSE']._serialized_end=987
+  _globals['_CHAINBREAK']._serialized_start=989
+  _globals['_CHAINBREAK']._serialized_end=1069
+  _globals['_CHAINHEAD']._serialized_start=1071
+  _globals['_CHAINHEAD']._serialized_end=1154
+  _globals['_LEDGERSERVICE']._serialized_start=1157
+  _globals['_LEDGERSERVICE']._serialized_end=1534
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from detent.api.v1 import decision_record_pb2 as _decision_record_pb2
+from detent.api.v1 import reason_pb2 as _reason_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -27,7 +28,7 @@ class GetDecisionRequest(_message.Message):
 
     RECORD_HASH_FIELD_NUMBER: _builtins.int
     record_hash: _builtins.str
-    """Holds the record's hash, 64 lowercase hex."""
+    """Holds the record's hash, 64 lowercase hex, or the first 16 of them if no other begins so."""
     def __init__(
         self,
         *,
@@ -79,6 +80,9 @@ class ListDecisionsRequest(_message.Message):
     SYMBOL_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FROM_TS_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_TS_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """Names the plan; empty lists all."""
     symbol: _builtins.str
@@ -86,7 +90,15 @@ class ListDecisionsRequest(_message.Message):
     page_size: _builtins.int
     """Bounds the page, [1, 1000]. A page also ends where a message would be full."""
     page_token: _builtins.str
-    """Continues after an earlier page; empty starts at the beginning."""
+    """Continues after an earlier page of the same question; empty starts at the beginning."""
+    from_ts_ms: _builtins.int
+    """Selects bars that closed at this instant or later, Unix milliseconds."""
+    until_ts_ms: _builtins.int
+    """Selects bars that closed before this instant, Unix milliseconds."""
+    reason: _reason_pb2.Reason.ValueType
+    """Selects records that name this reason: why the proxy answered for a model, why the proxy
+    itself had no answer, or a rule that changed the weight.
+    """
     def __init__(
         self,
         *,
@@ -94,12 +106,26 @@ class ListDecisionsRequest(_message.Message):
         symbol: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        from_ts_ms: _builtins.int | None = ...,
+        until_ts_ms: _builtins.int | None = ...,
+        reason: _reason_pb2.Reason.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_from_ts_ms", b"_from_ts_ms", "_reason", b"_reason", "_until_ts_ms", b"_until_ts_ms", "from_ts_ms", b"from_ts_ms", "reason", b"reason", "until_ts_ms", b"until_ts_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_ts_ms", b"_from_ts_ms", "_reason", b"_reason", "_until_ts_ms", b"_until_ts_ms", "from_ts_ms", b"from_ts_ms", "page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id", "reason", b"reason", "symbol", b"symbol", "until_ts_ms", b"until_ts_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__from_ts_ms: _TypeAlias = _typing.Literal["from_ts_ms"]  # noqa: Y015
+    _WhichOneofArgType__from_ts_ms: _TypeAlias = _typing.Literal["_from_ts_ms", b"_from_ts_ms"]  # noqa: Y015
+    _WhichOneofReturnType__reason: _TypeAlias = _typing.Literal["reason"]  # noqa: Y015
+    _WhichOneofArgType__reason: _TypeAlias = _typing.Literal["_reason", b"_reason"]  # noqa: Y015
+    _WhichOneofReturnType__until_ts_ms: _TypeAlias = _typing.Literal["until_ts_ms"]  # noqa: Y015
+    _WhichOneofArgType__until_ts_ms: _TypeAlias = _typing.Literal["_until_ts_ms", b"_until_ts_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__from_ts_ms) -> _WhichOneofReturnType__from_ts_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reason) -> _WhichOneofReturnType__reason | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__until_ts_ms) -> _WhichOneofReturnType__until_ts_ms | None: ...
 
 Global___ListDecisionsRequest: _TypeAlias = ListDecisionsRequest  # noqa: Y015
 
@@ -209,7 +235,7 @@ class ReplayDecisionRequest(_message.Message):
 
     RECORD_HASH_FIELD_NUMBER: _builtins.int
     record_hash: _builtins.str
-    """Holds the record's hash, 64 lowercase hex."""
+    """Holds the record's hash, 64 lowercase hex, or the first 16 of them if no other begins so."""
     def __init__(
         self,
         *,

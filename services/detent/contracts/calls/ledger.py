@@ -2,20 +2,21 @@
 
 import msgspec
 
-from detent.contracts.checks import check_hash64, check_int
+from detent.contracts.checks import check_hash_shown, check_int, check_ts_ms
 from detent.contracts.decision import DecisionRecord
+from detent.contracts.reasons import Reason
 
 PAGE_SIZE_MAX = 1_000
 
 
 class GetDecisionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks for one record."""
+    """Asks for one record by its hash, 64 hex or the 16 of its display form."""
 
     record_hash: str
 
     def __post_init__(self) -> None:
         """Refuse what is no hash."""
-        check_hash64("record_hash", self.record_hash)
+        check_hash_shown("record_hash", self.record_hash)
 
 
 class GetDecisionResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,16 +27,32 @@ class GetDecisionResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListDecisionsRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks for a page of records; empty names list all."""
+    """Asks for a page of records; what is empty or None does not select.
+
+    Attributes:
+        plan_id: Only this plan.
+        symbol: Only this instrument.
+        page_size: Bounds the page, [1, 1000].
+        page_token: Continues after an earlier page of the same question.
+        from_ts_ms: Only bars that closed at this instant or later, Unix milliseconds.
+        until_ts_ms: Only bars that closed before this instant.
+        reason: Only records that name it, wherever: as fallback, of the proxy, or as a rule.
+    """
 
     plan_id: str
     symbol: str
     page_size: int
     page_token: str
+    from_ts_ms: int | None = None
+    until_ts_ms: int | None = None
+    reason: Reason | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a page without bounds."""
+        """Refuse a page without bounds, and instants that are none."""
         check_int("page_size", self.page_size, 1, PAGE_SIZE_MAX)
+        for name in ("from_ts_ms", "until_ts_ms"):
+            if getattr(self, name) is not None:
+                check_ts_ms(name, getattr(self, name))
 
 
 class ListDecisionsResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,13 +107,13 @@ class VerifyLedgerResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplayDecisionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks for a replay of one record."""
+    """Asks for a replay of one record by its hash, 64 hex or the 16 of its display form."""
 
     record_hash: str
 
     def __post_init__(self) -> None:
         """Refuse what is no hash."""
-        check_hash64("record_hash", self.record_hash)
+        check_hash_shown("record_hash", self.record_hash)
 
 
 class ReplayDecisionResponse(msgspec.Struct, frozen=True, kw_only=True):

@@ -86,6 +86,13 @@ def chain_start(carried: CarriedState | None) -> ChainPoint:
     return structs.replace(CHAIN_START, state=carried.state, carried=carried)
 
 
+def chain_point_after(record: DecisionRecord, record_hash: str) -> ChainPoint:
+    """Give where a chain stands after one of its records, whose hash is known."""
+    return ChainPoint(
+        sequence=record.sequence + 1, previous_hash=record_hash, state=record.state_after
+    )
+
+
 def record_decision(
     *,
     bound: BoundPlan,

@@ -14,7 +14,7 @@ from detent.contracts.plan import Plan, PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
 from detent.contracts.replanning import CarriedState
 from detent.core.ledger.ownership import Ownership
-from detent.core.ledger.record import BoundPlan, ChainPoint, chain_start
+from detent.core.ledger.record import BoundPlan, ChainPoint, chain_point_after, chain_start
 from detent.core.ledger.summary import summarise
 from detent.core.signals.proxy import BARS_APART_MAX
 from detent.servers.policy.closes import Closes
@@ -55,11 +55,7 @@ class SymbolChain:
 
     def advance(self, written: Written) -> None:
         """Move past a record that is durable."""
-        self.point = ChainPoint(
-            sequence=written.record.sequence + 1,
-            previous_hash=written.record_hash,
-            state=written.record.state_after,
-        )
+        self.point = chain_point_after(written.record, written.record_hash)
         self.last_ts_ms = written.record.ts_ms
 
 
