@@ -224,7 +224,7 @@ async def test_t10_an_error_of_inference_leaves_what_policy_is_given_as_it_was(
     assert weights(broken) == weights(proxy)
 
 
-@pytest.mark.proves("R85", "R312")
+@pytest.mark.proves("R312")
 async def test_t11_a_shadow_does_not_affect_decisions(
     artifacts: Artifacts, where: Path, tmp_path: Path
 ) -> None:

@@ -77,7 +77,7 @@ def _run(data: Path, out: Path, progress: Progress) -> tuple[Outcome, list[Span]
     # Imported here: a strategist's installation has no training libraries.
     from detent.adapters.telemetry import Telemetry  # noqa: PLC0415
     from detent.offline.commands import load_table  # noqa: PLC0415
-    from detent_cli.demo.training import train_demo_model  # noqa: PLC0415
+    from detent.offline.walk_forward.demonstration import train_demo_model  # noqa: PLC0415
 
     table = load_table(data)
     symbol = max(table.bars, key=lambda name: len(table.bars[name]))
