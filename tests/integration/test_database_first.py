@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.calls.policy import RecordFillsRequest, RecordOutcomesRequest
 from detent.contracts.plan import OrderStyle, TriggerState
 from detent.contracts.trades import Side
+from detent.rpc.probe import is_serving
 from detent_cli.main import app
 from detent_client import ClientOptions, DetentClient, OpenedPlan
 
@@ -106,9 +108,18 @@ def _folder(tmp_path: Path, ledger_url: str) -> Path:
     """Give what a policy process leaves that shipped all it had and ended."""
     database = {"DETENT_POLICY_LEDGER_DATABASE_URL": ledger_url}
     with policy_process(tmp_path, "full", **database) as policy:
+        wait_until_it_listens(policy.target)
         asyncio.run(run(policy.target, tmp_path / "journal.jsonl"))
         asyncio.run(arrived(ledger_url))
     return tmp_path
+
+
+def wait_until_it_listens(target: str) -> None:
+    """Give a process that starts on a busy machine the time that it needs."""
+    ends_s = time.monotonic() + 30.0
+    while not is_serving(target, ""):
+        assert time.monotonic() < ends_s
+        time.sleep(0.05)
 
 
 async def arrived(url: str) -> None:

@@ -15,10 +15,13 @@ from tests.service.policy_calls import ask, open_plan
 from tests.trades import outcome_of
 
 from detent.adapters.grpc_dependencies import GrpcOutcomes
+from detent.adapters.ledger_reading import SqliteReader
 from detent.adapters.ledger_shipping import LedgerShipper, ShippingOptions
 from detent.adapters.metrics import Metrics
 from detent.adapters.sqlite_trades import SqliteTrades
+from detent.contracts.canonical import parse_json
 from detent.contracts.errors import LedgerUnavailable
+from detent.contracts.json_codec import from_json
 from detent.contracts.plan import Plan
 from detent.contracts.trades import Outcome, OutcomeLabel
 from detent.rpc.channel import open_channel
@@ -59,7 +62,8 @@ async def _host(ledger: Path) -> AsyncIterator[PolicyHost]:
 
 
 async def recorded(host: PolicyHost) -> list[Outcome]:
-    return await SqliteTrades(host.ledger.file).outcomes()
+    rows = SqliteReader(host.ledger.path).query("SELECT canonical FROM outcomes ORDER BY id")
+    return [from_json(Outcome, parse_json("outcome", text.encode())) for (text,) in rows]
 
 
 @pytest.mark.proves("R259")

@@ -79,6 +79,8 @@ class DetentError(Exception):
                 setattr(error, name, metadata[name])
         if isinstance(error, ModelNotReady | SignalFailed | ArtifactInvalid):
             error.gate_reason = Reason(metadata["gate_reason"])
+        if isinstance(error, GuardRefused):
+            error.guard = metadata["guard"]
         return error
 
     def __reduce__(self) -> tuple[object, ...]:

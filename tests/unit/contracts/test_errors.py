@@ -18,6 +18,7 @@ KINDS = [
     if isinstance(kind, type) and issubclass(kind, DetentError)
 ]
 SAID: dict[type[DetentError], DetentError] = RAISED | {
+    errors.GuardRefused: errors.GuardRefused("G4", "active_ack", "yes", "the acknowledgement"),
     errors.InvalidResponse: errors.InvalidResponse("rows[0]", 7, "8", rule="RULE"),
     errors.ArtifactInvalid: errors.ArtifactInvalid(
         "no model", gate_reason=Reason.CERTIFICATE_FAILED, file="model.onnx"
@@ -34,7 +35,7 @@ def raise_it(kind: type[DetentError]) -> None:
 
 
 def facts_of(error: DetentError) -> tuple[object, ...]:
-    names = ("field", "expected", "rule", "gate_reason")
+    names = ("field", "expected", "rule", "gate_reason", "guard")
     return type(error), str(error), error.metadata, [getattr(error, name, None) for name in names]
 
 
