@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -34,7 +35,7 @@ from opentelemetry.util.types import Attributes
 
 from detent.adapters.late_lines import LateLines
 from detent.contracts import events
-from detent.rpc.call_lines import CallRecord
+from detent.rpc.call_lines import CallRecord, CallWriter
 from detent.rpc.tracing import no_tracer
 
 # What JSON has no form for is written as its text.
@@ -60,15 +61,7 @@ class JsonLines(logging.Formatter):
     def line(self, record: logging.LogRecord) -> bytes:
         """Give the line as UTF-8, without its end."""
         if isinstance(record, CallRecord):
-            return _ENCODER.encode(
-                {
-                    "event": record.msg,
-                    "level": record.levelname,
-                    "logger": record.name,
-                    "at_ms": round(record.created * 1000),
-                    **record.facts,
-                }
-            )
+            return call_line(record.name, record.msg, record.created, record.facts)
         line: dict[str, object] = {
             "event": record.getMessage(),
             "level": record.levelname,
@@ -83,7 +76,20 @@ class JsonLines(logging.Formatter):
         return _ENCODER.encode(line)
 
 
-class JsonLog(logging.Handler):
+def call_line(name: str, event: str, at_s: float, facts: Mapping[str, object]) -> bytes:
+    """Give the line of a call as UTF-8, without its end.
+
+    Args:
+        name: The logger that says it.
+        event: One of `contracts.events`.
+        at_s: When, Unix seconds.
+        facts: Further fields.
+    """
+    head = {"event": event, "level": "INFO", "logger": name, "at_ms": round(at_s * 1000)}
+    return _ENCODER.encode({**head, **facts})
+
+
+class JsonLog(CallWriter):
     """Writes records to one stream: those of single calls a moment later, all others at once."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -100,6 +106,16 @@ class JsonLog(logging.Handler):
         if passes:
             self.emit(record)
         return passes
+
+    def write_call(self, name: str, event: str, facts: Mapping[str, object]) -> None:
+        """Have the line of a call written within `late_lines.DELAY_S`."""
+        try:
+            line = call_line(name, event, time.time(), facts)
+        except (TypeError, ValueError, OverflowError):
+            # What fails here fails there too, and is reported as every handler reports it.
+            self.emit(CallRecord(name, event, facts))
+            return
+        self._lines.put(line + b"\n")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record, or have it written within `late_lines.DELAY_S`."""

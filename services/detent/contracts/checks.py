@@ -1,5 +1,6 @@
 """Check single fields; domain types call these when they are built."""
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -13,6 +14,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}")
 _HASH64 = re.compile(r"[0-9a-f]{64}")
 _HASH16 = re.compile(r"[0-9a-f]{16}")
 TEXT_CHARS_MAX = 512
+# Lists of symbols that are known to be good; each has at most some thousand.
+SYMBOL_LISTS_KEPT = 16
 
 
 def check_int(field: str, value: int, low: int, high: int) -> None:
@@ -37,11 +40,16 @@ def check_symbol(field: str, value: str) -> None:
 
 def check_symbols(field: str, values: Sequence[str]) -> None:
     """Refuse a list that holds something that is not an instrument name, by its place."""
+    if not _are_symbols(tuple(values)):
+        for index, value in enumerate(values):
+            check_symbol(f"{field}[{index}]", value)
+
+
+@functools.lru_cache(maxsize=SYMBOL_LISTS_KEPT)
+def _are_symbols(values: tuple[str, ...]) -> bool:
+    """Say whether all are instrument names; a caller asks for the same list bar after bar."""
     joined = "\n".join([*values, ""])
-    if _SYMBOLS.fullmatch(joined) and joined.count("\n") == len(values):
-        return
-    for index, value in enumerate(values):
-        check_symbol(f"{field}[{index}]", value)
+    return _SYMBOLS.fullmatch(joined) is not None and joined.count("\n") == len(values)
 
 
 def check_name(field: str, value: str) -> None:

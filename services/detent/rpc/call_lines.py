@@ -6,6 +6,7 @@ and checks every fact. A call's line needs none of that, and there is one for ea
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 # Every field that a record has, in its order, so that any handler and formatter can read ours.
@@ -36,13 +37,41 @@ class CallRecord(logging.LogRecord):
         self.__dict__ = {**_FIELDS, **fields, **facts, "facts": facts}
 
 
+class CallWriter(logging.Handler, ABC):
+    """Is a handler that can write a call's line from its facts, without a record."""
+
+    @abstractmethod
+    def write_call(self, name: str, event: str, facts: Mapping[str, object]) -> None:
+        """Write what a logger of this name says at INFO."""
+
+
 def say(log: logging.Logger, event: str, facts: Mapping[str, object]) -> None:
     """Write one line at INFO.
 
     Args:
-        log: The logger of the module that says it; its level and filters count.
+        log: The logger of the module that says it; its level, filters and handlers count.
         event: One of `contracts.events`.
         facts: Fields of the line. None may be named like a field of `logging.LogRecord`.
     """
-    if log.isEnabledFor(logging.INFO):
+    if not log.isEnabledFor(logging.INFO):
+        return
+    writer = _only_writer(log)
+    if writer is None:
         log.handle(CallRecord(log.name, event, facts))
+    else:
+        writer.write_call(log.name, event, facts)
+
+
+def _only_writer(log: logging.Logger) -> CallWriter | None:
+    """Give the one handler that sees what a logger says, where it needs no record for it."""
+    here = log
+    while here.parent is not None:
+        if here.handlers or not here.propagate:
+            return None
+        here = here.parent
+    if log.filters or len(here.handlers) != 1:
+        return None
+    handler = here.handlers[0]
+    if handler.filters or handler.level > logging.INFO or not isinstance(handler, CallWriter):
+        return None
+    return handler

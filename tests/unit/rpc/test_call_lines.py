@@ -1,5 +1,7 @@
 """The short way to a line says what `Logger.info` says."""
 
+import contextlib
+import io
 import json
 import logging
 from collections.abc import Iterator
@@ -7,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from detent.adapters.telemetry import JsonLines
+from detent.adapters.telemetry import JsonLines, JsonLog
 from detent.contracts import events
 from detent.rpc.call_lines import say
 
@@ -78,6 +80,63 @@ def test_a_filter_of_the_logger_counts(kept: Kept) -> None:
     log.removeFilter(refuse)
 
     assert kept.records == []
+
+
+@contextlib.contextmanager
+def alone(stream: io.StringIO) -> Iterator[JsonLog]:
+    """Let our handler be the only one, as in a served process; pytest has some of its own."""
+    ours, others = JsonLog(stream), logging.root.handlers
+    logging.root.handlers = [ours]
+    log.setLevel(logging.INFO)
+    try:
+        yield ours
+    finally:
+        logging.root.handlers = others
+        ours.close()
+
+
+def test_the_handler_that_needs_no_record_writes_the_same_line() -> None:
+    stream = io.StringIO()
+    with alone(stream):
+        say(log, events.RPC, FACTS)
+        log.addFilter(lambda _: True)
+        say(log, events.RPC, FACTS)
+        log.filters.clear()
+    short, long = (json.loads(line) for line in stream.getvalue().splitlines())
+
+    assert 0 <= long.pop("at_ms") - short.pop("at_ms") < 60_000
+    assert short == long
+    assert list(short)[:3] == ["event", "level", "logger"]
+
+
+@pytest.mark.parametrize("where", [logging.root, log], ids=["root", "logger"])
+def test_a_second_handler_sees_a_record(where: logging.Logger) -> None:
+    stream, kept = io.StringIO(), Kept()
+    with alone(stream):
+        where.addHandler(kept)
+        say(log, events.RPC, FACTS)
+        where.removeHandler(kept)
+
+    assert len(kept.records) == 1
+    assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_the_level_of_the_only_handler_counts() -> None:
+    stream = io.StringIO()
+    with alone(stream) as ours:
+        ours.setLevel(logging.WARNING)
+        say(log, events.RPC, FACTS)
+
+    assert not stream.getvalue()
+
+
+def test_a_fact_that_cannot_be_written_ends_no_call(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    with alone(stream):
+        say(log, events.RPC, {**FACTS, "code": "\ud800"})
+
+    assert not stream.getvalue()
+    assert "Logging error" in capsys.readouterr().err
 
 
 def line_of(record: logging.LogRecord) -> dict[str, Any]:

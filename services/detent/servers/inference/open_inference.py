@@ -264,15 +264,15 @@ def _log_run(
     *,
     row_count: int,
 ) -> None:
-    manifest = serving.artifact.manifest
-    refusals = [answer for answer in answers if isinstance(answer, Reason)]
+    pinned = serving.artifact.pinned
+    refusals = [answer for answer in answers if isinstance(answer, Reason)] if answers else ()
     facts = {
-        "binding_hash": serving.artifact.pinned.binding_hash,
-        "model_id": manifest.model_id,
-        "model_hash": manifest.model_hash,
+        "binding_hash": pinned.binding_hash,
+        "model_id": pinned.manifest.model_id,
+        "model_hash": pinned.manifest.model_hash,
         "row_count": row_count,
         "refused_count": len(refusals),
-        "refusals": sorted(set(refusals)),
+        "refusals": sorted(set(refusals)) if refusals else (),
         "inputs_sha256": inputs_sha256,
         "request_id": request_id,
         "latency_us": ran.latency_us,
