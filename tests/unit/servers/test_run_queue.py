@@ -105,6 +105,22 @@ async def test_of_short_calls_that_arrive_together_the_first_waits_for_nobody() 
     assert [values_of(ran) for ran in (*rans, later)] == [[2.0 * n] for n in (*range(6), 9)]
 
 
+async def test_where_calls_come_together_all_of_a_turn_share_a_run() -> None:
+    """The first of a turn waits for the others in it, until one comes alone again."""
+    graph = Graph()
+    queue = queue_of(graph, row_s=1e-9)
+
+    async def turn(count: int) -> list[int]:
+        graph.runs.clear()
+        await asyncio.gather(*(queue.run(rows(n), expires_s=soon()) for n in range(count)))
+        return list(graph.runs)
+
+    assert await turn(6) == [1, 5]
+    assert await turn(6) == [6]
+    assert await turn(1) == [1]
+    assert await turn(6) == [1, 5]
+
+
 async def test_joining_makes_no_long_run_of_short_ones() -> None:
     """Each call fits on the loop's thread, two do; three would go to a worker."""
     graph = Graph()

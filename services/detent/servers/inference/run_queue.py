@@ -2,8 +2,8 @@
 
 Everything but the run itself happens on the event loop's thread. A run that is known to be
 short happens there too, because a change of threads costs more than it; a longer one goes to a
-worker. The first short call of a turn of the loop is run at once, and the others that arrived with
-it share the next run. What comes while the workers are busy is joined when one is free.
+worker. A short call that comes alone is run at once; those that arrive in one turn of the loop
+share a run. What comes while the workers are busy is joined when one is free.
 """
 
 import asyncio
@@ -113,6 +113,8 @@ class RunQueue:
         self._is_due = False
         # Whether a call was run at once in this turn of the event loop.
         self._has_run = False
+        # Whether calls came together lately: then the first of a turn waits for the others in it.
+        self._is_shared = False
         self._is_closed = False
 
     @property
@@ -169,6 +171,7 @@ class RunQueue:
 
     def _end_turn(self) -> None:
         self._has_run = False
+        self._is_shared = bool(self._waiting)
 
     def _is_next(self, rows: int) -> bool:
         """Say whether a call is run in this turn or the next, with nobody's run before it."""
@@ -182,8 +185,9 @@ class RunQueue:
 
     def _is_at_once(self, rows: int) -> bool:
         """Say whether a run is over before a queue for it could be kept."""
-        is_free = self._limits.window_s <= 0.0 and not self._waiting and not self._has_run
-        return is_free and self._expected_s(rows) <= self._limits.inline_s_max
+        if self._limits.window_s > 0.0 or self._waiting or self._has_run or self._is_shared:
+            return False
+        return self._expected_s(rows) <= self._limits.inline_s_max
 
     def _is_full(self, now_s: float, budget_s: float, *, rows: int) -> bool:
         """Say whether those before a call leave it no time."""
@@ -211,6 +215,7 @@ class RunQueue:
         """Start one run with what waits, as long as it is still waited for."""
         self._is_due = False
         batch = self._next_batch()
+        self._is_shared = len(batch) > 1
         if not batch:
             self._let_go()
             return
