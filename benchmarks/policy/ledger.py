@@ -17,8 +17,9 @@ import psycopg
 from tests.builders import HOUR_MS, START_MS, plan_of, record_of, row_of
 from tests.postgres_server import postgres_server
 
+from detent.adapters.ledger_auditing import audit
 from detent.adapters.ledger_migrating import migrate_postgresql
-from detent.adapters.ledger_reading import PostgresReader, SqliteReader, audit
+from detent.adapters.ledger_reading import PostgresReader, SqliteReader
 from detent.adapters.ledger_shipping import LedgerShipper, ShippingOptions
 from detent.adapters.sqlite_ledger import SqliteLedger, Written
 from detent.contracts.binding import PROXY_BINDING
