@@ -133,6 +133,7 @@ class PolicyHandler:
         self._replacer = PlanReplacer(
             plans=plans,
             held=held,
+            rollouts=rollouts,
             now_ms=now_ms,
             future_skew_ms=future_skew_ms,
             min_interval_ms=replan_min_interval_ms,
