@@ -29,14 +29,14 @@ BAR_MS = 900_000
 START_MS = 1_700_002_800_000
 # What a model keeps from bar to bar.
 MEMORY = 0.95
-# Time inside inference of a sound deployment: a median of 1 ms, and now and then a bad moment.
-LATENCY_US, LATENCY_SPREAD, BAD_MOMENT, BAD_MOMENT_US = 1_000, 0.3, 1 / 1_000, 30_000
-DEADLINE_US = 10_000
+# A sound deployment answers in a median of 10 ms, and now and then has a bad moment.
+LATENCY_US, LATENCY_SPREAD, BAD_MOMENT, BAD_MOMENT_US = 10_000, 0.3, 1 / 1_000, 400_000
+DEADLINE_US = 250_000
 # A regime that comes now and then and stays for a while.
 REGIME_SHARE, REGIME_BARS = 0.1, 48
 # How bad the bad ones are, drawn per run: median time, share of NaN in the regime, noise on the
 # probability, growth of the Brier score.
-SLOW_US, INVALID_SHARE, NOISE, GROWTH = (5_000, 9_000), (0.1, 0.5), (0.03, 0.06), (0.05, 0.2)
+SLOW_US, INVALID_SHARE, NOISE, GROWTH = (60_000, 150_000), (0.1, 0.5), (0.03, 0.06), (0.05, 0.2)
 
 
 class Kind(StrEnum):
@@ -59,7 +59,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         stable_bps: What the stable model said.
         candidate_bps: What the candidate said.
-        stable_us: Time inside inference of the stable model, microseconds.
+        stable_us: How long the stable model took, microseconds.
         candidate_us: The same of the candidate.
         invalid: Where the candidate answered NaN.
         up: What came true.

@@ -98,3 +98,13 @@ KILL_READERS = Table(
     Column("revision", BigInteger, nullable=False),
     Column("seen_ms", BigInteger, nullable=False),
 )
+# Who acts for which task; `renewed_ms` is for people, no process compares clocks.
+LEADER_LEASES = Table(
+    "leader_leases",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    Column("renewed_ms", BigInteger, nullable=False),
+)

@@ -22,7 +22,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         p_bps: Its calibrated probability; None where it gave none.
         reason: Why it gave none; None where it did.
-        latency_us: Time inside inference, microseconds; None where nobody measured it.
+        latency_us: How long it took, microseconds; None where nobody measured it.
     """
 
     p_bps: int | None

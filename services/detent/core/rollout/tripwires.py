@@ -61,7 +61,7 @@ class TripwireLimits(msgspec.Struct, frozen=True, kw_only=True):
         error_excess_bps: Share of rows in which the candidate failed, less the stable model's.
         invalid_rows: Rows in which the candidate gave NaN or the like, less the stable model's:
             a sound model gives none, so that a few are enough.
-        latency_p99_us: The candidate's p99 inside inference while the stable model's is not above.
+        latency_p99_us: The candidate's p99 while the stable model's is not above it.
         fallback_excess_bps: Share of rows without an answer, less the stable model's.
         mean_shift_bps: Mean of candidate less stable, either way.
         churn_ratio_bps: What the candidate moves from bar to bar, over what the stable model does.
@@ -73,7 +73,7 @@ class TripwireLimits(msgspec.Struct, frozen=True, kw_only=True):
     bars_min: int = 3
     error_excess_bps: int = 300
     invalid_rows: int = 2
-    latency_p99_us: int = 8_000
+    latency_p99_us: int = 100_000
     fallback_excess_bps: int = 1_000
     mean_shift_bps: int = 500
     churn_ratio_bps: int = 30_000
