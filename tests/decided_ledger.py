@@ -28,6 +28,7 @@ from detent.servers.inference.handler import InferenceHandler
 from detent.servers.inference.main import load
 from detent.servers.inference.settings import InferenceSettings
 from detent.servers.policy.main import Policy, wall_clock_ms
+from detent.servers.policy.routes import FixedRoutes
 from detent.servers.policy.settings import PolicySettings
 
 HORIZON_BARS = 4
@@ -88,8 +89,7 @@ async def _decide(
             active_enabled=True,
             active_ack=ACTIVE_ACK,
         ),
-        features=features,
-        inference=signals,
+        routes=FixedRoutes(features, signals),
         tracer=no_tracer(),
         now_ms=wall_clock_ms,
     )

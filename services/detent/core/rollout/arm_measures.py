@@ -7,20 +7,13 @@ Source: row R117; decision D18.
 
 from collections import Counter
 from collections.abc import Mapping
-from enum import StrEnum
 
 import msgspec
 
 from detent.contracts.reasons import Reason
+from detent.contracts.rollout import RolloutArm
 from detent.contracts.units import BPS_ONE
 from detent.core.rollout.paired_rows import Answer, PairedBar, PairedRow
-
-
-class Arm(StrEnum):
-    """Names the arms of a rollout."""
-
-    STABLE = "stable"
-    CANDIDATE = "candidate"
 
 
 class ArmCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,8 +106,8 @@ def measure_bar(
         last_candidate: What the candidate said last.
     """
     rows = [row for row in bar.rows if row.is_judged]
-    stable = _counts(rows, Arm.STABLE, latency_us_max, last_stable)
-    candidate = _counts(rows, Arm.CANDIDATE, latency_us_max, last_candidate)
+    stable = _counts(rows, RolloutArm.STABLE, latency_us_max, last_stable)
+    candidate = _counts(rows, RolloutArm.CANDIDATE, latency_us_max, last_candidate)
     shifts = [pair[0] - pair[1] for row in rows if (pair := row.pair) is not None]
     return BarMeasures(
         stable=stable,
@@ -129,11 +122,11 @@ def measure_bar(
 
 
 def _counts(
-    rows: list[PairedRow], arm: Arm, latency_us_max: int, last: Mapping[str, int]
+    rows: list[PairedRow], arm: RolloutArm, latency_us_max: int, last: Mapping[str, int]
 ) -> ArmCounts:
     asked = fallbacks = errors = invalid = timed = slow = moved_bps = moves = 0
     for row in rows:
-        answer = row.stable if arm is Arm.STABLE else row.candidate
+        answer = row.stable if arm is RolloutArm.STABLE else row.candidate
         if answer is None:
             continue
         asked += 1
@@ -181,7 +174,7 @@ class ArmReport(msgspec.Struct, frozen=True, kw_only=True):
     scored: int
 
 
-def arm_report(bars: tuple[PairedBar, ...], arm: Arm, counts: ArmCounts) -> ArmReport:
+def arm_report(bars: tuple[PairedBar, ...], arm: RolloutArm, counts: ArmCounts) -> ArmReport:
     """Report one arm over the bars of a window.
 
     Args:
@@ -194,7 +187,7 @@ def arm_report(bars: tuple[PairedBar, ...], arm: Arm, counts: ArmCounts) -> ArmR
     latencies = sorted(
         one.latency_us for one in answers if one is not None and one.latency_us is not None
     )
-    place = 0 if arm is Arm.CANDIDATE else 1
+    place = 0 if arm is RolloutArm.CANDIDATE else 1
     lost = [
         (row.pair[place] / BPS_ONE - row.label) ** 2
         for row in rows
@@ -211,5 +204,5 @@ def arm_report(bars: tuple[PairedBar, ...], arm: Arm, counts: ArmCounts) -> ArmR
     )
 
 
-def _of(row: PairedRow, arm: Arm) -> Answer | None:
-    return row.stable if arm is Arm.STABLE else row.candidate
+def _of(row: PairedRow, arm: RolloutArm) -> Answer | None:
+    return row.stable if arm is RolloutArm.STABLE else row.candidate

@@ -15,6 +15,8 @@ from msgspec import structs
 from detent.core.rollout.judge import Judge, JudgeRules
 from detent.core.rollout.paired_rows import PairedBar
 
+MINUTE_MS = 60_000
+
 
 class Followed(msgspec.Struct, frozen=True, kw_only=True):
     """Holds where a rollout stands.
@@ -87,7 +89,7 @@ def is_quiet(newest_ms: int, *, now_ms: int, interval_ms: int, bars: int) -> boo
     Args:
         newest_ms: Close of its newest bar, or when it last changed if that is later.
         now_ms: Now, Unix milliseconds.
-        interval_ms: Length of a bar.
+        interval_ms: Length of a bar; a minute at least, also where no plan says.
         bars: How many bars may be missing.
     """
-    return now_ms - newest_ms > (bars + 1) * interval_ms
+    return now_ms - newest_ms > (bars + 1) * max(interval_ms, MINUTE_MS)

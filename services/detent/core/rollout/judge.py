@@ -15,8 +15,9 @@ from enum import StrEnum
 import msgspec
 
 from detent.contracts.checks import check_int
+from detent.contracts.rollout import RolloutArm
 from detent.contracts.units import BPS_ONE, INT32_MAX, PPM_ONE
-from detent.core.rollout.arm_measures import Arm, ArmReport, BarMeasures, arm_report, measure_bar
+from detent.core.rollout.arm_measures import ArmReport, BarMeasures, arm_report, measure_bar
 from detent.core.rollout.mean_bounds import LossBounds
 from detent.core.rollout.paired_rows import PairedBar, check_later
 from detent.core.rollout.sequential import BettingProcess
@@ -282,8 +283,8 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
     def arm_reports(self) -> tuple[ArmReport, ArmReport]:
         """Report both arms over the window: stable, candidate."""
         bars = tuple(bar for bar, _ in self.window)
-        stable = arm_report(bars, Arm.STABLE, self.total.stable)
-        return stable, arm_report(bars, Arm.CANDIDATE, self.total.candidate)
+        stable = arm_report(bars, RolloutArm.STABLE, self.total.stable)
+        return stable, arm_report(bars, RolloutArm.CANDIDATE, self.total.candidate)
 
     def _waits_for(self) -> HoldCause | None:
         rules = self.rules

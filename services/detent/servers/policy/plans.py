@@ -16,6 +16,7 @@ from detent.contracts.replanning import CarriedState
 from detent.core.ledger.ownership import Ownership
 from detent.core.ledger.record import BoundPlan, ChainPoint, chain_point_after, chain_start
 from detent.core.ledger.summary import summarise
+from detent.core.rollout.plan_arms import candidate_plan_id
 from detent.core.signals.proxy import BARS_APART_MAX
 from detent.servers.policy.closes import Closes
 from detent.servers.policy.stand_downs import StandDowns
@@ -164,6 +165,37 @@ class Plans:
             await self._ledger.add_plan_event(bound, PlanStatus.OPEN)
             self._keep(opened)
 
+    async def arms_known(self, plan_id: str) -> tuple[BoundPlan, ...]:
+        """Give the plans that a name was opened for, stable before candidate, if all are open.
+
+        Raises:
+            PlanConflict: One was closed.
+            NotOwner: Another replica owns them.
+        """
+        self._ownership.check_owner(plan_id)
+        known = []
+        for name in (plan_id, candidate_plan_id(plan_id)):
+            found = await self._ledger.find_plan(name)
+            if found is not None:
+                _check_open(found[0], found[1])
+                known.append(found[0])
+        return tuple(known)
+
+    async def open_all(self, bounds: Sequence[BoundPlan]) -> None:
+        """Open several plans, all or none.
+
+        Whoever calls it keeps everybody else from `changing`, and has seen that no name is
+        known.
+
+        Raises:
+            PlanConflict: A symbol of the book is taken by another plan.
+        """
+        for bound in bounds:
+            self._check_free(bound.plan)
+        await self._ledger.add_plans(bounds)
+        for bound in bounds:
+            self._keep(OpenPlan(bound))
+
     async def close(self, opened: OpenPlan) -> None:
         """Close a plan after the decisions under way."""
         plan = opened.bound.plan
@@ -289,13 +321,7 @@ class Plans:
 def _check_same(known: BoundPlan, bound: BoundPlan, status: PlanStatus) -> None:
     """Refuse a name that was used for something else, or up."""
     plan_id = bound.plan.plan_id
-    if status is PlanStatus.CLOSED:
-        raise PlanConflict(
-            f"plan {plan_id!r} was closed; a change needs a new plan id",
-            plan_id=plan_id,
-            found="closed",
-            expected="a plan id that was never used",
-        )
+    _check_open(known, status)
     if known.binding_hash != bound.binding_hash:
         raise PlanConflict(
             f"plan {plan_id!r} is open under another binding; a change needs a new plan id",
@@ -303,10 +329,22 @@ def _check_same(known: BoundPlan, bound: BoundPlan, status: PlanStatus) -> None:
             found=bound.binding_hash,
             expected=known.binding_hash,
         )
-    if known.plan != bound.plan:
+    if known.plan != bound.plan or known.rollout is not None:
         raise PlanConflict(
             f"plan {plan_id!r} is open with other content; a change needs a new plan id",
             plan_id=plan_id,
             found="other content",
             expected="the content it was opened with",
+        )
+
+
+def _check_open(known: BoundPlan, status: PlanStatus) -> None:
+    """Refuse a name that was used up."""
+    if status is PlanStatus.CLOSED:
+        plan_id = known.plan.plan_id
+        raise PlanConflict(
+            f"plan {plan_id!r} was closed; a change needs a new plan id",
+            plan_id=plan_id,
+            found="closed",
+            expected="a plan id that was never used",
         )

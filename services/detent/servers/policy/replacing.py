@@ -64,6 +64,8 @@ class PlanReplacer:
         old, _ = await self._plans.find(query.plan_id)
         if query.binding_hash != old.binding_hash:
             raise BindingMismatch(query.binding_hash, old.binding_hash)
+        if query.model_binding is None:
+            raise InvalidField("rollout_id", query.rollout_id, "a binding")
         binding = query.model_binding.effective
         check_binding(query.new_binding_hash, query.plan, binding, self._held)
         if query.plan.book != old.plan.book:

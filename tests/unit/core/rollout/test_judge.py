@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from detent.contracts.errors import InvalidField
 from detent.contracts.reasons import Reason
-from detent.core.rollout.arm_measures import Arm
+from detent.contracts.rollout import RolloutArm
 from detent.core.rollout.confidence_sequence import bernstein_bounds
 from detent.core.rollout.judge import (
     HoldCause,
@@ -274,7 +274,7 @@ def test_both_arms_are_reported() -> None:
     bars = [bar_of(n, FAILED if n % 4 == 0 else SOUND, among=2, label=True) for n in range(8)]
     stable, candidate = judge_of(bars[:2] + bars[5:]).arm_reports()
 
-    assert (stable.arm, candidate.arm) == (Arm.STABLE, Arm.CANDIDATE)
+    assert (stable.arm, candidate.arm) == (RolloutArm.STABLE, RolloutArm.CANDIDATE)
     assert (stable.counts.rows, candidate.counts.rows) == (100, 100)
     assert dict(candidate.reasons) == {Reason.INFERENCE_ERROR: 2}
     assert dict(stable.reasons) == {}
