@@ -1,7 +1,7 @@
 """Declare the tables of the control database: what operators change and services follow.
 
 The tables of the registry begin with `registry_`, those of the kill switches with `kill_`, those
-of rollouts with `rollout`. `control_migrations` brings a database to this form.
+of rollouts with `rollout`, those of elections with `leader_`. `control_migrations` brings a database to this form.
 """
 
 from typing import Any
@@ -129,3 +129,13 @@ ROLLOUT_HISTORY = Table(
     sqlite_autoincrement=True,
 )
 ROLLOUT_READERS = _readers("rollout_readers")
+# Who acts for which task; `renewed_ms` is for people, no process compares clocks.
+LEADER_LEASES = Table(
+    "leader_leases",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    Column("renewed_ms", BigInteger, nullable=False),
+)

@@ -131,18 +131,35 @@ class RolloutStore:
             )
 
     def roll_back(
-        self, rollout_id: str, *, actor: str, reason: str, evidence: str = ""
+        self,
+        rollout_id: str,
+        *,
+        actor: str,
+        reason: str,
+        evidence: str = "",
+        guard: Callable[[Connection], None] | None = None,
     ) -> RolledBack:
         """Take the candidate back and wait until that holds everywhere, a second at most.
 
         It is taken whatever anybody has seen; again it changes nothing.
 
+        Args:
+            rollout_id: Which rollout.
+            actor: Who takes it back.
+            reason: Why.
+            evidence: What that goes by, as JSON; may be empty.
+            guard: Raises in the transaction of the change where the caller may not make it, as
+                `LeaderLease.check` does; None lets anybody.
+
         Raises:
             RolloutNotFound: There is no such rollout.
+            LeaderDeposed: The guard says so; nothing was changed.
             ControlUnavailable: The database cannot be used.
         """
         change = Change(actor=actor, reason=reason, at_ms=self._now_ms(), evidence=evidence)
         with self._database.writing() as link:
+            if guard is not None:
+                guard(link)
             rollout = _get(link, rollout_id)
             changed = changes.rolled_back(rollout, change)
             kept = rollout if changed is None else _write(link, changed)

@@ -38,6 +38,7 @@
     ├── DataInvalid             never on the wire: a data file is not usable
     ├── GuardRefused            never on the wire: settings at start contradict one another
     ├── ControlUnavailable      never on the wire: the control database cannot be used
+    ├── LeaderDeposed           never on the wire: another process leads by now
     ├── ModelNotRegistered      never on the wire: the registry has no such model
     └── RegistryConflict        never on the wire: the registry's state does not allow it
 
@@ -432,6 +433,15 @@ class GuardRefused(DetentError):
 
 class ControlUnavailable(DetentError):
     """The database of registry and rollouts cannot be reached or is not of today's form."""
+
+
+class LeaderDeposed(DetentError):
+    """A process acts for a task that another one leads by now."""
+
+    def __init__(self, name: str, *, epoch: int, newest: int) -> None:
+        """Name the task, the epoch it acts under and the one that holds."""
+        message = f"task {name!r}: found epoch {epoch}, expected {newest}: another process leads"
+        super().__init__(message, name=name, found=epoch, expected=newest)
 
 
 class ModelNotRegistered(DetentError):
