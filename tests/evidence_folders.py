@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import structs
 from tests.unit.artifacts import artifact_in, contents_of
-from tests.unit.core.evaluation.promotion_cases import GIT_SHA
+from tests.unit.core.evaluation.promotion_cases import GIT_SHA, bands, good_readiness
 from tests.unit.offline.planted_models import BARS, Candidate, good
 
 from detent.adapters.artifact_store import read_artifact, read_pinned_manifest, write_artifact
 from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.canonical import sha256_hex
 from detent.core.evaluation.equity import EquityCurve
+from detent.core.evaluation.readiness_report import readiness_bytes, readiness_report
 from detent.offline.promotion.evaluating import EvidencePaths
+from detent.offline.promotion.evidence_file import write_evidence
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +34,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         model: Folder of its back-test.
         proxy: Folder of the proxy's.
         fills: Fills that it was the source of.
+        readiness: Report that the policy phase is in place.
         model_version_hash: Manifest hash of the artifact.
     """
 
@@ -39,6 +43,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     model: Path
     proxy: Path
     fills: Path
+    readiness: Path
     model_version_hash: str
 
     @property
@@ -77,12 +82,16 @@ def lay_out(
     write_account(folder / "proxy", planted.proxy, PROXY_BINDING.binding_hash)
     fills = folder / "fills.jsonl"
     fills.write_text("".join(json.dumps({"book": "main", "fill_id": str(n)}) + "\n" for n in "ab"))
+    report = readiness_report(good_readiness(), bands(), at_ms=time.time_ns() // 1_000_000)
+    readiness = folder / "ready.json"
+    write_evidence(readiness, readiness_bytes(report))
     return Evidence(
         artifact=artifact,
         dataset=dataset,
         model=folder / "model",
         proxy=folder / "proxy",
         fills=fills,
+        readiness=readiness,
         model_version_hash=manifest.model_version_hash,
     )
 

@@ -151,7 +151,7 @@ def check(
     from detent.adapters.ledger_reading import open_reader  # noqa: PLC0415
 
     with reported(as_json=as_json):
-        calendars = _calendars(bars) if bars is not None else None
+        calendars = calendars_of(bars) if bars is not None else None
         found = check_completeness(open_reader(place), calendars)
     invalid = [run for run in found.runs if not run.is_valid]
     if as_json:
@@ -204,7 +204,8 @@ def anchor_key(
     console.print(f"private key in {to}, public key in {to.with_suffix('.pub')}")
 
 
-def _calendars(bars: Path) -> dict[str, list[int]]:
+def calendars_of(bars: Path) -> dict[str, list[int]]:
+    """Read when each symbol had a bar: close times, rising."""
     from detent.offline.bars import load_bars  # noqa: PLC0415
 
     table = load_bars(bars)

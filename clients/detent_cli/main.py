@@ -17,6 +17,7 @@ from detent_cli.ledger import app as ledger_app
 from detent_cli.monitor import monitor
 from detent_cli.plan import app as plan_app
 from detent_cli.promotion import evaluate, promote
+from detent_cli.ready import ready
 from detent_cli.registry import app as registry_app
 from detent_cli.shadow import app as shadow_app
 from detent_cli.stand_down import stand_down
@@ -41,6 +42,7 @@ app.command()(stand_down)
 app.command()(verify_determinism)
 app.command()(evaluate)
 app.command()(promote)
+app.command()(ready)
 app.add_typer(artifact_app, name="artifact")
 app.add_typer(data_app, name="data")
 app.add_typer(dataset_app, name="dataset")

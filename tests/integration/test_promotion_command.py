@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from tests.evidence_folders import Evidence, lay_out
+from tests.unit.core.evaluation.promotion_cases import bands, good_readiness
 from typer.testing import CliRunner, Result
 
 from detent.adapters.artifact_store import read_artifact
 from detent.contracts.canonical import sha256_hex
 from detent.contracts.errors import InvalidField, ModelNotRegistered
+from detent.core.evaluation.readiness_report import readiness_bytes, readiness_report
 from detent.core.rollout.gates import ACTIVE_ACK
+from detent.offline.promotion.evidence_file import write_evidence
 from detent_cli.main import app
 from detent_cli.up import served_artifact
 
@@ -71,6 +76,7 @@ def promoted(registry: str, evidence: Evidence, report: Path, **changes: str | N
         "--registry": registry,
         "--report": str(report),
         "--dataset": str(evidence.dataset),
+        "--readiness": str(evidence.readiness),
         "--ack": ACTIVE_ACK,
         "--actor": "quant",
         "--reason": "better",
@@ -165,12 +171,26 @@ def test_an_edited_report_is_refused(
     assert refused_by(promoted(registry, evidence, copy)) == ["report", "evidence"]
 
 
+@pytest.mark.proves("R238")
+def test_no_model_is_enabled_before_policy_and_learning_isolation_are_in_place(
+    registry: str, evidence: Evidence, report: Path, tmp_path: Path
+) -> None:
+    assert refused_by(promoted(registry, evidence, report, readiness=None)) == ["readiness"]
+    unfinished = structs.replace(good_readiness(), learning=None, guard=None)
+    judged = readiness_report(unfinished, bands(), at_ms=time.time_ns() // 1_000_000)
+    write_evidence(tmp_path / "ready.json", readiness_bytes(judged))
+    refused = promoted(registry, evidence, report, readiness=str(tmp_path / "ready.json"))
+    assert refused_by(refused) == ["readiness.replan_guard", "readiness.learning_isolation"]
+    assert promoted(registry, evidence, report).exit_code == 0
+
+
 @pytest.mark.proves("R343")
 def test_a_report_too_old_for_the_environment_is_refused(
     registry: str, evidence: Evidence, report: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DETENT_EVIDENCE_MAX_AGE_S", "a day")
-    assert refused_by(promoted(registry, evidence, report)) == ["report", "evidence"]
+    refused = refused_by(promoted(registry, evidence, report))
+    assert refused == ["report", "evidence", "readiness"]
     monkeypatch.setenv("DETENT_EVIDENCE_MAX_AGE_S", "86400")
     assert promoted(registry, evidence, report).exit_code == 0
 
@@ -260,7 +280,7 @@ def test_people_read_tables(registry: str, evidence: Evidence, report: Path) -> 
     history = CliRunner().invoke(app, ["registry", "history", "--registry", registry])
 
     assert refused.exit_code == 1
-    assert "Refused: 2 of" in refused.output
+    assert "Refused: 3 of" in refused.output
     assert "human_approval" in refused.output
     assert (listed.exit_code, history.exit_code) == (0, 0)
     assert "staged" in listed.output

@@ -16,6 +16,7 @@ from detent.core.evaluation.evaluation_report import (
     evidence_bytes,
 )
 from detent.core.evaluation.gates import GateResult, choice, is_promotable, unmeasured
+from detent.core.evaluation.readiness_report import prerequisite_gates
 from detent.core.rollout.gates import ACTIVE_ACK
 from detent.offline.promotion.dataset_folder import verify_dataset
 from detent.offline.promotion.evidence_file import read_evidence, write_evidence
@@ -31,6 +32,7 @@ class PromotionRequest(msgspec.Struct, frozen=True, kw_only=True):
         key: Registry id, or model id.
         report: The evaluation's report.
         dataset: Folder of the data set; None where it is not at hand, which refuses.
+        readiness: Report of `detent ready`; None where it is not at hand, which refuses.
         profile: Name of the profile that production asks for.
         ack: What a person typed.
         max_age_s: Oldest age of a report, seconds, as the environment has it.
@@ -39,6 +41,7 @@ class PromotionRequest(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     report: Path
     dataset: Path | None
+    readiness: Path | None
     profile: str
     ack: str
     max_age_s: str
@@ -105,8 +108,10 @@ def promote(
             passes=checked.code is ReportCode.OK,
         ),
         *_gates(checked.report, asked, champion),
+        # (3) No model before policy and the isolation of learning books are in place.
+        *_prerequisites(asked, now_ms=act.at_ms),
     )
-    # (3) Production changes only if everything passed.
+    # (4) Production changes only if everything passed.
     promoted = model
     if is_promotable(gates):
         promoted = registry.promote(
@@ -148,6 +153,11 @@ def _gates(
             passes=asked.ack == ACTIVE_ACK,
         ),
     )
+
+
+def _prerequisites(asked: PromotionRequest, *, now_ms: int) -> tuple[GateResult, ...]:
+    text, said = (None, None) if asked.readiness is None else read_evidence(asked.readiness)
+    return prerequisite_gates(text, sha256=said, now_ms=now_ms, max_age_s=asked.max_age_s)
 
 
 def _dataset(report: EvaluationReport, folder: Path | None) -> GateResult:

@@ -1,5 +1,6 @@
 """Read what training and back-tests left: predictions out of fold, accounts, fills."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,13 +158,17 @@ def read_learning(paths: list[Path]) -> LearningMeasures | None:
     """
     if not paths:
         return None
-    fills = [fields for path in paths for _, fields in fact_rows(path)]
+    return learning_measures([fields for path in paths for _, fields in fact_rows(path)])
+
+
+def learning_measures(fills: Sequence[Mapping[str, Any]]) -> LearningMeasures:
+    """Count fills whose book and tags contradict each other."""
     return LearningMeasures(
-        fill_count=len(fills), untagged_count=sum(not _is_kept_apart(fill) for fill in fills)
+        fill_count=len(fills), untagged_count=sum(not is_kept_apart(fill) for fill in fills)
     )
 
 
-def _is_kept_apart(fill: dict[str, Any]) -> bool:
+def is_kept_apart(fill: Mapping[str, Any]) -> bool:
     """Say whether a fill of a learning book names its experiment, and no other one does."""
     tags = fill.get("learning")
     names = isinstance(tags, dict) and bool(tags.get("experiment_id"))
