@@ -11,7 +11,7 @@ from decimal import Decimal
 import msgspec
 
 from detent.adapters.ledger_reading import LedgerReader, canonical_texts
-from detent.adapters.sqlite_ledger import bound_of
+from detent.adapters.plan_texts import bound_of
 from detent.contracts.canonical import parse_json
 from detent.contracts.decimals import parse_decimal
 from detent.contracts.decision import DecisionKind
