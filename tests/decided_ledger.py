@@ -29,6 +29,7 @@ from detent.servers.inference.handler import InferenceHandler
 from detent.servers.inference.main import load
 from detent.servers.inference.settings import InferenceSettings
 from detent.servers.policy.main import Policy, wall_clock_ms
+from detent.servers.policy.routes import FixedRoutes
 from detent.servers.policy.settings import PolicySettings
 
 HORIZON_BARS = 4
@@ -103,8 +104,7 @@ async def _decide(
             ledger_durability="unsafe_memory",
             **settings,
         ),
-        features=features,
-        inference=signals,
+        routes=FixedRoutes(features, signals),
         tracer=no_tracer(),
         now_ms=wall_clock_ms,
     )

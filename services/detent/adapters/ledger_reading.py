@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from detent.adapters.ledger_columns import SHIPPED
+from detent.adapters.ledger_columns import BOUND, PLANS, SHIPPED
 from detent.adapters.sqlite_schema import SCHEMA_VERSION, STORED
 from detent.contracts.calls.ledger import (
     ChainBreak,
@@ -235,9 +235,14 @@ def record_row(reader: LedgerReader, record_hash: str) -> Row | None:
 
 
 def plan_row(reader: LedgerReader, plan_id: str) -> Row | None:
-    """Give (plan, binding) of a plan, if it is there."""
-    sql = "SELECT plan, binding FROM plan_log WHERE plan_id = ? AND event = 'opened'"
+    """Give the texts of a bound plan, if it is there."""
+    sql = f"SELECT {BOUND} FROM {PLANS} WHERE plan_id = ? AND event = 'opened'"
     return next(iter(list(reader.query(sql, (plan_id,)))), None)
+
+
+def plan_rows(reader: LedgerReader) -> Iterator[Row]:
+    """Give the name of every plan that was opened, and the texts of its bound plan."""
+    return iter(reader.query(f"SELECT plan_id, {BOUND} FROM {PLANS} WHERE event = 'opened'"))
 
 
 def canonical_texts(reader: LedgerReader, table: str, plan_id: str) -> Iterator[bytes]:

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from detent.adapters.ledger_reading import LedgerReader, plan_row, record_row
-from detent.adapters.sqlite_ledger import Written, bound_of, written_of
+from detent.adapters.plan_texts import bound_of
+from detent.adapters.sqlite_ledger import Written, written_of
 from detent.contracts.calls.ledger import ReplayDecisionResponse
 from detent.contracts.canonical import sha256_hex
 from detent.contracts.decision import DecisionRecord

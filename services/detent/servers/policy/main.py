@@ -33,8 +33,10 @@ from detent.servers.policy.kill_switches import KillSwitches, SharedKills
 from detent.servers.policy.ledger_handler import LedgerHandler
 from detent.servers.policy.model_path import KeepInputs, ModelPath
 from detent.servers.policy.plans import Plans
-from detent.servers.policy.ports import Features, Inference
+from detent.servers.policy.ports import Routes
 from detent.servers.policy.rollout_handler import RolloutHandler
+from detent.servers.policy.rollouts import Rollouts, SharedRollouts
+from detent.servers.policy.routes import FixedRoutes
 from detent.servers.policy.settings import PolicySettings
 from detent.servers.policy.shadowing import Shadowing
 from detent.servers.policy.trade_facts import TradeFactsTaker
@@ -53,8 +55,7 @@ class Policy:
         self,
         settings: PolicySettings,
         *,
-        features: Features,
-        inference: Inference,
+        routes: Routes,
         tracer: Tracer,
         now_ms: Callable[[], int],
     ) -> None:
@@ -76,10 +77,10 @@ class Policy:
             drain_s=settings.drain_grace_s,
             now_ms=now_ms,
         )
-        self.kills = _kill_switches(settings)
+        self.kills, self.rollouts = _shared_state(settings)
+        held = {key: _held(pinned) for key, pinned in folder.accepted.items()}
         model_path = ModelPath(
-            features=features,
-            inference=inference,
+            routes=routes,
             enablement=settings.enablement,
             kill_switch_env=kill_switch_env,
             tracer=tracer,
@@ -92,11 +93,12 @@ class Policy:
         self.handler = PolicyHandler(
             ledger=self.ledger,
             plans=self.plans,
-            held={key: _held(pinned) for key, pinned in folder.accepted.items()},
+            held=held,
             model_path=model_path,
             trade_facts=TradeFactsTaker(
                 plans=self.plans, ledger=self.ledger, facts=SqliteTrades(self.ledger.file)
             ),
+            rollouts=self.rollouts,
             now_ms=now_ms,
             future_skew_ms=settings.future_skew_ms,
             replan_min_interval_ms=settings.replan_min_interval_s * 1_000,
@@ -116,7 +118,10 @@ class Policy:
                 on_refusal=self.handler.note_refusal,
             ),
             Service(name="LedgerService", handler=ledger_handler),
-            Service(name="RolloutService", handler=RolloutHandler(self.kills, model_path)),
+            Service(
+                name="RolloutService",
+                handler=RolloutHandler(self.kills, model_path, rollouts=self.rollouts, held=held),
+            ),
         ]
 
     async def start(self, set_serving: SetServing | None = None) -> None:
@@ -131,6 +136,7 @@ class Policy:
         if self.shadowing is not None:
             await self.shadowing.close(self._drain_s)
         await self.kills.close()
+        self.rollouts.close()
         await self.upkeep.close()
         await self.ledger.close()
 
@@ -175,24 +181,28 @@ def _mode(settings: PolicySettings, folder: ManifestFolder) -> Mode:
     return mode
 
 
-def _kill_switches(settings: PolicySettings) -> KillSwitches:
-    shared = None
+def _shared_state(settings: PolicySettings) -> tuple[KillSwitches, Rollouts]:
+    """Give what obeys the control database; both follow it over one connection."""
+    kills, rollouts = None, None
     if settings.control_url is not None:
         # Slow to load, and not needed without a control database.
         from detent.adapters.control_database import ControlDatabase  # noqa: PLC0415
         from detent.adapters.kill_reader import KillSwitchReader  # noqa: PLC0415
         from detent.adapters.kill_store import KillStore  # noqa: PLC0415
+        from detent.adapters.rollout_store import RolloutStore  # noqa: PLC0415
 
         database = ControlDatabase(settings.control_url.get_secret_value())
-        reader_id = f"{socket.gethostname()[:100]}/{os.getpid()}"
-        shared = SharedKills(KillStore(database), KillSwitchReader(database, reader_id))
+        reader = KillSwitchReader(database, f"{socket.gethostname()[:100]}/{os.getpid()}")
+        kills = SharedKills(KillStore(database), reader)
+        rollouts = SharedRollouts(RolloutStore(database), reader)
     file = settings.kill_file
-    return KillSwitches(
+    switches = KillSwitches(
         file=KillFile(file, clock=time.monotonic) if file is not None else None,
-        shared=shared,
+        shared=kills,
         limits=settings.latch_limits,
         clock=time.monotonic,
     )
+    return switches, Rollouts(rollouts, clock=time.monotonic)
 
 
 def _anchoring(
@@ -263,8 +273,10 @@ async def run(settings: PolicySettings) -> None:
     inference_channel = open_channel(settings.inference_target)
     policy = Policy(
         settings,
-        features=GrpcFeatures(features_channel, telemetry.tracer),
-        inference=GrpcInference(inference_channel, telemetry.tracer),
+        routes=FixedRoutes(
+            GrpcFeatures(features_channel, telemetry.tracer),
+            GrpcInference(inference_channel, telemetry.tracer),
+        ),
         tracer=telemetry.tracer,
         now_ms=wall_clock_ms,
     )
