@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import msgspec
 
-from detent.adapters.ledger_reading import LedgerReader, canonical_texts
+from detent.adapters.ledger_reading import LedgerReader, canonical_texts, plan_rows
 from detent.adapters.plan_texts import bound_of
 from detent.contracts.canonical import parse_json
 from detent.contracts.decimals import parse_decimal
@@ -55,7 +55,7 @@ def read_shadows(reader: LedgerReader, *, plan_id: str = "", rollout_id: str = "
     signals = []
     for text in canonical_texts(reader, "shadow_signals", plan_id):
         one = from_json(ShadowSignal, parse_json("shadow_signals", text))
-        if not rollout_id or (one.place is not None and one.place.rollout_id == rollout_id):
+        if not rollout_id or (one.rollout is not None and one.rollout.rollout_id == rollout_id):
             signals.append(one)
         if len(signals) > ROWS_MAX:
             raise DataInvalid(f"found more than {ROWS_MAX} shadow rows, expected --plan-id")
@@ -83,8 +83,7 @@ class _Bar(msgspec.Struct, frozen=True):
 
 
 def _plans(reader: LedgerReader, wanted: set[str]) -> dict[str, BoundPlan]:
-    rows = reader.query("SELECT plan_id, plan, binding FROM plan_log WHERE event = 'opened'")
-    return {row[0]: bound_of(row[1:]) for row in rows if row[0] in wanted}
+    return {row[0]: bound_of(row[1:]) for row in plan_rows(reader) if row[0] in wanted}
 
 
 def _bars(reader: LedgerReader, books: set[str]) -> list[_Bar]:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from detent.contracts.binding import SignalSource
+from detent.contracts.rollout import RolloutArm
 from detent.contracts.shadow import ShadowSignal
 from detent.contracts.units import BPS_ONE
 from detent.core.evaluation.joining import BarKey
@@ -24,7 +25,6 @@ from detent.core.evaluation.reliability import (
 )
 from detent.core.evaluation.scores import Floats, Labels, accuracy, brier_score
 
-STABLE_ARM, CANDIDATE_ARM = "stable", "candidate"
 _HALF_BPS = BPS_ONE // 2
 
 
@@ -162,8 +162,8 @@ def compare_shadows(
         decided_by_plan[key[0]].append(key)
     groups: dict[tuple[str, str, str], list[ShadowSignal]] = defaultdict(list)
     for one in sorted(signals, key=lambda one: (one.ts_ms, one.plan_id, one.symbol)):
-        rollout_id = one.place.rollout_id if one.place is not None else ""
-        arm = one.place.arm if one.place is not None else ""
+        rollout_id = one.rollout.rollout_id if one.rollout is not None else ""
+        arm = one.rollout.arm.value if one.rollout is not None else ""
         groups[rollout_id, arm, one.binding_hash].append(one)
     comparisons = [
         _comparison(rollout_id, arm, rows, labels, decided_by_plan)
@@ -259,9 +259,9 @@ def _rollout(
         return None
     shadow, used = _probabilities(settled)
     up = np.array([labels[key_of(one)] for one in settled], dtype=np.bool_)
-    arm = np.array([one.place.arm if one.place is not None else "" for one in settled])
-    candidate = np.where(arm == CANDIDATE_ARM, used, shadow)
-    stable = np.where(arm == CANDIDATE_ARM, shadow, used)
+    arm = np.array([one.rollout.arm.value if one.rollout is not None else "" for one in settled])
+    candidate = np.where(arm == RolloutArm.CANDIDATE.value, used, shadow)
+    stable = np.where(arm == RolloutArm.CANDIDATE.value, shadow, used)
     return RolloutComparison(
         rollout_id=name,
         row_count=len(settled),
@@ -275,7 +275,7 @@ def _rollout(
                 brier=brier_score(used[arm == one], up[arm == one]),
                 accuracy=accuracy(used[arm == one], up[arm == one]),
             )
-            for one in (STABLE_ARM, CANDIDATE_ARM)
+            for one in (RolloutArm.STABLE.value, RolloutArm.CANDIDATE.value)
             if np.any(arm == one)
         ),
     )

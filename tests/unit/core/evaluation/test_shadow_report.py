@@ -10,7 +10,8 @@ from tests.builders import HOUR_MS, START_MS
 from detent.contracts.binding import SignalSource
 from detent.contracts.decision import DecisionKind
 from detent.contracts.reasons import Reason
-from detent.contracts.shadow import ShadowPlace, ShadowSignal
+from detent.contracts.rollout import PlanRollout, RolloutArm
+from detent.contracts.shadow import ShadowSignal
 from detent.core.evaluation.joining import BarKey
 from detent.core.evaluation.shadow_report import compare_shadows, key_of
 
@@ -45,16 +46,16 @@ def rows_of_two_arms() -> tuple[list[ShadowSignal], Mapping[BarKey, bool]]:
     chance = np.random.default_rng(11)
     rows, labels = [], {}
     for bar in range(ROWS):
-        for symbol, arm in (("EURUSD", "stable"), ("GBPUSD", "candidate")):
+        for symbol, arm in (("EURUSD", RolloutArm.STABLE), ("GBPUSD", RolloutArm.CANDIDATE)):
             up = bool(chance.random() < 0.5)
             knows = 9_000 if up else 1_000
-            used, shadow = (5_000, knows) if arm == "stable" else (knows, 5_000)
+            used, shadow = (5_000, knows) if arm is RolloutArm.STABLE else (knows, 5_000)
             row = signal_of(
                 bar,
                 symbol=symbol,
-                plan_id="plan" if arm == "stable" else "plan:candidate",
-                binding_hash=CANDIDATE if arm == "stable" else STABLE,
-                place=ShadowPlace(rollout_id="r1", arm=arm, revision=1),
+                plan_id="plan" if arm is RolloutArm.STABLE else "plan:candidate",
+                binding_hash=CANDIDATE if arm is RolloutArm.STABLE else STABLE,
+                rollout=PlanRollout(rollout_id="r1", arm=arm, canary_bps=5_000, revision=1),
                 used_p_hat_bps=used,
                 used_source=SignalSource.MODEL,
                 used_reason=None,
@@ -117,11 +118,12 @@ def test_a_rollout_pairs_candidate_and_stable_over_both_arms() -> None:
 def test_the_arms_are_told_apart_by_what_decided() -> None:
     """The control: with the arms exchanged the same rows say the opposite."""
     rows, labels = rows_of_two_arms()
-    other = {"stable": "candidate", "candidate": "stable"}
+    stable, candidate = RolloutArm
+    other = {stable: candidate, candidate: stable}
     exchanged = [
-        structs.replace(one, place=structs.replace(one.place, arm=other[one.place.arm]))
+        structs.replace(one, rollout=structs.replace(one.rollout, arm=other[one.rollout.arm]))
         for one in rows
-        if one.place is not None
+        if one.rollout is not None
     ]
     (found,) = compare_shadows(exchanged, labels, []).rollouts
 
