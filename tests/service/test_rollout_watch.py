@@ -230,7 +230,7 @@ async def test_a_model_that_is_taken_back_again_is_off_until_a_person_releases_i
     place: Place, latch_after: int
 ) -> None:
     for number, name in enumerate(("r1", "r2")):
-        ledger = await place.roll_out(Kind.SLOW, rollout_id=name, salt=name)
+        ledger = await place.roll_out(Kind.SLOW, rollout_id=name)
         await ledger.decide(40)
         place.look(place.watcher(latch_after=latch_after))
         assert place.store.get(name).stage is RolloutStage.ROLLED_BACK
@@ -249,7 +249,7 @@ async def test_a_model_that_is_taken_back_again_is_off_until_a_person_releases_i
         seen_epoch=switch.epoch,
         **OPS,
     )
-    ledger = await place.roll_out(Kind.SLOW, rollout_id="r3", salt="r3")
+    ledger = await place.roll_out(Kind.SLOW, rollout_id="r3")
     await ledger.decide(40)
     # Its clock goes on where the release was.
     place.store = RolloutStore(place.database)
