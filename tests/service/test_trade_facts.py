@@ -13,7 +13,7 @@ from tests.service.policy_calls import PLAN, ask, close_plan, decide, open_plan
 from tests.trades import LEARNING_BOOK, TAGS, calm, fill_of, outcome_of
 
 from detent.adapters.ledger_reading import canonical_texts, open_reader
-from detent.adapters.sqlite_trades import KEYS_PER_READ
+from detent.adapters.sqlite_facts import KEYS_PER_READ
 from detent.contracts.calls.policy import (
     RecordFillsRequest,
     RecordFillsResponse,

@@ -30,11 +30,15 @@ NO_SPACE = "no durable place is left: exits only"
 
 
 class _Pending(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds what somebody waits for: rows, and whether the reserve is there for them."""
+    """Holds what somebody waits for: rows, and whether the reserve is there for them.
+
+    What is to be `alone` shares its commit with nobody, and comes after what shares one.
+    """
 
     statements: list[Statement]
     written: asyncio.Future[None]
     from_reserve: bool
+    alone: bool
 
     def settle(self, error: Exception | None) -> None:
         """Tell who waits."""
@@ -107,19 +111,22 @@ class SqliteFile:
         self._is_full = not self._reserve.hold()
         return db
 
-    async def write(self, statements: list[Statement], *, from_reserve: bool = False) -> None:
+    async def write(
+        self, statements: list[Statement], *, from_reserve: bool = False, alone: bool = False
+    ) -> None:
         """Write rows, all or none, and return once they are durable.
 
         Args:
             statements: What to write.
             from_reserve: Whether to use the space that was held back, when there is no other.
+            alone: Whether the commit is nobody else's; whoever shares one goes first.
 
         Raises:
             LedgerUnavailable: Nothing was written; the message names the cause.
         """
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.append(
-            _Pending(statements=statements, written=written, from_reserve=from_reserve)
+            _Pending(statements=statements, written=written, from_reserve=from_reserve, alone=alone)
         )
         if self._drain is None or self._drain.done():
             self._drain = asyncio.create_task(self._drain_pending())
@@ -152,7 +159,7 @@ class SqliteFile:
 
     async def _drain_pending(self) -> None:
         while self._pending:
-            batch, self._pending = self._pending, []
+            batch = self._take_batch()
             error = await self._try_commit(batch)
             if error is None:
                 for item in batch:
@@ -163,6 +170,13 @@ class SqliteFile:
                     alone = len(batch) == 1 and not item.from_reserve
                     item.settle(error if alone else await self._try_alone(item))
             await self._try_checkpoint(sum(len(r) for item in batch for _, r in item.statements))
+
+    def _take_batch(self) -> list[_Pending]:
+        """Take all that share a commit, or else the first that does not."""
+        shared = [item for item in self._pending if not item.alone]
+        batch = shared or self._pending[:1]
+        self._pending = [item for item in self._pending if item.alone][len(batch) - len(shared) :]
+        return batch
 
     async def _try_alone(self, item: _Pending) -> LedgerUnavailable | None:
         error = await self._try_commit([item])

@@ -144,12 +144,25 @@ class SqliteLedger:
             [noted for bound in bounds for noted in plan_event(bound, PlanStatus.OPEN)]
         )
 
-    async def replace_plan(
-        self, old: BoundPlan, new: BoundPlan, *, summary: bytes, replan: Statement
+    async def replace_plans(
+        self,
+        closed: Sequence[tuple[BoundPlan, bytes]],
+        opened: Sequence[BoundPlan],
+        replan: Statement,
     ) -> None:
-        """Note that a plan was closed and another opened in its place: all of it, or nothing."""
-        closing = plan_event(old, PlanStatus.CLOSED, summary)
-        await self._file.write([*closing, *plan_event(new, PlanStatus.OPEN), replan])
+        """Note that plans were closed and others opened in their place: all of it, or nothing.
+
+        Args:
+            closed: The plans that decide no more, each with the summary of what it did.
+            opened: Those that decide instead.
+            replan: The statement that notes the replan.
+        """
+        noted: list[Statement] = []
+        for bound, summary in closed:
+            noted += plan_event(bound, PlanStatus.CLOSED, summary)
+        for bound in opened:
+            noted += plan_event(bound, PlanStatus.OPEN)
+        await self._file.write([*noted, replan])
 
     async def open_plans(self) -> list[BoundPlan]:
         """Give the plans that still decide, in the order in which they were opened."""

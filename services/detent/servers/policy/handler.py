@@ -74,6 +74,7 @@ from detent.servers.policy.question import check_same_question
 from detent.servers.policy.recording import record
 from detent.servers.policy.replacing import PlanReplacer
 from detent.servers.policy.rollouts import Rollouts
+from detent.servers.policy.shadowing import Shadowing
 from detent.servers.policy.stand_downs import StandDowns
 from detent.servers.policy.streaming import DecisionStreams, Item
 from detent.servers.policy.trade_facts import TradeFactsTaker
@@ -107,6 +108,7 @@ class PolicyHandler:
         future_skew_ms: int,
         tracer: Tracer,
         replan_min_interval_ms: int = MIN_INTERVAL_MS,
+        shadowing: Shadowing | None = None,
     ) -> None:
         """Take everything that it touches.
 
@@ -121,6 +123,7 @@ class PolicyHandler:
             future_skew_ms: How far ahead of the clock a bar may close.
             tracer: Opens a span around each step.
             replan_min_interval_ms: Least data time between two replans of a plan.
+            shadowing: Told of what is durable; None tells nobody.
         """
         self._ledger = ledger
         self._plans = plans
@@ -130,9 +133,11 @@ class PolicyHandler:
         self._now_ms = now_ms
         self._future_skew_ms = future_skew_ms
         self._tracer = tracer
+        self._shadowing = shadowing
         self._replacer = PlanReplacer(
             plans=plans,
             held=held,
+            rollouts=rollouts,
             now_ms=now_ms,
             future_skew_ms=future_skew_ms,
             min_interval_ms=replan_min_interval_ms,
@@ -261,6 +266,8 @@ class PolicyHandler:
             with span(self._tracer, "record", call.trace):
                 fresh, unrecorded = await record(self._ledger, fresh)
             opened.advance(fresh)
+        if self._shadowing is not None:
+            self._shadowing.offer(opened.bound, fresh)
         rows.written |= {item.record.row.symbol: item for item in fresh}
         if rows.refusals:
             method = "PolicyService/DecideTargetWeights"
@@ -412,6 +419,11 @@ class PolicyHandler:
             ts_ms=getattr(message, "ts_ms", None),
             error=error,
         )
+
+    @property
+    def is_busy(self) -> bool:
+        """Say whether anything is under way."""
+        return bool(self._at_work)
 
     async def settle(self) -> None:
         """Wait until everything under way is durable."""

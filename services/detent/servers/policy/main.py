@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
+from msgspec import structs
 from opentelemetry.trace import Tracer
 
 from detent.adapters.artifact_store import ManifestFolder, PinnedManifest, read_manifest_folder
@@ -16,12 +17,14 @@ from detent.adapters.ledger_reading import PostgresReader
 from detent.adapters.ledger_shipping import LedgerShipper, ShippingOptions
 from detent.adapters.sqlite_file import Durability
 from detent.adapters.sqlite_ledger import ModelInputRow, SqliteLedger
+from detent.adapters.sqlite_shadows import SqliteShadows
 from detent.adapters.sqlite_trades import SqliteTrades
 from detent.adapters.telemetry import Telemetry, set_up_logging
 from detent.contracts import events
 from detent.contracts.calls.feature import ModelInput
 from detent.core.features.model_input import input_canonical
 from detent.core.rollout.ladder import ArtifactState, Mode, rung
+from detent.core.rollout.shadow import shadow_enablement
 from detent.rpc.channel import open_channel
 from detent.rpc.serve import Server, ServerOptions, Service, run_process, serve_until_stopped
 from detent.servers.policy.handler import PolicyHandler
@@ -35,6 +38,7 @@ from detent.servers.policy.rollout_handler import RolloutHandler
 from detent.servers.policy.rollouts import Rollouts, SharedRollouts
 from detent.servers.policy.routes import FixedRoutes
 from detent.servers.policy.settings import PolicySettings
+from detent.servers.policy.shadowing import Shadowing
 from detent.servers.policy.trade_facts import TradeFactsTaker
 from detent.servers.policy.upkeep import Anchoring, SetServing, Upkeep
 
@@ -84,6 +88,8 @@ class Policy:
             kill_reading=self.kills.reading,
             note_outcomes=self.kills.note_outcomes,
         )
+        self.shadowing = self._shadowing(settings, model_path)
+        self._drain_s = settings.drain_grace_s
         self.handler = PolicyHandler(
             ledger=self.ledger,
             plans=self.plans,
@@ -97,6 +103,7 @@ class Policy:
             future_skew_ms=settings.future_skew_ms,
             replan_min_interval_ms=settings.replan_min_interval_s * 1_000,
             tracer=tracer,
+            shadowing=self.shadowing,
         )
         url = settings.ledger_database_url
         ledger_handler = LedgerHandler(
@@ -126,10 +133,32 @@ class Policy:
     async def close(self) -> None:
         """Record what is under way, anchor and ship it, and close the ledger."""
         await self.handler.settle()
+        if self.shadowing is not None:
+            await self.shadowing.close(self._drain_s)
         await self.kills.close()
         self.rollouts.close()
         await self.upkeep.close()
         await self.ledger.close()
+
+    def _shadowing(self, settings: PolicySettings, model_path: ModelPath) -> Shadowing | None:
+        """Give what asks models unused; on the rung OFF nothing runs."""
+        if self.mode is Mode.OFF:
+            return None
+        unused = structs.replace(
+            model_path,
+            enablement=shadow_enablement(settings.enablement),
+            # What a shadow is given is kept by nobody, and its troubles latch nothing off.
+            keep_inputs=None,
+            note_outcomes=None,
+        )
+        return Shadowing(
+            model_path=unused,
+            store=SqliteShadows(self.ledger.file),
+            own=self.mode is Mode.SHADOW,
+            limits=settings.shadow_limits,
+            clock=time.monotonic,
+            is_busy=lambda: self.handler.is_busy,
+        )
 
 
 def kill_switch_env() -> bool:

@@ -1,7 +1,7 @@
 """Open plans, under a binding of their own or under those of a rollout."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import structs
 
@@ -13,7 +13,7 @@ from detent.contracts.rollout import CANDIDATE_SUFFIX, Rollout, RolloutStage
 from detent.core.ledger.record import BoundPlan, bind_plan
 from detent.core.rollout.plan_arms import arm_plans, of_symbols
 from detent.servers.policy.held import HeldBinding, arms_of, check_binding
-from detent.servers.policy.plans import Plans
+from detent.servers.policy.plans import Plans, check_open
 from detent.servers.policy.rollouts import Rollouts
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ class PlanOpener:
         Raises:
             DetentError: The plan, its binding or its rollout cannot be.
         """
+        check_plan_id(query.plan.plan_id)
         bounds = await self._opened(query)
         for bound in bounds:
             facts = {"plan_id": bound.plan.plan_id, "binding_hash": bound.binding_hash}
@@ -43,7 +44,7 @@ class PlanOpener:
         return OpenPlanResponse(
             binding_hash=bounds[0].binding_hash,
             arms=arms_of(*bounds),
-            policy_config_hash=query.plan.policy_config.policy_config_hash,
+            policy_config_hash=bounds[0].policy_config_hash,
         )
 
     async def _opened(self, query: OpenPlanRequest) -> tuple[BoundPlan, ...]:
@@ -58,12 +59,12 @@ class PlanOpener:
 
     async def _under_rollout(self, plan: Plan, rollout_id: str) -> tuple[BoundPlan, ...]:
         """Open the arms, or give those that were opened before, as they were."""
-        check_plan_id(plan.plan_id)
         async with self._plans.changing():
-            known = await self._plans.arms_known(plan.plan_id)
+            known = await self._plans.arms_of(plan.plan_id)
             if known:
-                check_same_arms(known, plan, rollout_id)
-                return known
+                for bound, status in known:
+                    check_open(bound, status)
+                return same_arms([bound for bound, _ in known], plan, rollout_id)
             bounds = arms_under(plan, await self._rollouts.get(rollout_id), self._held)
             await self._plans.open_all(bounds)
         return bounds
@@ -98,22 +99,31 @@ def check_plan_id(plan_id: str) -> None:
         raise InvalidField("plan.plan_id", plan_id, f"a name that does not end {CANDIDATE_SUFFIX}")
 
 
-def check_same_arms(known: tuple[BoundPlan, ...], plan: Plan, rollout_id: str) -> None:
-    """Refuse a name that was opened for something else than this plan under this rollout.
+def same_arms(known: Sequence[BoundPlan], plan: Plan, rollout_id: str) -> tuple[BoundPlan, ...]:
+    """Give the arms that a plan was opened as, if it was this plan under this rollout.
 
     The percent may have changed since: which symbols are whose was settled then.
+
+    Raises:
+        PlanConflict: The name was used for something else.
     """
-    symbols = [symbol for bound in known for symbol in bound.plan.symbols]
-    same = set(symbols) == set(plan.symbols)
+    symbols = {symbol for bound in known for symbol in bound.plan.symbols}
     for bound in known:
-        part = of_symbols(plan, bound.plan.symbols) if same else plan
-        # The caps of the step as it was are in the limits.
-        part = structs.replace(part, plan_id=bound.plan.plan_id, risk_limits=bound.plan.risk_limits)
         is_arm = bound.rollout is not None and bound.rollout.rollout_id == rollout_id
-        if not same or not is_arm or part != bound.plan:
+        if not is_arm or symbols != set(plan.symbols) or not _is_part(bound.plan, plan):
             raise PlanConflict(
-                f"plan {bound.plan.plan_id!r} is open otherwise; a change needs a new plan id",
+                f"plan {bound.plan.plan_id!r} is known otherwise; a change needs a new plan id",
                 plan_id=bound.plan.plan_id,
                 found="other content",
                 expected="the content and the rollout it was opened with",
             )
+    return tuple(known)
+
+
+def _is_part(part: Plan, plan: Plan) -> bool:
+    """Say whether a plan is what another says of some of its symbols."""
+    # The caps of the step as it was then are in the limits.
+    expected = structs.replace(
+        of_symbols(plan, part.symbols), plan_id=part.plan_id, risk_limits=part.risk_limits
+    )
+    return part == expected

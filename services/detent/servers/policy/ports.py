@@ -8,6 +8,7 @@ from detent.contracts.calls.feature import (
     GetFeatureSnapshotsResponse,
 )
 from detent.contracts.calls.inference import InferSignalsRequest, InferSignalsResponse
+from detent.contracts.shadow import ShadowSignal
 from detent.contracts.trades import Fill, Outcome
 from detent.rpc.call import Call
 
@@ -47,4 +48,12 @@ class TradeFacts(Protocol):
 
     async def add_outcomes(self, outcomes: Sequence[Outcome]) -> int:
         """Keep outcomes, all or none, and give how many were new; raises `DataConflict`."""
+        ...
+
+
+class Shadows(Protocol):
+    """Keeps what models said unused, each answer once."""
+
+    async def add_shadows(self, signals: Sequence[ShadowSignal]) -> int:
+        """Keep answers, all or none, and give how many were new; raises `DataConflict`."""
         ...

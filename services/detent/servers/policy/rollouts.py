@@ -16,7 +16,7 @@ from detent.contracts.calls.rollout import (
     WatchRolloutResponse,
 )
 from detent.contracts.errors import ControlUnavailable, ServiceUnavailable
-from detent.contracts.rollout import Rollout, RolloutEvent
+from detent.contracts.rollout import Rollout, RolloutEvent, RolloutStage
 from detent.core.rollout.kill_state import READ_EVERY_S, is_stale
 
 if TYPE_CHECKING:
@@ -115,6 +115,11 @@ class Rollouts:
         rollout: Rollout = await self._in_thread(partial(shared.store.get, rollout_id))
         shared.reader.learn([rollout])
         return rollout
+
+    def is_rolled_back(self, rollout_id: str) -> bool:
+        """Say whether a rollout was taken back, as far as this process knows; waits for nobody."""
+        known = self._shared.reader.rollouts.get(rollout_id) if self._shared else None
+        return known is not None and known.stage is RolloutStage.ROLLED_BACK
 
     async def history(self, rollout_id: str) -> list[RolloutEvent]:
         """Give every change of a rollout in its order; raises as `get` does."""

@@ -17,6 +17,7 @@ from detent.core.ledger.ownership import Ownership
 from detent.core.rollout.gates import Enablement
 from detent.core.rollout.ladder import ArtifactState, Ladder
 from detent.core.rollout.latch import LatchLimits
+from detent.servers.policy.shadowing import ShadowLimits
 
 
 class PolicySettings(SignatureSettings):
@@ -45,6 +46,10 @@ class PolicySettings(SignatureSettings):
         active_enabled: Second key to the model.
         active_ack: The acknowledgement string.
         shadow_mode: Whether the model runs unused; not with `active_enabled`.
+        shadow_deadline_ms: How long asking a shadow about a bar may take; no answer waits for it.
+        shadow_rows_max: Rows that may wait to be asked about; those above are dropped, and 0
+            asks no shadow at all.
+        shadow_calls_max: Shadow askings at once.
         profile: `production` refuses to start without `active_allowed_envs`.
         ml_settings: File in the seed's form, `ml:` in YAML, for what no variable says.
         active_allowed_envs: Environments in which the model may act; empty allows all.
@@ -90,6 +95,9 @@ class PolicySettings(SignatureSettings):
     active_enabled: bool = False
     active_ack: str = ""
     shadow_mode: bool = False
+    shadow_deadline_ms: int = Field(default=2_000, ge=1, le=60_000)
+    shadow_rows_max: int = Field(default=20_000, ge=0, le=1_000_000)
+    shadow_calls_max: int = Field(default=2, ge=1, le=64)
     profile: Literal["development", "production"] = "development"
     ml_settings: Path | None = None
     active_allowed_envs: tuple[str, ...] = ()
@@ -155,6 +163,15 @@ class PolicySettings(SignatureSettings):
             shadow_mode=self.shadow_mode,
             is_production=self.profile == "production",
             artifact=artifact,
+        )
+
+    @property
+    def shadow_limits(self) -> ShadowLimits:
+        """Give what shadows may take."""
+        return ShadowLimits(
+            deadline_s=self.shadow_deadline_ms / 1_000,
+            rows_max=self.shadow_rows_max,
+            calls_max=self.shadow_calls_max,
         )
 
     @property
