@@ -75,5 +75,5 @@ def test_the_planted_are_what_they_are_called() -> None:
     assert growth[Kind.CHURNY] < 0.03
     assert stretch_of(0.05) > 3.0
     assert np.mean(runs[Kind.NAN].invalid) < 0.1
-    assert np.quantile(runs[Kind.SLOW].candidate_us, 0.99) > 100_000
-    assert np.quantile(runs[Kind.GOOD].candidate_us, 0.99) < 40_000
+    assert np.quantile(runs[Kind.SLOW].candidate_us, 0.9) > 10_000
+    assert np.quantile(runs[Kind.GOOD].candidate_us, 0.99) < 4_000

@@ -1,7 +1,8 @@
 """Declare the tables of the control database: what operators change and services follow.
 
 The tables of the registry begin with `registry_`, those of the kill switches with `kill_`, those
-of rollouts with `rollout`, those of elections with `leader_`. `control_migrations` brings a database to this form.
+of rollouts with `rollout`, those of elections with `leader_`. `control_migrations` brings a
+database to this form.
 """
 
 from typing import Any

@@ -56,6 +56,7 @@ class LeaderLease:
         self._ends_s = clock()
         self._seen: tuple[int, int] | None = None
         self._seen_s = 0.0
+        self._due_s = clock()
         self.epoch = 0
 
     @property
@@ -67,6 +68,18 @@ class LeaderLease:
     def renew_every_s(self) -> float:
         """Give the time between two claims."""
         return self._lease_s / RENEWALS
+
+    def keep(self) -> bool:
+        """Claim when it is time to; says whether the epoch of this process became another.
+
+        Raises:
+            ControlUnavailable: As for `claim`.
+        """
+        before, now_s = self.epoch, self._clock()
+        if now_s >= self._due_s:
+            self._due_s = now_s + self.renew_every_s
+            self.claim()
+        return self.epoch != before
 
     def claim(self) -> bool:
         """Renew the lease, or take it where nobody holds it any more; says `is_leader`.

@@ -4,12 +4,12 @@ A reading begins after a bar, so that a monitor reads the few bars that are not 
 the whole ledger; it says how many rows lie before that, so that one that came late is noticed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal
 
 import msgspec
 
-from detent.adapters.ledger_reading import LedgerReader
+from detent.adapters.ledger_reading import LedgerReader, Row
 from detent.contracts.binding import SignalSource
 from detent.contracts.canonical import parse_json
 from detent.contracts.decision import DecisionKind
@@ -22,9 +22,20 @@ from detent.contracts.trades import Outcome, OutcomeLabel
 from detent.core.rollout.paired_rows import Answer, PairedBar
 from detent.core.rollout.pairing import ArmDecision, RowKey, paired_bars
 
-_BAR = (
-    "plan_id, symbol, ts_ms, bar_close, p_hat_calibrated_bps, fallback_reason, proxy_p_hat_bps"
+_PLANS = (
+    "SELECT plan_id, plan, rollout FROM plan_log JOIN plan_rollouts USING (plan_id)"
+    " WHERE event = 'opened'"
 )
+_DECIDED = (
+    "SELECT plan_id, symbol, ts_ms, bar_close, p_hat_calibrated_bps, fallback_reason,"
+    " proxy_p_hat_bps FROM bar_decisions WHERE kind = ? AND ts_ms > ?"
+)
+_SHADOWED = (
+    "SELECT plan_id, symbol, ts_ms, canonical FROM shadow_signals WHERE kind = ? AND ts_ms > ?"
+)
+_TURNED_OUT = "SELECT canonical FROM outcomes WHERE ts_ms > ?"
+_EARLIER = "SELECT COUNT(*) FROM decision_records WHERE kind = ? AND ts_ms <= ?"
+_BAR = DecisionKind.BAR.value
 # A statement names no more values than SQLite allows in any version.
 _KEYS_PER_READ = 500
 
@@ -66,13 +77,11 @@ class RolloutLedger:
         self._learn_plans()
         plans = self._arms(rollout)
         interval_ms = max((self._plans[plan_id][1] for plan_id in plans), default=0)
-        decisions = [
-            one for ids in _parts(list(plans)) for one in self._decisions(ids, plans, after_ms)
-        ]
+        decisions = list(self._decisions(plans, after_ms))
         bars = paired_bars(
-            decisions,
-            {key: one for ids in _parts(list(plans)) for key, one in self._shadows(ids, after_ms)},
-            {key: up for ids in _parts(list(plans)) for key, up in self._outcomes(ids, after_ms)},
+            sorted(decisions, key=lambda one: (one.ts_ms, one.plan_id)),
+            dict(self._shadows(plans, after_ms)),
+            dict(self._outcomes(plans, after_ms)),
             horizon_ms=rollout.candidate_binding.horizon_bars * interval_ms,
             stable_is_proxy=rollout.stable_binding.signal_source is SignalSource.PROXY,
         )
@@ -89,15 +98,8 @@ class RolloutLedger:
         Raises:
             LedgerUnavailable: The ledger cannot be read.
         """
-        count = 0
-        for ids in _parts(list(self._arms(rollout))):
-            rows = self._reader.query(
-                "SELECT COUNT(*) FROM decision_records WHERE ts_ms <= ? AND kind = ?"
-                f" AND plan_id IN ({_marks(ids)})",
-                (until_ms, DecisionKind.BAR.value, *ids),
-            )
-            count += sum(number for (number,) in rows)
-        return count
+        counts = self._rows(_EARLIER, self._arms(rollout), _BAR, until_ms)
+        return sum(count for (count,) in counts)
 
     def _arms(self, rollout: Rollout) -> dict[str, RolloutArm]:
         return {
@@ -109,26 +111,14 @@ class RolloutLedger:
     def _learn_plans(self) -> None:
         known = self._reader.query("SELECT plan_id FROM plan_rollouts")
         new = [plan_id for (plan_id,) in known if plan_id not in self._plans]
-        for ids in _parts(new):
-            rows = self._reader.query(
-                "SELECT plan_id, plan, rollout FROM plan_log JOIN plan_rollouts USING (plan_id)"
-                f" WHERE event = 'opened' AND plan_id IN ({_marks(ids)})",
-                ids,
-            )
-            for plan_id, plan_text, rollout_text in rows:
-                plan = from_json(Plan, parse_json("plan", str(plan_text).encode()))
-                facts = from_json(PlanRollout, parse_json("rollout", str(rollout_text).encode()))
-                self._plans[plan_id] = (facts, plan.bar_interval_ms)
+        for plan_id, plan_text, rollout_text in self._rows(_PLANS, new):
+            plan = from_json(Plan, parse_json("plan", str(plan_text).encode()))
+            facts = from_json(PlanRollout, parse_json("rollout", str(rollout_text).encode()))
+            self._plans[plan_id] = (facts, plan.bar_interval_ms)
 
-    def _decisions(
-        self, ids: Sequence[str], arms: Mapping[str, RolloutArm], after_ms: int
-    ) -> Iterator[ArmDecision]:
-        rows = self._reader.query(
-            f"SELECT {_BAR} FROM bar_decisions WHERE ts_ms > ? AND kind = ?"
-            f" AND plan_id IN ({_marks(ids)}) ORDER BY ts_ms, plan_id, symbol",
-            (after_ms, DecisionKind.BAR.value, *ids),
-        )
-        for plan_id, symbol, ts_ms, close, p_bps, reason, proxy_p_bps in rows:
+    def _decisions(self, arms: Mapping[str, RolloutArm], after_ms: int) -> Iterator[ArmDecision]:
+        for row in self._rows(_DECIDED, arms, _BAR, after_ms):
+            plan_id, symbol, ts_ms, close, p_bps, reason, proxy_p_bps = row
             yield ArmDecision(
                 plan_id=plan_id,
                 symbol=symbol,
@@ -140,33 +130,22 @@ class RolloutLedger:
                 proxy_p_bps=proxy_p_bps,
             )
 
-    def _shadows(self, ids: Sequence[str], after_ms: int) -> Iterator[tuple[RowKey, Answer]]:
-        rows = self._reader.query(
-            "SELECT plan_id, symbol, ts_ms, canonical FROM shadow_signals"
-            f" WHERE ts_ms > ? AND kind = ? AND plan_id IN ({_marks(ids)})",
-            (after_ms, DecisionKind.BAR.value, *ids),
-        )
-        for plan_id, symbol, ts_ms, canonical in rows:
-            said = from_json(ShadowSignal, parse_json("shadow", str(canonical).encode()))
+    def _shadows(self, plans: Collection[str], after_ms: int) -> Iterator[tuple[RowKey, Answer]]:
+        for plan_id, symbol, ts_ms, text in self._rows(_SHADOWED, plans, _BAR, after_ms):
+            said = from_json(ShadowSignal, parse_json("shadow", str(text).encode()))
             answer = Answer(p_bps=said.p_hat_bps, reason=said.reason, latency_us=said.latency_us)
             yield (plan_id, symbol, ts_ms), answer
 
-    def _outcomes(self, ids: Sequence[str], after_ms: int) -> Iterator[tuple[RowKey, bool]]:
-        rows = self._reader.query(
-            "SELECT canonical FROM outcomes"
-            f" WHERE ts_ms > ? AND plan_id IN ({_marks(ids)})",
-            (after_ms, *ids),
-        )
-        for (canonical,) in rows:
-            one = from_json(Outcome, parse_json("outcome", str(canonical).encode()))
+    def _outcomes(self, plans: Collection[str], after_ms: int) -> Iterator[tuple[RowKey, bool]]:
+        for (text,) in self._rows(_TURNED_OUT, plans, after_ms):
+            one = from_json(Outcome, parse_json("outcome", str(text).encode()))
             if one.label is not None:
                 yield (one.plan_id, one.symbol, one.ts_ms), one.label is OutcomeLabel.UP
 
-
-def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), _KEYS_PER_READ):
-        yield ids[start : start + _KEYS_PER_READ]
-
-
-def _marks(ids: Sequence[str]) -> str:
-    return ", ".join("?" * len(ids))
+    def _rows(self, sql: str, plans: Collection[str], *values: object) -> Iterator[Row]:
+        """Ask of some plans; `sql` has a WHERE, and their names are values of it."""
+        ids = list(plans)
+        for start in range(0, len(ids), _KEYS_PER_READ):
+            part = ids[start : start + _KEYS_PER_READ]
+            marks = ", ".join("?" * len(part))
+            yield from self._reader.query(f"{sql} AND plan_id IN ({marks})", (*values, *part))

@@ -166,7 +166,7 @@ class ArmReport(msgspec.Struct, frozen=True, kw_only=True):
         scored: How many rows those are.
     """
 
-    arm: Arm
+    arm: RolloutArm
     counts: ArmCounts
     reasons: Mapping[Reason, int]
     latency_p99_us: int | None

@@ -49,34 +49,45 @@ class Followed(msgspec.Struct, frozen=True, kw_only=True):
         """
         if not bars:
             return self
-        newest_ms = bars[-1].ts_ms
-        # One that waits for an answer is given the time until the bar after the next.
-        sure_ms = bars[-2].ts_ms if len(bars) > 1 else -1
-        kept = seen = self.kept
-        for bar in bars:
-            is_new = kept.answered_ms is None or bar.ts_ms > kept.answered_ms
-            if is_new and (bar.ts_ms < sure_ms or (bar.ts_ms < newest_ms and _is_paired(bar))):
-                kept = kept.after(bar)
-            elif is_new:
-                break
-        for bar in bars:
-            is_known = kept.answered_ms is not None and bar.ts_ms <= kept.answered_ms
-            # The bar that tells of it is whole itself.
-            if not is_known or bar.ts_ms + horizon_ms >= newest_ms:
-                break
-            kept = kept.settled(bar)
-        seen = kept
-        for bar in bars:
-            if seen.answered_ms is None or bar.ts_ms > seen.answered_ms:
-                # Nobody is blamed for what the other has not had the time to answer.
-                paired = tuple(row for row in bar.rows if row.stable is not None)
-                if paired:
-                    seen = seen.after(structs.replace(bar, rows=paired))
-        for bar in bars:
-            is_new = seen.settled_ms is None or bar.ts_ms > seen.settled_ms
-            if is_new and bar.ts_ms + horizon_ms <= newest_ms:
-                seen = seen.settled(bar)
-        return Followed(kept=kept, seen=seen)
+        kept = _kept(self.kept, bars, horizon_ms)
+        return Followed(kept=kept, seen=_seen(kept, bars, horizon_ms))
+
+
+def _kept(judge: Judge, bars: Sequence[PairedBar], horizon_ms: int) -> Judge:
+    """Fold the whole bars."""
+    newest_ms = bars[-1].ts_ms
+    # One that waits for an answer is given the time until the bar after the next.
+    sure_ms = bars[-2].ts_ms if len(bars) > 1 else -1
+    for bar in _later(bars, judge.answered_ms):
+        if bar.ts_ms < sure_ms or (bar.ts_ms < newest_ms and _is_paired(bar)):
+            judge = judge.after(bar)
+        else:
+            break
+    for bar in _later(bars, judge.settled_ms):
+        is_known = judge.answered_ms is not None and bar.ts_ms <= judge.answered_ms
+        # The bar that tells of it is whole itself.
+        if not is_known or bar.ts_ms + horizon_ms >= newest_ms:
+            break
+        judge = judge.settled(bar)
+    return judge
+
+
+def _seen(judge: Judge, bars: Sequence[PairedBar], horizon_ms: int) -> Judge:
+    """Fold every row there is."""
+    newest_ms = bars[-1].ts_ms
+    for bar in _later(bars, judge.answered_ms):
+        # Nobody is blamed for what the other has not had the time to answer.
+        paired = tuple(row for row in bar.rows if row.stable is not None)
+        if paired:
+            judge = judge.after(structs.replace(bar, rows=paired))
+    for bar in _later(bars, judge.settled_ms):
+        if bar.ts_ms + horizon_ms <= newest_ms:
+            judge = judge.settled(bar)
+    return judge
+
+
+def _later(bars: Sequence[PairedBar], than_ms: int | None) -> list[PairedBar]:
+    return [bar for bar in bars if than_ms is None or bar.ts_ms > than_ms]
 
 
 def _is_paired(bar: PairedBar) -> bool:

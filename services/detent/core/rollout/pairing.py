@@ -101,18 +101,17 @@ def _candidate(one: ArmDecision, shadows: Mapping[RowKey, Answer]) -> Answer | N
     return _acting(one) if one.arm is RolloutArm.CANDIDATE else shadows.get(one.key)
 
 
-def _stable(
-    one: ArmDecision, shadows: Mapping[RowKey, Answer], *, is_proxy: bool
-) -> Answer | None:
+def _stable(one: ArmDecision, shadows: Mapping[RowKey, Answer], *, is_proxy: bool) -> Answer | None:
     if is_proxy:
         return Answer(p_bps=one.proxy_p_bps)
     return _acting(one) if one.arm is RolloutArm.STABLE else shadows.get(one.key)
 
 
-def _acting(one: ArmDecision) -> Answer:
-    if one.reason is None and one.p_bps is not None:
-        return Answer(p_bps=one.p_bps)
-    return Answer(p_bps=None, reason=one.reason or Reason.MODEL_NOT_LOADED)
+def _acting(one: ArmDecision) -> Answer | None:
+    """Give what the model of the plan itself said; None where it was not asked at all."""
+    if one.reason is not None:
+        return Answer(p_bps=None, reason=one.reason)
+    return Answer(p_bps=one.p_bps) if one.p_bps is not None else None
 
 
 def _label(

@@ -7,7 +7,6 @@ under an epoch that the store's own transaction checks.
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Callable
 
 import msgspec
@@ -77,7 +76,6 @@ class RolloutWatcher:
         self._now_ms = now_ms
         self._followed: dict[str, tuple[Followed, int]] = {}
         self._said: dict[str, tuple[VerdictKind, bool]] = {}
-        self._next_claim_s = 0.0
         self.is_current = False
 
     async def run(self, gauges: RolloutGauges) -> None:
@@ -145,13 +143,7 @@ class RolloutWatcher:
         )
 
     def _claim(self) -> None:
-        now_s = time.monotonic()
-        if now_s < self._next_claim_s:
-            return
-        led = self._lease.epoch
-        self._lease.claim()
-        self._next_claim_s = now_s + self._lease.renew_every_s
-        if self._lease.epoch != led:
+        if self._lease.keep():
             facts = {"epoch": self._lease.epoch, "leads": self._lease.is_leader}
             log.info(events.LEADER_CHANGED, extra=facts)
 
