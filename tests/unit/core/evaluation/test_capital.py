@@ -1,4 +1,4 @@
-"""The gates to more capital: sets are measured exactly, each bound is met to the unit or refused."""
+"""The gates to more capital: sets are measured exactly, each bound is met to the unit, or not."""
 
 from __future__ import annotations
 
