@@ -42,6 +42,7 @@ from detent.servers.policy.handler import PolicyHandler
 from detent.servers.policy.held import HeldBinding
 from detent.servers.policy.kill_switches import KillSwitches
 from detent.servers.policy.ledger_handler import LedgerHandler
+from detent.servers.policy.model_breakers import ModelBreakers
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import Plans
 from detent.servers.policy.rollout_handler import RolloutHandler
@@ -201,6 +202,7 @@ class PolicyHost:
         caller_names: Iterable[str] = (),
         reserve_bytes: int = 0,
         kills: KillSwitches | None = None,
+        breakers: ModelBreakers | None = None,
     ) -> None:
         self.ledger_file = ledger_file
         self.binding = binding
@@ -220,6 +222,7 @@ class PolicyHost:
             tracer=self._tracer,
             kill_reading=self.kills.reading,
             note_outcomes=self.kills.note_outcomes,
+            breakers=breakers,
         )
         self.handler = PolicyHandler(
             ledger=self.ledger,
