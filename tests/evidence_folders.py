@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import structs
+from tests.builders import HOUR_MS, START_MS, SYMBOL
 from tests.unit.artifacts import artifact_in, contents_of
 from tests.unit.core.evaluation.promotion_cases import GIT_SHA, bands, good_readiness
 from tests.unit.offline.planted_models import BARS, Candidate, good
 
 from detent.adapters.artifact_store import read_artifact, read_pinned_manifest, write_artifact
-from detent.contracts.binding import PROXY_BINDING
+from detent.adapters.sqlite_file import Durability
+from detent.adapters.sqlite_ledger import SqliteLedger
+from detent.adapters.sqlite_shadows import SqliteShadows
+from detent.contracts.binding import PROXY_BINDING, SignalSource
 from detent.contracts.canonical import sha256_hex
+from detent.contracts.decision import DecisionKind
+from detent.contracts.shadow import ShadowSignal
 from detent.core.evaluation.equity import EquityCurve
 from detent.core.evaluation.readiness_report import readiness_bytes, readiness_report
 from detent.offline.promotion.evaluating import EvidencePaths
@@ -35,6 +43,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         proxy: Folder of the proxy's.
         fills: Fills that it was the source of.
         readiness: Report that the policy phase is in place.
+        ledger: Ledger that holds its shadow.
         model_version_hash: Manifest hash of the artifact.
     """
 
@@ -44,6 +53,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     proxy: Path
     fills: Path
     readiness: Path
+    ledger: Path
     model_version_hash: str
 
     @property
@@ -54,6 +64,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
             model_backtest=self.model,
             proxy_backtest=self.proxy,
             fills=(self.fills,),
+            ledgers=(str(self.ledger),),
         )
 
 
@@ -92,8 +103,51 @@ def lay_out(
         proxy=folder / "proxy",
         fills=fills,
         readiness=readiness,
+        ledger=write_shadow(folder / "ledger.sqlite", binding_hash),
         model_version_hash=manifest.model_version_hash,
     )
+
+
+def shadow_of(binding_hash: str, bar: int, symbol: str = SYMBOL, **changes: Any) -> ShadowSignal:
+    """Give what a candidate said of one bar that the proxy decided."""
+    signal = ShadowSignal(
+        binding_hash=binding_hash,
+        plan_id="plan",
+        symbol=symbol,
+        ts_ms=START_MS + bar * HOUR_MS,
+        kind=DecisionKind.BAR,
+        record_hash="e" * 64,
+        used_source=SignalSource.PROXY,
+        used_p_hat_bps=5_000,
+        used_reason=None,
+        model_id="direction_v1.0.0",
+        horizon_bars=4,
+        features_hash="f" * 64,
+        p_hat_raw_bps=6_000,
+        p_hat_bps=6_000,
+        reason=None,
+        latency_us=20_000 + bar,
+    )
+    return structs.replace(signal, **changes)
+
+
+def write_shadow(path: Path, binding_hash: str, *, bars: int = 100, symbols: int = 10) -> Path:
+    """Leave a ledger with the shadow of a candidate."""
+    names = [f"SYM{number}" for number in range(symbols)]
+    signals = [shadow_of(binding_hash, bar, name) for bar in range(bars) for name in names]
+    add_shadows(path, signals)
+    return path
+
+
+def add_shadows(path: Path, signals: Sequence[ShadowSignal]) -> None:
+    """Write shadow answers as the policy process does."""
+
+    async def add() -> None:
+        ledger = SqliteLedger(path, Durability.UNSAFE_MEMORY)
+        await SqliteShadows(ledger.file).add_shadows(signals)
+        await ledger.close()
+
+    asyncio.run(add())
 
 
 def write_dataset(folder: Path) -> Path:

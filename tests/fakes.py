@@ -42,6 +42,7 @@ from detent.servers.policy.handler import PolicyHandler
 from detent.servers.policy.held import HeldBinding
 from detent.servers.policy.kill_switches import KillSwitches
 from detent.servers.policy.ledger_handler import LedgerHandler
+from detent.servers.policy.model_breakers import ModelBreakers
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import Plans
 from detent.servers.policy.ports import Routes
@@ -217,6 +218,7 @@ class PolicyHost:
         rollouts: Rollouts | None = None,
         also_held: Sequence[ModelBinding] = (),
         routes: Routes | None = None,
+        breakers: ModelBreakers | None = None,
     ) -> None:
         self.ledger_file, self.binding = ledger_file, binding
         self.features = features or FakeFeatures(binding)
@@ -236,6 +238,7 @@ class PolicyHost:
             tracer=self._tracer,
             kill_reading=self.kills.reading,
             note_outcomes=self.kills.note_outcomes,
+            breakers=breakers,
         )
         self.handler = PolicyHandler(
             ledger=self.ledger,

@@ -5,6 +5,7 @@ import typer
 from detent_cli.artifact import app as artifact_app
 from detent_cli.attribution import attribution
 from detent_cli.backtest import backtest
+from detent_cli.capital import capital
 from detent_cli.data import app as data_app
 from detent_cli.dataset import app as dataset_app
 from detent_cli.decide import decide
@@ -38,6 +39,7 @@ app.command()(decide)
 app.command()(train)
 app.command()(attribution)
 app.command()(backtest)
+app.command()(capital)
 app.command()(monitor)
 app.command()(stand_down)
 app.command()(verify_determinism)

@@ -50,6 +50,10 @@ def evaluate(
     champion: Annotated[
         Path | None, typer.Option(help="Artifact in production, its run beside it.")
     ] = None,
+    ledger: Annotated[
+        list[str] | None,
+        typer.Option(help="Where its shadow is: a ledger file, or postgresql://."),
+    ] = None,
     run: Annotated[
         Path | None, typer.Option(help="Folder of the run; by default ARTIFACT.run.")
     ] = None,
@@ -78,6 +82,7 @@ def evaluate(
             proxy_backtest=proxy_backtest,
             fills=tuple(fills or ()),
             champion=champion,
+            ledgers=tuple(ledger or ()),
         )
         found = evaluate_artifact(paths, profile_named(profile), at_ms=_now_ms())
         digest = write_evidence(out, report_bytes(found.report))

@@ -57,7 +57,7 @@ def attribute_ledger(
     if not ledger.startswith(POSTGRESQL_PREFIX) and not Path(ledger).is_file():
         name = Path(ledger).name
         raise invalid(name, "(no such file)", "the ledger file of a policy service")
-    held = _read(ledger, plan_id)
+    held = read_held(ledger, plan_id)
     if not held.records:
         of = f" of plan {plan_id!r}" if plan_id else ""
         raise invalid("ledger", "no decision", f"at least one decision{of}")
@@ -72,7 +72,7 @@ def attribute_ledger(
     )
 
 
-class _Held(msgspec.Struct, frozen=True, kw_only=True):
+class Held(msgspec.Struct, frozen=True, kw_only=True):
     """Holds what a ledger holds of a plan, or of all, in the order of writing."""
 
     records: list[DecisionRecord]
@@ -81,7 +81,13 @@ class _Held(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: list[Outcome]
 
 
-def _read(ledger: str, plan_id: str) -> _Held:
+def read_held(ledger: str, plan_id: str = "") -> Held:
+    """Read what a ledger holds of a plan, or of all when its name is empty.
+
+    Raises:
+        DataInvalid: It holds more decisions than are attributed at once.
+        LedgerUnavailable: It cannot be read.
+    """
     reader = open_reader(ledger)
     records: list[DecisionRecord] = []
     for text in canonical_texts(reader, "decision_records", plan_id):
@@ -90,7 +96,7 @@ def _read(ledger: str, plan_id: str) -> _Held:
             raise invalid("ledger", "more decisions", f"at most {RECORDS_MAX}")
     decided = {record.plan_id for record in records}
     opened = plan_rows(reader)
-    return _Held(
+    return Held(
         records=records,
         plans={row[0]: bound_of(row[1:]) for row in opened if row[0] in decided},
         fills=_held_facts(reader, Fill, "fills", plan_id),

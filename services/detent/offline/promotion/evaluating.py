@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from detent.adapters.artifact_store import Artifact, read_artifact
 from detent.adapters.serving import Serving
@@ -28,6 +29,7 @@ from detent.offline.promotion.run_folder import (
     run_folder_of,
 )
 from detent.offline.promotion.scores import RESAMPLES, Predictions
+from detent.offline.promotion.shadow_rows import read_service
 
 
 class EvidencePaths(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +43,7 @@ class EvidencePaths(msgspec.Struct, frozen=True, kw_only=True):
         proxy_backtest: Folder of the proxy's over the same bars.
         fills: Files of fills that the model was the source of.
         champion: Directory of the artifact in production, its run beside it.
+        ledgers: Ledgers that hold its shadow: files, or `postgresql://` addresses.
     """
 
     artifact: Path
@@ -50,6 +53,7 @@ class EvidencePaths(msgspec.Struct, frozen=True, kw_only=True):
     proxy_backtest: Path | None = None
     fills: tuple[Path, ...] = ()
     champion: Path | None = None
+    ledgers: tuple[str, ...] = ()
 
 
 class Evaluated(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -100,6 +104,10 @@ def evaluate_artifact(
         architecture_id=manifest.architecture_id,
         resamples=resamples,
     )
+    service = read_service(
+        paths.ledgers, serving.artifact.pinned.binding_hash, manifest.bar_interval_ms
+    )
+    measures = structs.replace(measures, service=service)
     method, weights = feature_weights(serving)
     report = EvaluationReport(
         evaluated_at_ms=at_ms,

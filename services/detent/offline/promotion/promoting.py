@@ -15,9 +15,14 @@ from detent.core.evaluation.evaluation_report import (
     check_report,
     evidence_bytes,
 )
-from detent.core.evaluation.gates import GateResult, choice, is_promotable, unmeasured
+from detent.core.evaluation.gates import (
+    GateResult,
+    approval_gate,
+    choice,
+    is_promotable,
+    unmeasured,
+)
 from detent.core.evaluation.readiness_report import prerequisite_gates
-from detent.core.rollout.gates import ACTIVE_ACK
 from detent.offline.promotion.dataset_folder import verify_dataset
 from detent.offline.promotion.evidence_file import read_evidence, write_evidence
 from detent.offline.registry.artifact_url import read_artifact_at
@@ -145,13 +150,7 @@ def _gates(
         *report.gates,
         _dataset(report, asked.dataset),
         _champion(report, champion),
-        choice(
-            "human_approval",
-            "typed" if asked.ack == ACTIVE_ACK else "(missing)",
-            ACTIVE_ACK,
-            "what a person acknowledged",
-            passes=asked.ack == ACTIVE_ACK,
-        ),
+        approval_gate(asked.ack),
     )
 
 

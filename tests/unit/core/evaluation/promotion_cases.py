@@ -17,6 +17,7 @@ from detent.core.evaluation.measures import (
     OriginMeasures,
     SampleMeasures,
     ScoreComparison,
+    ServiceMeasures,
     TradingMeasures,
 )
 from detent.core.evaluation.readiness import (
@@ -114,6 +115,13 @@ def good_measures() -> Measures:
             deflated_sharpe_ppm=980_000,
         ),
         learning=LearningMeasures(fill_count=400, untagged_count=0),
+        service=ServiceMeasures(
+            row_count=2_000,
+            error_count=20,
+            covered_ms=100 * 3_600_000,
+            p99_us=40_000,
+            p999_us=90_000,
+        ),
     )
 
 
