@@ -228,7 +228,7 @@ class PolicyHost:
         self.plans = Plans(self.ledger)
         self.kills = kills or KillSwitches(clock=time.monotonic)
         self.rollouts = rollouts or Rollouts(clock=time.monotonic)
-        held = held_of((binding, *also_held), caller_names)
+        held = self._held = held_of((binding, *also_held), caller_names)
         self.model_path = ModelPath(
             routes=routes or FixedRoutes(self.features, self.inference),
             enablement=enablement,
@@ -278,6 +278,10 @@ class PolicyHost:
         self.target = await self._server.start()
         return self
 
+    def hold(self, binding: ModelBinding) -> None:
+        """Hold one more manifest."""
+        self._held |= held_of([binding], ())
+
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
@@ -287,6 +291,7 @@ class PolicyHost:
         await self._server.drain()
         await self.handler.settle()
         await self.kills.close()
+        self.rollouts.close()
         await self.ledger.close()
 
 

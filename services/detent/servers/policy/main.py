@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
+import grpc
 from msgspec import structs
 from opentelemetry.trace import Tracer
 
@@ -33,7 +34,6 @@ from detent.servers.policy.kill_switches import KillSwitches, SharedKills
 from detent.servers.policy.ledger_handler import LedgerHandler
 from detent.servers.policy.model_path import KeepInputs, ModelPath
 from detent.servers.policy.plans import Plans
-from detent.servers.policy.ports import Routes
 from detent.servers.policy.rollout_handler import RolloutHandler
 from detent.servers.policy.rollouts import Rollouts, SharedRollouts
 from detent.servers.policy.routes import FixedRoutes
@@ -55,7 +55,7 @@ class Policy:
         self,
         settings: PolicySettings,
         *,
-        routes: Routes,
+        routes: FixedRoutes,
         tracer: Tracer,
         now_ms: Callable[[], int],
     ) -> None:
@@ -79,7 +79,9 @@ class Policy:
         self.kills, self.rollouts = _shared_state(settings)
         held = {key: _held(pinned) for key, pinned in folder.accepted.items()}
         model_path = ModelPath(
-            routes=routes,
+            routes=routes.knowing(
+                {key: pinned.manifest.model_id for key, pinned in folder.accepted.items()}
+            ),
             enablement=settings.enablement,
             kill_switch_env=kill_switch_env,
             tracer=tracer,
@@ -273,19 +275,49 @@ def _log_folder(folder: ManifestFolder) -> None:
         log.error(events.ARTIFACT_REFUSED, extra=facts)
 
 
+class Channels:
+    """Opens one channel to each address, and closes them all."""
+
+    def __init__(self) -> None:
+        """Open nothing yet."""
+        self._open: dict[str, grpc.aio.Channel] = {}
+
+    def to(self, target: str) -> grpc.aio.Channel:
+        """Give the channel to an address."""
+        if target not in self._open:
+            self._open[target] = open_channel(target)
+        return self._open[target]
+
+    async def close(self) -> None:
+        """Close every channel."""
+        for channel in self._open.values():
+            await channel.close()
+
+
+def _routes(settings: PolicySettings, channels: Channels, tracer: Tracer) -> FixedRoutes:
+    return FixedRoutes(
+        GrpcFeatures(channels.to(settings.feature_target), tracer),
+        GrpcInference(channels.to(settings.inference_target), tracer),
+        features_of={
+            key: GrpcFeatures(channels.to(target), tracer)
+            for key, target in settings.feature_targets.items()
+        },
+        inference_of={
+            key: GrpcInference(channels.to(target), tracer)
+            for key, target in settings.inference_targets.items()
+        },
+    )
+
+
 async def run(settings: PolicySettings) -> None:
     """Serve until the process is asked to stop."""
     telemetry = Telemetry(
         "detent-policy", otlp_endpoint=settings.otlp_endpoint, trace_file=settings.trace_file
     )
-    features_channel = open_channel(settings.feature_target)
-    inference_channel = open_channel(settings.inference_target)
+    channels = Channels()
     policy = Policy(
         settings,
-        routes=FixedRoutes(
-            GrpcFeatures(features_channel, telemetry.tracer),
-            GrpcInference(inference_channel, telemetry.tracer),
-        ),
+        routes=_routes(settings, channels, telemetry.tracer),
         tracer=telemetry.tracer,
         now_ms=wall_clock_ms,
     )
@@ -298,8 +330,7 @@ async def run(settings: PolicySettings) -> None:
     await policy.start(server.set_serving)
     await serve_until_stopped(server, HEALTHY)
     await policy.close()
-    await features_channel.close()
-    await inference_channel.close()
+    await channels.close()
     telemetry.close()
 
 
