@@ -81,12 +81,7 @@ def up(
                 active=ack == ACTIVE_ACK,
                 ml_settings=ml_settings.resolve() if ml_settings is not None else None,
                 environment=environment,
-                ports={
-                    "feature": feature_port,
-                    "inference": inference_port,
-                    "policy": policy_port,
-                    "monitor": monitor_port,
-                },
+                ports=_ports(feature_port, inference_port, policy_port, monitor_port),
             )
         )
     stopping = threading.Event()
@@ -99,6 +94,10 @@ def up(
             if ended:
                 errors.print(bad(f"{', '.join(ended)} ended"), f"see the log in {state}")
                 raise typer.Exit(EXIT_ERROR)
+
+
+def _ports(*ports: int) -> dict[str, int]:
+    return dict(zip(("feature", "inference", "policy", "monitor"), ports, strict=True))
 
 
 def _from_ml_settings(path: Path | None) -> dict[str, str]:
