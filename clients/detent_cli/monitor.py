@@ -24,6 +24,7 @@ from detent_cli.output import (
 
 if TYPE_CHECKING:
     from detent.core.evaluation.monitoring import ModelReport, SignalQuality
+    from detent.servers.monitor.settings import MonitorSettings
 
 
 def monitor(
@@ -36,7 +37,13 @@ def monitor(
         Path | None,
         typer.Option(help="Rows of the training: .npy of `detent features reference`."),
     ] = None,
-    profile: Annotated[str, typer.Option(help="standard, or the seed's rules: seed.")] = "standard",
+    profile: Annotated[
+        str | None, typer.Option(help="standard, or the seed's rules: seed.")
+    ] = None,
+    ml_settings: Annotated[
+        Path | None,
+        typer.Option(help="Settings in the seed's form, `ml:` in YAML; options say more."),
+    ] = None,
     policy: Annotated[
         str, typer.Option(help="Address of the policy service; records outcomes there.")
     ] = "",
@@ -44,7 +51,9 @@ def monitor(
     listen: Annotated[
         str, typer.Option(help="Address of /metrics, /healthz and /readyz.")
     ] = "127.0.0.1:7304",
-    interval_s: Annotated[int, typer.Option(help="Seconds between checks.", min=1)] = 3_600,
+    interval_s: Annotated[
+        int | None, typer.Option(help="Seconds between checks; an hour without it.", min=1)
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with pictures here.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -55,23 +64,20 @@ def monitor(
     """
     # Imported here: a strategist's installation has neither a ledger nor metrics.
     from detent.servers.monitor.main import check_once, run  # noqa: PLC0415
-    from detent.servers.monitor.settings import MonitorSettings  # noqa: PLC0415
 
-    try:
-        settings = MonitorSettings.model_validate(
-            {
-                "ledger": ledger,
-                "artifacts_dir": artifacts,
-                "reference_file": reference,
-                "profile": profile,
-                "policy_target": policy or None,
-                "listen": listen,
-                "check_interval_s": interval_s,
-            }
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise typer.BadParameter(f"{first['loc'][0]}: {first['msg']}") from error
+    settings = _settings(
+        {
+            "ledger": ledger,
+            "artifacts_dir": artifacts,
+            "reference_file": reference,
+            "profile": profile,
+            "policy_target": policy or None,
+            "listen": listen,
+            "check_interval_s": interval_s,
+            "ml_settings": ml_settings,
+        },
+        as_json=as_json,
+    )
     with reported(as_json=as_json), errors.status("checking", spinner="dots"):
         reports, recorded_count = asyncio.run(check_once(settings))
     if report is not None:
@@ -91,6 +97,19 @@ def monitor(
             asyncio.run(run(settings))
     elif any(one.alerts for one in reports):
         raise typer.Exit(EXIT_NEGATIVE)
+
+
+def _settings(said: dict[str, object], *, as_json: bool) -> "MonitorSettings":
+    """Give the settings; what no option says is left to variables and to the file."""
+    from detent.servers.monitor.settings import MonitorSettings  # noqa: PLC0415
+
+    given = {name: value for name, value in said.items() if value is not None}
+    try:
+        with reported(as_json=as_json):
+            return MonitorSettings.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise typer.BadParameter(f"{first['loc'][0]}: {first['msg']}") from error
 
 
 def _print(reports: "list[ModelReport]", recorded_count: int) -> None:

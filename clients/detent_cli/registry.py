@@ -30,6 +30,13 @@ Name = Annotated[str, typer.Argument(help="Name of a line of models.")]
 NameOptional = Annotated[str | None, typer.Option(help="Only this line of models.")]
 Into = Annotated[Path, typer.Option(help="Folder of artifacts; the copy is verified.")]
 GitSha = Annotated[str | None, typer.Option(help="Commit, where the manifest names none; 40 hex.")]
+MaxVersions = Annotated[
+    int | None, typer.Option(help="Versions of a line to keep; ten without it.", min=1)
+]
+MlSettingsFile = Annotated[
+    Path | None,
+    typer.Option("--ml-settings", help="The seed's `ml:` file, for its registry.max_versions."),
+]
 Dataset = Annotated[
     str | None, typer.Option("--dataset-id", help="Data set, where the manifest names none.")
 ]
@@ -59,9 +66,11 @@ def register(
     git_sha: GitSha = None,
     dataset_id: Dataset = None,
     notes: Annotated[str | None, typer.Option(help="What to remember.")] = None,
+    max_versions: MaxVersions = None,
+    ml_settings: MlSettingsFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Add a verified artifact, staged; of more than ten versions the oldest spare one goes."""
+    """Add a verified artifact, staged; of too many versions the oldest spare ones go."""
     from detent.offline.registry.artifact_url import (  # noqa: PLC0415
         read_artifact_at,
         store_artifact,
@@ -73,7 +82,7 @@ def register(
         if store is not None:
             url = store_artifact(url, url_of(store))
         manifest = read_artifact_at(url)[0].manifest
-        model = _registry(registry).register(
+        model = _keeping(registry, max_versions, ml_settings).register(
             manifest,
             url,
             _act(actor, reason),
@@ -96,6 +105,8 @@ def import_mlflow(
     reason: Reason,
     git_sha: GitSha = None,
     dataset_id: Dataset = None,
+    max_versions: MaxVersions = None,
+    ml_settings: MlSettingsFile = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Resolve an alias once, to a digest, and register the artifact that it pointed to."""
@@ -107,7 +118,7 @@ def import_mlflow(
         server = MlflowRegistry(tracking, token=os.environ.get(TOKEN))
         resolved = server.resolve(name, alias)
         folder = server.load(resolved, into)
-        model = _registry(registry).register(
+        model = _keeping(registry, max_versions, ml_settings).register(
             read_pinned_manifest(folder).manifest,
             url_of(str(folder)),
             _act(actor, reason),
@@ -238,6 +249,18 @@ def _registry(url: str) -> Any:
     from detent.adapters.model_registry import ModelRegistry  # noqa: PLC0415
 
     return ModelRegistry(_database(url))
+
+
+def _keeping(url: str, max_versions: int | None, ml_settings: Path | None) -> Any:
+    """Give a registry that keeps so many versions: an option says more than the file."""
+    from detent.adapters.ml_settings import read_ml_settings  # noqa: PLC0415
+    from detent.adapters.model_registry import ModelRegistry  # noqa: PLC0415
+    from detent.core.artifacts.registry import VERSIONS_MAX  # noqa: PLC0415
+
+    kept = VERSIONS_MAX
+    if ml_settings is not None:
+        kept = read_ml_settings(ml_settings).registry.max_versions
+    return ModelRegistry(_database(url), versions_max=max_versions or kept)
 
 
 def _act(actor: str, reason: str) -> Any:

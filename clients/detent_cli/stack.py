@@ -46,7 +46,8 @@ class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
         monitor: Whether the monitor runs beside them.
         active: Whether the model may act: both keys and the acknowledgement.
         ports: Port per process; a process that is not named gets a free one.
-        ml_settings: File in the seed's form that says whether the model runs, instead of `active`.
+        ml_settings: File in the seed's form, for policy and monitor; says whether the model runs,
+            instead of `active`.
         environment: More variables for every process.
     """
 
@@ -244,6 +245,7 @@ class Stack:
         }
         if options.ml_settings is not None:
             variables["DETENT_POLICY_ML_SETTINGS"] = str(options.ml_settings)
+            variables["DETENT_MONITOR_ML_SETTINGS"] = str(options.ml_settings)
         else:
             variables["DETENT_POLICY_INFER_ENABLED"] = str(options.active).lower()
             variables["DETENT_POLICY_ACTIVE_ENABLED"] = str(options.active).lower()

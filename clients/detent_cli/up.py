@@ -4,12 +4,12 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from detent.contracts.errors import InvalidField
 from detent.core.rollout.gates import ACTIVE_ACK
+from detent.core.rollout.ladder import Mode
 from detent_cli.output import (
     EXIT_ERROR,
     JsonFlag,
@@ -20,9 +20,18 @@ from detent_cli.output import (
     print_rows,
     reported,
 )
+from detent_cli.served import ServedBy, served
 from detent_cli.stack import Stack, StackOptions
 
+if TYPE_CHECKING:
+    from detent.adapters.ml_settings import MlSettings
+
 WATCH_S = 1.0
+_SAID = {
+    Mode.OFF: "proxy only (no acknowledgement given, or switched off)",
+    Mode.SHADOW: "proxy only; the model runs unused",
+    Mode.ACTIVE: "the model may act",
+}
 LATENCY = "DETENT_INFERENCE_MAX_INFERENCE_LATENCY_MS"
 
 
@@ -67,20 +76,22 @@ def up(
         errors.print(bad("BAD_ACK"), f"found {ack!r}, expected {ACTIVE_ACK} or nothing")
         raise typer.Exit(EXIT_ERROR)
     with reported(as_json=as_json):
-        environment = _from_ml_settings(ml_settings)
-        served = served_artifact(artifact, registry, name, state)
+        settings = _read_ml_settings(ml_settings)
+        by = ServedBy(artifact=artifact, registry=registry, name=name, settings=settings, ack=ack)
+        found = served(by, state)
+        # Nobody rolls out what nobody watches.
+        monitor = monitor or bool(control) or (settings is not None and settings.is_monitored)
         stack = Stack(
             StackOptions(
-                artifact_dir=served.resolve(),
+                artifact_dir=found.folder.resolve(),
                 state_dir=state.resolve(),
                 candidate_dir=candidate.resolve() if candidate is not None else None,
                 control_url=control,
                 single=single,
-                # Nobody rolls out what nobody watches.
-                monitor=monitor or bool(control),
+                monitor=monitor,
                 active=ack == ACTIVE_ACK,
                 ml_settings=ml_settings.resolve() if ml_settings is not None else None,
-                environment=environment,
+                environment=_from_ml_settings(settings),
                 ports=_ports(feature_port, inference_port, policy_port, monitor_port),
             )
         )
@@ -88,7 +99,7 @@ def up(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     with reported(as_json=as_json), stack:
-        _say(stack, active=ack == ACTIVE_ACK, as_json=as_json)
+        _say(stack, mode=found.mode, as_json=as_json)
         while not stopping.wait(WATCH_S):
             ended = [name for name in stack.names if not stack.is_running(name)]
             if ended:
@@ -100,53 +111,35 @@ def _ports(*ports: int) -> dict[str, int]:
     return dict(zip(("feature", "inference", "policy", "monitor"), ports, strict=True))
 
 
-def _from_ml_settings(path: Path | None) -> dict[str, str]:
-    """Give what a file sets of the other processes, as far as no variable does."""
+def _read_ml_settings(path: Path | None) -> "MlSettings | None":
     if path is None:
-        return {}
+        return None
     # Needs the packages of a server, which a bare client has not.
     from detent.adapters.ml_settings import read_ml_settings  # noqa: PLC0415
 
-    settings = read_ml_settings(path)
+    return read_ml_settings(path)
+
+
+def _from_ml_settings(settings: "MlSettings | None") -> dict[str, str]:
+    """Give what a file sets of the inference process, as far as no variable does."""
+    if settings is None:
+        return {}
     found = {LATENCY: str(settings.max_inference_latency_ms)}
     return {name: value for name, value in found.items() if name not in os.environ}
 
 
-def served_artifact(
-    artifact: Path | None, registry: str | None, name: str | None, state: Path
-) -> Path:
-    """Give the artifact that was named, or a verified copy of the one in production.
-
-    It is asked for once: what comes to production later is served after the next start.
-
-    Raises:
-        InvalidField: Both were named, or neither.
-        DetentError: There is none in production, or it is not what was registered.
-    """
-    if artifact is not None and registry is None and name is None:
-        return artifact
-    if artifact is not None or registry is None or name is None:
-        raise InvalidField("--artifact", artifact, "either it, or --registry and --name")
-    from detent.adapters.control_database import ControlDatabase  # noqa: PLC0415
-    from detent.adapters.model_registry import ModelRegistry  # noqa: PLC0415
-    from detent.offline.registry.artifact_url import load_artifact  # noqa: PLC0415
-
-    pointer = ModelRegistry(ControlDatabase(registry)).production(name).pointer
-    digest = pointer.model_version_hash
-    return load_artifact(pointer.artifact_url, state / "artifacts", model_version_hash=digest)
-
-
-def _say(stack: Stack, *, active: bool, as_json: bool) -> None:
+def _say(stack: Stack, *, mode: Mode, as_json: bool) -> None:
     if as_json:
-        print_json({"active": active, "targets": stack.targets, "pids": _pids(stack)})
+        active = mode is Mode.ACTIVE
+        facts = {"active": active, "mode": mode.value, "targets": stack.targets}
+        print_json(facts | {"pids": _pids(stack)})
         return
     rows = [
         (name, stack.targets[name if name != "single" else "policy"], stack.pid(name))
         for name in stack.names
     ]
     print_rows("Detent is up", ("process", "address", "pid"), rows)
-    mode = "the model may act" if active else "proxy only (no acknowledgement given)"
-    console.print(f"{mode}; Ctrl-C stops everything")
+    console.print(f"{_SAID[mode]}; Ctrl-C stops everything")
 
 
 def _pids(stack: Stack) -> dict[str, int]:

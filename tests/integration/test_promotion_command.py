@@ -15,7 +15,7 @@ from detent.contracts.canonical import sha256_hex
 from detent.contracts.errors import InvalidField, ModelNotRegistered
 from detent.core.rollout.gates import ACTIVE_ACK
 from detent_cli.main import app
-from detent_cli.up import served_artifact
+from detent_cli.served import ServedBy, served
 
 WHO = ("--actor", "quant", "--reason", "a test")
 
@@ -106,17 +106,19 @@ def test_a_good_candidate_is_promoted_with_its_evidence(
 def test_one_machine_serves_what_is_in_production(
     registry: str, evidence: Evidence, report: Path, tmp_path: Path
 ) -> None:
+    by = ServedBy(registry=registry, name="momentum_direction")
     with pytest.raises(ModelNotRegistered):
-        served_artifact(None, registry, "momentum_direction", tmp_path)
+        served(by, tmp_path)
     assert promoted(registry, evidence, report).exit_code == 0
-    found = served_artifact(None, registry, "momentum_direction", tmp_path)
+    found = served(by, tmp_path).folder
 
     assert found == tmp_path / "artifacts" / evidence.artifact.name
     assert read_artifact(found).manifest.model_version_hash == evidence.model_version_hash
-    assert served_artifact(evidence.artifact, None, None, tmp_path) == evidence.artifact
-    for wrong in ((evidence.artifact, registry, "x"), (None, registry, None), (None, None, None)):
+    assert served(ServedBy(artifact=evidence.artifact), tmp_path).folder == evidence.artifact
+    both = ServedBy(artifact=evidence.artifact, registry=registry, name="x")
+    for wrong in (both, ServedBy(registry=registry), ServedBy()):
         with pytest.raises(InvalidField, match="--registry and --name"):
-            served_artifact(*wrong, tmp_path)
+            served(wrong, tmp_path)
 
 
 @pytest.mark.proves("R133")

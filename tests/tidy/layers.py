@@ -87,6 +87,7 @@ DRAWN_LATE = frozenset(
         "detent_cli.monitor_page",
         "detent_cli.pictures",
         "detent_cli.reliability_plot",
+        "detent_cli.shadow_page",
     }
 )
 """Modules that draw, whose importers load them late; they need the extra `console`."""

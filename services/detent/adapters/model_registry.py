@@ -16,6 +16,7 @@ from sqlalchemy import Connection, delete, insert, or_, select, update
 from detent.adapters.control_database import ControlDatabase
 from detent.adapters.control_tables import HISTORY, MODELS
 from detent.contracts.canonical import canonical_bytes, parse_json
+from detent.contracts.checks import check_int
 from detent.contracts.errors import ModelNotRegistered, RegistryConflict
 from detent.contracts.json_codec import from_json, to_json
 from detent.contracts.manifest import Manifest, manifest_bytes, parse_manifest
@@ -26,8 +27,10 @@ from detent.contracts.registered import (
     RegistryAction,
     RegistryEvent,
 )
+from detent.contracts.units import INT32_MAX
 from detent.core.artifacts.registry import (
     HISTORY_SHOWN_MAX,
+    VERSIONS_MAX,
     before_production,
     in_production,
     pruned,
@@ -56,9 +59,15 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
 class ModelRegistry:
     """Registers models and moves them: staged, production, deprecated."""
 
-    def __init__(self, database: ControlDatabase) -> None:
-        """Take a control database."""
+    def __init__(self, database: ControlDatabase, *, versions_max: int = VERSIONS_MAX) -> None:
+        """Take a control database, and how many versions of a line it keeps.
+
+        Raises:
+            InvalidField: It would keep none.
+        """
+        check_int("max_versions", versions_max, 1, INT32_MAX)
         self._database = database
+        self._versions_max = versions_max
 
     def register(
         self,
@@ -70,7 +79,7 @@ class ModelRegistry:
         dataset_id: str | None = None,
         notes: str | None = None,
     ) -> RegisteredModel:
-        """Add a model, staged; of more than ten versions the oldest spare ones go.
+        """Add a model, staged; of too many versions the oldest spare ones go.
 
         Args:
             manifest: Of the artifact, which the caller has verified.
@@ -241,7 +250,7 @@ class ModelRegistry:
 
     def _prune(self, link: Connection, name: str, act: Act) -> None:
         kept = before_production(_events(link, name))
-        for model in pruned(_line(link, name), kept):
+        for model in pruned(_line(link, name), kept, self._versions_max):
             key = model.pointer.registry_id
             link.execute(delete(MODELS).where(MODELS.c.registry_id == key))
             _record(

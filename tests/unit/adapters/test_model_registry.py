@@ -220,6 +220,18 @@ def test_the_eleventh_version_prunes_the_oldest_spare_one(registry: ModelRegistr
     assert registry.roll_back(NAME, act(99)).pointer.model_id == "momentum_direction_v1.1.0"
 
 
+@pytest.mark.proves("R263")
+def test_as_many_versions_stay_as_one_says(url: str) -> None:
+    registry = ModelRegistry(ControlDatabase(url), versions_max=3)
+    promoted(registry, registered(registry, 1), 10)
+    for minor in range(2, 6):
+        registered(registry, minor)
+
+    assert statuses(registry).keys() == {f"momentum_direction_v1.{minor}.0" for minor in (1, 4, 5)}
+    with pytest.raises(InvalidField):
+        ModelRegistry(ControlDatabase(url), versions_max=0)
+
+
 def test_the_database_itself_refuses_a_second_one_in_production(url: str) -> None:
     database = ControlDatabase(url)
     registry = ModelRegistry(database)

@@ -46,12 +46,15 @@ def to_production(pointer: ModelPointer, *, at_utc: str, actor: str, source: str
     )
 
 
-def pruned(models: Sequence[RegisteredModel], kept: str | None) -> tuple[RegisteredModel, ...]:
-    """Name the versions beyond `VERSIONS_MAX`: the oldest that are not in production.
+def pruned(
+    models: Sequence[RegisteredModel], kept: str | None, versions_max: int = VERSIONS_MAX
+) -> tuple[RegisteredModel, ...]:
+    """Name the versions that are too many: the oldest that are not in production.
 
     Args:
         models: Those of one line.
         kept: Registry id that a rollback would need.
+        versions_max: How many may stay.
     """
     spare = sorted(
         (
@@ -61,7 +64,7 @@ def pruned(models: Sequence[RegisteredModel], kept: str | None) -> tuple[Registe
         ),
         key=lambda one: (one.registered_at_ms, one.pointer.registry_id),
     )
-    return tuple(spare[: max(0, len(models) - VERSIONS_MAX)])
+    return tuple(spare[: max(0, len(models) - versions_max)])
 
 
 def before_production(events: Iterable[RegistryEvent]) -> str | None:

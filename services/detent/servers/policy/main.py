@@ -61,8 +61,7 @@ class Policy:
     ) -> None:
         """Open the ledger and read the manifests."""
         durability = Durability(settings.ledger_durability.upper())
-        folder = read_manifest_folder(settings.artifacts_dir, trust=settings.signature_trust)
-        _log_folder(folder)
+        folder = manifests(settings)
         self.mode = _mode(settings, folder)
         self.ledger = SqliteLedger(
             settings.ledger_file, durability, reserve_bytes=settings.ledger_reserve_bytes
@@ -113,12 +112,9 @@ class Policy:
             shared=PostgresReader(url.get_secret_value()) if url is not None else None,
             anchored=anchoring.anchored if anchoring is not None else None,
         )
+        refused = self.handler.note_refusal
         self.services = [
-            Service(
-                name="PolicyService",
-                handler=self.handler,
-                on_refusal=self.handler.note_refusal,
-            ),
+            Service(name="PolicyService", handler=self.handler, on_refusal=refused),
             Service(name="LedgerService", handler=ledger_handler),
             Service(
                 name="RolloutService",
@@ -171,6 +167,19 @@ def kill_switch_env() -> bool:
 def wall_clock_ms() -> int:
     """Read the wall clock in Unix milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+def manifests(settings: PolicySettings) -> ManifestFolder:
+    """Read what may be bound; an `ml:` file may switch off what an artifact needs."""
+    folder = read_manifest_folder(settings.artifacts_dir, trust=settings.signature_trust)
+    if settings.ml_settings is not None:
+        # Slow to load, and not needed without such a file.
+        from detent.adapters.ml_agreement import agreeing  # noqa: PLC0415
+        from detent.adapters.ml_settings import read_ml_settings  # noqa: PLC0415
+
+        folder = agreeing(read_ml_settings(settings.ml_settings), folder)
+    _log_folder(folder)
+    return folder
 
 
 def _mode(settings: PolicySettings, folder: ManifestFolder) -> Mode:
