@@ -10,8 +10,9 @@ EDGES = {
     ("strategist", "policy", 7303),
     ("policy", "feature", 7301),
     ("policy", "inference", 7302),
+    ("monitor", "policy", 7303),
 }
-SERVICES = {"feature", "inference", "policy"}
+SERVICES = {"feature", "inference", "policy", "monitor"}
 
 
 def of_kind(objects: list[Object], kind: str) -> list[Object]:

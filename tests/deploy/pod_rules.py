@@ -168,6 +168,11 @@ def _probe_problems(pod: Pod) -> Iterator[str]:
         for kind in ("startup", "liveness", "readiness"):
             probe = container.get(f"{kind}Probe", {})
             asked = probe.get("grpc", {} if kind == "readiness" else probe.get("tcpSocket", {}))
+            if pod.labels["app.kubernetes.io/name"] == "monitor":
+                path = "/readyz" if kind == "readiness" else "/healthz"
+                if probe.get("httpGet") != {"path": path, "port": "http"}:
+                    yield f"{pod.owner}: no {kind} probe of {path}"
+                continue
             if asked.get("port") not in ports:
                 yield f"{pod.owner}: no {kind} probe of a port that is open"
             elif kind == "readiness" and asked.get("service") != _service_name(pod):

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 ROOT = pathlib.Path(__file__).parents[2]
-TARGETS = ["feature", "inference", "inference-gpu", "policy", "client"]
-SERVERS = ["feature", "inference", "policy"]
+TARGETS = ["feature", "inference", "inference-gpu", "policy", "monitor", "client"]
+SERVERS = ["feature", "inference", "policy", "monitor"]
 
 
 @pytest.fixture(name="stages", scope="module")
@@ -55,6 +55,10 @@ def test_server_image_says_whether_it_is_healthy(stages: dict[str, list[str]], t
     health = [line for line in stages[target] if line.startswith("HEALTHCHECK")]
 
     assert len(health) == 1
+    if target == "monitor":
+        assert "7304" in health[0]
+        assert "'/readyz'" in health[0]
+        return
     assert '"-m", "detent.rpc.probe"' in health[0]
     assert f"detent.api.v1.{target.split('-', maxsplit=1)[0].capitalize()}Service" in health[0]
 

@@ -88,11 +88,14 @@ def test_a_misspelt_field_is_refused(objects: list[Object], kind: str, misspell:
         kubernetes_validate.validate(spoilt, kubernetes_validate.latest_version(), strict=True)
 
 
-def test_the_three_processes_are_rendered(objects: list[Object]) -> None:
+def test_the_four_processes_are_rendered(objects: list[Object]) -> None:
     """A rule about every pod says nothing when there are none."""
     owners = {pod.owner for pod in pods(objects)}
 
-    assert owners == {"Deployment/feature", "Deployment/inference", "StatefulSet/policy"}
+    assert owners == {
+        *("Deployment/feature", "Deployment/inference", "Deployment/monitor"),
+        "StatefulSet/policy",
+    }
 
 
 @pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.name) for rule in RULES])

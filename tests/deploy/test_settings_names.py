@@ -10,19 +10,22 @@ import yaml
 
 from detent.servers.feature.settings import FeatureSettings
 from detent.servers.inference.settings import InferenceSettings
+from detent.servers.monitor.settings import MonitorSettings
 from detent.servers.policy.settings import PolicySettings
 
 ROOT = pathlib.Path(__file__).parents[2]
-SETTINGS: dict[str, type[FeatureSettings | InferenceSettings | PolicySettings]] = {
+Settings = FeatureSettings | InferenceSettings | MonitorSettings | PolicySettings
+SETTINGS: dict[str, type[Settings]] = {
     "feature": FeatureSettings,
     "inference": InferenceSettings,
+    "monitor": MonitorSettings,
     "policy": PolicySettings,
 }
 # Read by policy at every bar, and not a setting.
 NOT_SETTINGS = {"ML_KILL_SWITCH"}
 
 
-def _variables(settings: type[FeatureSettings | InferenceSettings | PolicySettings]) -> set[str]:
+def _variables(settings: type[Settings]) -> set[str]:
     """Give the names of the variables that a process reads."""
     prefix = settings.model_config["env_prefix"]
     return {

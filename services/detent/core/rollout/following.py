@@ -7,12 +7,13 @@ alone, in their order.
 Source: DESIGN section 4; row R118.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import msgspec
 from msgspec import structs
 
-from detent.core.rollout.judge import Judge, JudgeRules
+from detent.core.rollout.judge import Judge, JudgeRules, folded
 from detent.core.rollout.paired_rows import PairedBar
 
 MINUTE_MS = 60_000
@@ -58,36 +59,21 @@ def _kept(judge: Judge, bars: Sequence[PairedBar], horizon_ms: int) -> Judge:
     newest_ms = bars[-1].ts_ms
     # One that waits for an answer is given the time until the bar after the next.
     sure_ms = bars[-2].ts_ms if len(bars) > 1 else -1
-    for bar in _later(bars, judge.answered_ms):
-        if bar.ts_ms < sure_ms or (bar.ts_ms < newest_ms and _is_paired(bar)):
-            judge = judge.after(bar)
-        else:
-            break
-    for bar in _later(bars, judge.settled_ms):
-        is_known = judge.answered_ms is not None and bar.ts_ms <= judge.answered_ms
-        # The bar that tells of it is whole itself.
-        if not is_known or bar.ts_ms + horizon_ms >= newest_ms:
-            break
-        judge = judge.settled(bar)
-    return judge
+    whole = itertools.takewhile(
+        lambda bar: bar.ts_ms < sure_ms or (bar.ts_ms < newest_ms and _is_paired(bar)), bars
+    )
+    return folded(judge, list(whole), bars, horizon_ms=horizon_ms)
 
 
 def _seen(judge: Judge, bars: Sequence[PairedBar], horizon_ms: int) -> Judge:
     """Fold every row there is."""
-    newest_ms = bars[-1].ts_ms
-    for bar in _later(bars, judge.answered_ms):
-        # Nobody is blamed for what the other has not had the time to answer.
-        paired = tuple(row for row in bar.rows if row.stable is not None)
-        if paired:
-            judge = judge.after(structs.replace(bar, rows=paired))
-    for bar in _later(bars, judge.settled_ms):
-        if bar.ts_ms + horizon_ms <= newest_ms:
-            judge = judge.settled(bar)
-    return judge
-
-
-def _later(bars: Sequence[PairedBar], than_ms: int | None) -> list[PairedBar]:
-    return [bar for bar in bars if than_ms is None or bar.ts_ms > than_ms]
+    # Nobody is blamed for what the other has not had the time to answer.
+    paired = [
+        structs.replace(bar, rows=rows)
+        for bar in bars
+        if (rows := tuple(row for row in bar.rows if row.stable is not None))
+    ]
+    return folded(judge, paired, bars, horizon_ms=horizon_ms)
 
 
 def _is_paired(bar: PairedBar) -> bool:

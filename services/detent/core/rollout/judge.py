@@ -8,6 +8,7 @@ without new rows the judge says what it said, and never more.
 Source: decision D18; QUANT A9 and C5; rows R117, R118 and R123.
 """
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -332,13 +333,40 @@ def judged(
         InvalidField: The bars are not in the order of time.
     """
     judge = Judge.start(rules, horizon_bars=horizon_bars)
-    place = 0
-    for bar in bars:
+    return folded(judge, bars, bars, horizon_ms=horizon_bars * interval_ms)
+
+
+def folded(
+    judge: Judge,
+    answered: Sequence[PairedBar],
+    labelled: Sequence[PairedBar],
+    *,
+    horizon_ms: int,
+) -> Judge:
+    """Take further bars, and after each the outcomes whose horizon it closes.
+
+    In this order alone, so that what told first is the same however the bars came.
+
+    Args:
+        judge: Where it stands.
+        answered: Bars in the order of time, whose answers are taken; those it knows are left out.
+        labelled: Bars in the order of time, of which the outcomes are taken; the same.
+        horizon_ms: How far ahead the label looks.
+    """
+    settled_ms = -1 if judge.settled_ms is None else judge.settled_ms
+    place = bisect.bisect_right(labelled, settled_ms, key=_ts_ms)
+    for bar in answered:
+        if judge.answered_ms is not None and bar.ts_ms <= judge.answered_ms:
+            continue
         judge = judge.after(bar)
-        while place < len(bars) and bars[place].ts_ms + horizon_bars * interval_ms <= bar.ts_ms:
-            judge = judge.settled(bars[place])
+        while place < len(labelled) and labelled[place].ts_ms + horizon_ms <= bar.ts_ms:
+            judge = judge.settled(labelled[place])
             place += 1
     return judge
+
+
+def _ts_ms(bar: PairedBar) -> int:
+    return bar.ts_ms
 
 
 def _losses(pairs: Sequence[tuple[int, int, bool]]) -> tuple[int, int]:
