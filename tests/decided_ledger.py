@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from msgspec import structs
 from tests.builders import call_of, plan_of, row_of
@@ -28,10 +29,17 @@ from detent.servers.inference.handler import InferenceHandler
 from detent.servers.inference.main import load
 from detent.servers.inference.settings import InferenceSettings
 from detent.servers.policy.main import Policy, wall_clock_ms
+from detent.servers.policy.routes import FixedRoutes
 from detent.servers.policy.settings import PolicySettings
 
 HORIZON_BARS = 4
 PLAN_ID = "watched"
+ACTIVE: dict[str, Any] = {
+    "infer_enabled": True,
+    "active_enabled": True,
+    "active_ack": ACTIVE_ACK,
+}
+SHADOW: dict[str, Any] = {"infer_enabled": True, "shadow_mode": True, "drain_grace_s": 30.0}
 
 
 def artifact_of(table: BarTable, symbol: str, *, train_bars: int, out_dir: Path) -> Path:
@@ -68,13 +76,23 @@ def stretched(bars: Sequence[Bar], start: int, factor: int) -> list[Bar]:
     return found
 
 
-def decide(ledger_file: Path, artifact: Path, history: Sequence[Bar], bars: Sequence[Bar]) -> None:
-    """Feed the history, then decide bar after bar with the artifact."""
-    asyncio.run(_decide(ledger_file, artifact, history, bars))
+def decide(
+    ledger_file: Path,
+    artifact: Path,
+    history: Sequence[Bar],
+    bars: Sequence[Bar],
+    settings: Mapping[str, Any] = ACTIVE,
+) -> None:
+    """Feed the history, then decide bar after bar, on the rung that the settings say."""
+    asyncio.run(_decide(ledger_file, artifact, history, bars, settings))
 
 
 async def _decide(
-    ledger_file: Path, artifact: Path, history: Sequence[Bar], bars: Sequence[Bar]
+    ledger_file: Path,
+    artifact: Path,
+    history: Sequence[Bar],
+    bars: Sequence[Bar],
+    settings: Mapping[str, Any],
 ) -> None:
     features, _ = build_features(FeatureSettings(artifacts_dir=artifact.parent))
     serving = load(InferenceSettings(artifact_dir=artifact))
@@ -84,12 +102,9 @@ async def _decide(
             artifacts_dir=artifact.parent,
             ledger_file=ledger_file,
             ledger_durability="unsafe_memory",
-            infer_enabled=True,
-            active_enabled=True,
-            active_ack=ACTIVE_ACK,
+            **settings,
         ),
-        features=features,
-        inference=signals,
+        routes=FixedRoutes(features, signals),
         tracer=no_tracer(),
         now_ms=wall_clock_ms,
     )

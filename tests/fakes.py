@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -45,7 +45,10 @@ from detent.servers.policy.ledger_handler import LedgerHandler
 from detent.servers.policy.model_breakers import ModelBreakers
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import Plans
+from detent.servers.policy.ports import Routes
 from detent.servers.policy.rollout_handler import RolloutHandler
+from detent.servers.policy.rollouts import Rollouts
+from detent.servers.policy.routes import FixedRoutes
 from detent.servers.policy.trade_facts import TradeFactsTaker
 
 ACTIVE = Enablement(infer_enabled=True, active_enabled=True, active_ack=ACTIVE_ACK)
@@ -186,6 +189,16 @@ async def hangs(query: Any, call: Call) -> Any:
     await asyncio.Event().wait()
 
 
+def held_of(
+    bindings: Iterable[ModelBinding], caller_names: Iterable[str]
+) -> dict[str, HeldBinding]:
+    """Give what the manifests of some bindings would say."""
+    return {
+        one.binding_hash: HeldBinding(bar_interval_ms=HOUR_MS, caller_names=frozenset(caller_names))
+        for one in bindings
+    }
+
+
 class PolicyHost:
     """Serves policy from the test's own process, over real gRPC, with any ports behind it."""
 
@@ -202,10 +215,12 @@ class PolicyHost:
         caller_names: Iterable[str] = (),
         reserve_bytes: int = 0,
         kills: KillSwitches | None = None,
+        rollouts: Rollouts | None = None,
+        also_held: Sequence[ModelBinding] = (),
+        routes: Routes | None = None,
         breakers: ModelBreakers | None = None,
     ) -> None:
-        self.ledger_file = ledger_file
-        self.binding = binding
+        self.ledger_file, self.binding = ledger_file, binding
         self.features = features or FakeFeatures(binding)
         self.inference = inference or FakeInference(binding)
         self.now_ms = START_MS + 100_000 * HOUR_MS
@@ -214,9 +229,10 @@ class PolicyHost:
         self.ledger = SqliteLedger(ledger_file, reserve_bytes=reserve_bytes)
         self.plans = Plans(self.ledger)
         self.kills = kills or KillSwitches(clock=time.monotonic)
+        self.rollouts = rollouts or Rollouts(clock=time.monotonic)
+        held = self._held = held_of((binding, *also_held), caller_names)
         self.model_path = ModelPath(
-            features=self.features,
-            inference=self.inference,
+            routes=routes or FixedRoutes(self.features, self.inference),
             enablement=enablement,
             kill_switch_env=kill_switch_env,
             tracer=self._tracer,
@@ -227,15 +243,12 @@ class PolicyHost:
         self.handler = PolicyHandler(
             ledger=self.ledger,
             plans=self.plans,
-            held={
-                binding.binding_hash: HeldBinding(
-                    bar_interval_ms=HOUR_MS, caller_names=frozenset(caller_names)
-                )
-            },
+            held=held,
             model_path=self.model_path,
             trade_facts=TradeFactsTaker(
                 plans=self.plans, ledger=self.ledger, facts=SqliteTrades(self.ledger.file)
             ),
+            rollouts=self.rollouts,
             now_ms=lambda: self.now_ms,
             future_skew_ms=1_000,
             tracer=self._tracer,
@@ -254,7 +267,9 @@ class PolicyHost:
                 ),
                 Service(
                     name="RolloutService",
-                    handler=RolloutHandler(self.kills, self.model_path),
+                    handler=RolloutHandler(
+                        self.kills, self.model_path, rollouts=self.rollouts, held=held
+                    ),
                 ),
             ],
             self._tracer,
@@ -266,6 +281,10 @@ class PolicyHost:
         self.target = await self._server.start()
         return self
 
+    def hold(self, binding: ModelBinding) -> None:
+        """Hold one more manifest."""
+        self._held |= held_of([binding], ())
+
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
@@ -275,6 +294,7 @@ class PolicyHost:
         await self._server.drain()
         await self.handler.settle()
         await self.kills.close()
+        self.rollouts.close()
         await self.ledger.close()
 
 

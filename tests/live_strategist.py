@@ -36,6 +36,7 @@ from detent.servers.inference.handler import InferenceHandler
 from detent.servers.inference.main import load
 from detent.servers.inference.settings import InferenceSettings
 from detent.servers.policy.main import Policy, wall_clock_ms
+from detent.servers.policy.routes import FixedRoutes
 from detent.servers.policy.settings import PolicySettings
 
 
@@ -60,8 +61,7 @@ class LiveServices:
                 active_ack=ACTIVE_ACK,
                 inputs_retention_days=0,
             ),
-            features=self.features,
-            inference=self.inference,
+            routes=FixedRoutes(self.features, self.inference),
             tracer=NoOpTracer(),
             now_ms=wall_clock_ms,
         )

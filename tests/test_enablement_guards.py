@@ -20,6 +20,7 @@ from detent.core.rollout.ladder import Mode
 from detent.rpc.serve import Server, ServerOptions
 from detent.rpc.tracing import no_tracer
 from detent.servers.policy.main import Policy
+from detent.servers.policy.routes import FixedRoutes
 from detent.servers.policy.settings import PolicySettings
 from detent_client import ClientOptions, DetentClient, OpenedPlan
 
@@ -56,8 +57,7 @@ def composed(
         PolicySettings(
             artifacts_dir=artifacts_dir, ledger_file=folder / "ledger.sqlite", **settings
         ),
-        features=FakeFeatures(binding),
-        inference=inference or FakeInference(binding),
+        routes=FixedRoutes(FakeFeatures(binding), inference or FakeInference(binding)),
         tracer=no_tracer(),
         now_ms=lambda: START_MS + 1_000 * HOUR_MS,
     )

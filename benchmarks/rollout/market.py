@@ -30,12 +30,12 @@ class Bars(msgspec.Struct, frozen=True, kw_only=True):
 
 def draw_bars(symbols: int, bars: int, chance: np.random.Generator) -> Bars:
     """Draw a run; symbols move together, bars are independent."""
-    log_odds = LOG_ODDS_SD * _together(symbols, bars, SHARED_SIGNAL, chance)
-    surprise = _together(symbols, bars, SHARED_SURPRISE, chance)
-    return Bars(log_odds=log_odds, up=surprise < _normal_quantile(_share(log_odds)))
+    log_odds = LOG_ODDS_SD * correlated(symbols, bars, SHARED_SIGNAL, chance)
+    surprise = correlated(symbols, bars, SHARED_SURPRISE, chance)
+    return Bars(log_odds=log_odds, up=surprise < normal_quantile(_share(log_odds)))
 
 
-def _together(symbols: int, bars: int, correlation: float, chance: np.random.Generator) -> Floats:
+def correlated(symbols: int, bars: int, correlation: float, chance: np.random.Generator) -> Floats:
     """Draw normal numbers that are correlated over symbols."""
     shared, own = chance.normal(size=bars), chance.normal(size=(symbols, bars))
     found: Floats = math.sqrt(correlation) * shared + math.sqrt(1.0 - correlation) * own
@@ -71,7 +71,7 @@ def _share(log_odds: Floats) -> Floats:
     return found
 
 
-def _normal_quantile(shares: Floats) -> Floats:
+def normal_quantile(shares: Floats) -> Floats:
     """Give the standard normal quantile to 1e-9, from a table: shares here are near one half."""
     grid = np.linspace(-6.0, 6.0, 24_001)
     below = np.array([0.5 * math.erfc(-value / math.sqrt(2.0)) for value in grid])

@@ -20,6 +20,8 @@ from detent_cli.plan import app as plan_app
 from detent_cli.promotion import evaluate, promote
 from detent_cli.ready import ready
 from detent_cli.registry import app as registry_app
+from detent_cli.rollout import app as rollout_app
+from detent_cli.shadow import app as shadow_app
 from detent_cli.stand_down import stand_down
 from detent_cli.train import train
 from detent_cli.up import up
@@ -53,3 +55,5 @@ app.add_typer(heads_app, name="heads")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(plan_app, name="plan")
 app.add_typer(registry_app, name="registry")
+app.add_typer(rollout_app, name="rollout")
+app.add_typer(shadow_app, name="shadow")

@@ -1,6 +1,7 @@
 """Open, read, replace and close plans, and count replans: `detent plan ...`."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +10,9 @@ import typer
 from msgspec import structs
 
 from detent.contracts.binding import PROXY_BINDING, ModelBinding
+from detent.contracts.calls.replanning import ReplacePlanResponse
 from detent.contracts.canonical import parse_json
-from detent.contracts.errors import DataInvalid
+from detent.contracts.errors import DataInvalid, InvalidField
 from detent.contracts.json_codec import from_json, to_json
 from detent.contracts.plan import Plan
 from detent_cli.asking import ask_policy
@@ -21,7 +23,7 @@ from detent_cli.output import (
     print_rows,
     reported,
 )
-from detent_client import DetentClient, OpenedPlan, Replanned, read_binding
+from detent_client import DetentClient, OpenedPlan, read_binding
 
 app = typer.Typer(help="Open, read, replace and close plans.", no_args_is_help=True)
 Target = Annotated[str, typer.Option(help="Address of the policy service.")]
@@ -31,19 +33,32 @@ PlanFile = Annotated[
 Artifact = Annotated[
     Path | None, typer.Option(help="Folder of the artifact to bind; without one the proxy.")
 ]
+UnderRollout = Annotated[
+    str | None,
+    typer.Option("--rollout", help="Rollout whose bindings are taken, instead of an artifact."),
+]
 TARGET = "127.0.0.1:7303"
+TWO_BINDINGS = "--proxy, --artifact and --rollout name several bindings, expected one"
 
 
-@app.command("open")
+@app.command("open", epilog="Example: detent plan open --plan plan.json --rollout r7")
 def open_plan(
     *,
     plan_file: PlanFile,
     artifact: Artifact = None,
+    rollout: UnderRollout = None,
     target: Target = TARGET,
     as_json: JsonFlag = False,
 ) -> None:
-    """Open a plan and freeze it under its binding."""
+    """Open a plan and freeze it under its binding, or under those of a rollout."""
+    if artifact is not None and rollout is not None:
+        raise typer.BadParameter(TWO_BINDINGS)
     with reported(as_json=as_json):
+        if rollout is not None:
+            plan = _read_plan(plan_file)
+            arms = ask_policy(target, lambda client: client.open_under_rollout(plan, rollout))
+            _print_arms(arms, as_json=as_json)
+            return
         plan, binding = _read_plan(plan_file), _binding(artifact)
         opened = ask_policy(target, lambda client: client.open_plan(plan, binding))
     facts = {"plan_id": opened.plan.plan_id, "binding_hash": opened.binding_hash}
@@ -93,6 +108,7 @@ def replace_plan(
         typer.Option("--plan", help="What should decide, as JSON; by default the same plan."),
     ] = None,
     artifact: Artifact = None,
+    rollout: UnderRollout = None,
     proxy: Annotated[
         bool, typer.Option("--proxy", help="Go back to the proxy; nothing else changes.")
     ] = False,
@@ -104,25 +120,31 @@ def replace_plan(
     as_json: JsonFlag = False,
 ) -> None:
     """Put a plan in the place of another, in one step; what changes nothing is suppressed."""
+    ts_ms = at_ms if at_ms is not None else time.time_ns() // 1_000_000
 
-    async def asked(client: DetentClient) -> Replanned:
+    async def asked(client: DetentClient) -> ReplacePlanResponse:
         found = await client.get_plan(plan_id)
+        if found.rollout is not None and plan_file is None:
+            # The plan of one arm says nothing of the symbols of the other.
+            raise InvalidField("plan", plan_id, "the whole plan in a file: it is an arm's")
         wanted = _read_plan(plan_file) if plan_file is not None else found.plan
-        binding = found.model_binding
-        if artifact is not None:
-            binding = _binding(artifact)
-        return await client.replace_plan(
-            OpenedPlan(plan=found.plan, binding_hash=found.binding_hash),
-            structs.replace(wanted, plan_id=new_plan_id),
-            PROXY_BINDING if proxy else binding,
-            ts_ms=at_ms if at_ms is not None else time.time_ns() // 1_000_000,
-            note=note,
+        wanted = structs.replace(wanted, plan_id=new_plan_id)
+        opened = OpenedPlan(plan=found.plan, binding_hash=found.binding_hash)
+        if rollout is not None:
+            response, _ = await client.replace_under_rollout(
+                opened, wanted, rollout, ts_ms=ts_ms, note=note
+            )
+            return response
+        binding = _binding(artifact) if artifact is not None else found.model_binding
+        replanned = await client.replace_plan(
+            opened, wanted, PROXY_BINDING if proxy else binding, ts_ms=ts_ms, note=note
         )
+        return replanned.response
 
-    if proxy and artifact is not None:
-        raise typer.BadParameter("--proxy and --artifact name two bindings, expected one")
+    if proxy + (artifact is not None) + (rollout is not None) > 1:
+        raise typer.BadParameter(TWO_BINDINGS)
     with reported(as_json=as_json):
-        answer = ask_policy(target, asked).response
+        answer = ask_policy(target, asked)
     if as_json:
         print_json(to_json(answer))
         return
@@ -131,7 +153,7 @@ def replace_plan(
         (
             ("outcome", answer.outcome),
             ("reason", answer.skip_reason or "none"),
-            ("decides now", answer.plan_id),
+            *(("decides now", f"{arm.plan_id} {', '.join(arm.symbols)}") for arm in answer.arms),
             ("binding", answer.binding_hash),
             ("policy config", answer.policy_config_hash),
         ),
@@ -203,6 +225,16 @@ def metrics(
             for one in found.days
         ],
     )
+
+
+def _print_arms(arms: Sequence[OpenedPlan], *, as_json: bool) -> None:
+    rows = [(one.plan.plan_id, one.binding_hash, ", ".join(one.plan.symbols)) for one in arms]
+    names = ("plan_id", "binding_hash", "symbols")
+    if as_json:
+        print_json({"arms": [dict(zip(names, row, strict=True)) for row in rows]})
+        return
+    shown = [(plan_id, binding_hash[:16], symbols) for plan_id, binding_hash, symbols in rows]
+    print_rows("Opened", ("plan id", "binding", "symbols"), shown)
 
 
 def _binding(artifact: Path | None) -> ModelBinding:

@@ -1,6 +1,7 @@
 """Start, kill and stop the processes of Detent on one machine."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -16,13 +17,15 @@ from typing import Self
 
 import msgspec
 
-from detent.contracts.errors import ServiceUnavailable
+from detent.contracts.errors import InvalidField, ServiceUnavailable
 from detent.core.rollout.gates import ACTIVE_ACK
 
 HOST = "127.0.0.1"
 READY_S_MAX = 20.0
 STOP_S_MAX = 15.0
 POLL_S = 0.05
+# The inference process of a second artifact.
+CANDIDATE = "candidate"
 HEALTH_NAMES = {
     "feature": "detent.api.v1.FeatureService",
     "inference": "detent.api.v1.InferenceService",
@@ -36,6 +39,9 @@ class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         artifact_dir: The one artifact that is served; its folder is searched for manifests.
         state_dir: Ledger, logs and spans go here.
+        candidate_dir: A second artifact beside it in the same folder, served by an inference
+            process of its own, for a rollout; None serves one. Not with `single`.
+        control_url: Control database of rollouts and kill switches; empty for none.
         single: One process instead of three.
         monitor: Whether the monitor runs beside them.
         active: Whether the model may act: both keys and the acknowledgement.
@@ -46,6 +52,8 @@ class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     artifact_dir: Path
     state_dir: Path
+    candidate_dir: Path | None = None
+    control_url: str = ""
     single: bool = False
     monitor: bool = False
     active: bool = True
@@ -63,6 +71,12 @@ class Stack:
         ports = {name: options.ports.get(name) or free_port() for name in HEALTH_NAMES}
         if options.single:
             ports = dict.fromkeys(HEALTH_NAMES, ports["policy"])
+        if options.candidate_dir is not None:
+            if options.single or options.candidate_dir.parent != options.artifact_dir.parent:
+                found = "one process" if options.single else str(options.candidate_dir)
+                expected = "three processes, and both artifacts in one folder"
+                raise InvalidField("candidate", found, expected)
+            ports[CANDIDATE] = options.ports.get(CANDIDATE) or free_port()
         if options.monitor:
             ports["monitor"] = options.ports.get("monitor") or free_port()
         self.targets = {name: f"{HOST}:{port}" for name, port in ports.items()}
@@ -81,7 +95,11 @@ class Stack:
     @property
     def names(self) -> tuple[str, ...]:
         """Name the processes in the order in which they start."""
-        services = ("single",) if self._options.single else ("feature", "inference", "policy")
+        services: tuple[str, ...] = ("feature", "inference", "policy")
+        if self._options.single:
+            services = ("single",)
+        if self._options.candidate_dir is not None:
+            services = ("feature", "inference", CANDIDATE, "policy")
         return (*services, "monitor") if self._options.monitor else services
 
     @property
@@ -137,7 +155,9 @@ class Stack:
             from detent.adapters.ledger_anchors import make_key  # noqa: PLC0415
 
             make_key(self.anchor_key_file)
-        module = "detent.servers.single" if name == "single" else f"detent.servers.{name}.main"
+        module = f"detent.servers.{'inference' if name == CANDIDATE else name}.main"
+        if name == "single":
+            module = "detent.servers.single"
         with (self._options.state_dir / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(  # noqa: S603  Our own module.
                 [sys.executable, "-m", module],
@@ -180,7 +200,8 @@ class Stack:
         # Imported here: the probe needs the health package, which a bare client has not.
         from detent.rpc.probe import is_serving  # noqa: PLC0415
 
-        return is_serving(target, HEALTH_NAMES["policy" if name == "single" else name])
+        asked = {"single": "policy", CANDIDATE: "inference"}.get(name, name)
+        return is_serving(target, HEALTH_NAMES[asked])
 
     def kill(self, name: str) -> None:
         """Kill one process at once, without a chance to say goodbye."""
@@ -226,10 +247,25 @@ class Stack:
         else:
             variables["DETENT_POLICY_INFER_ENABLED"] = str(options.active).lower()
             variables["DETENT_POLICY_ACTIVE_ENABLED"] = str(options.active).lower()
-        prefix = "policy" if name == "single" else name
+        if options.control_url:
+            names = ("DETENT_MONITOR_CONTROL_URL", "DETENT_POLICY_CONTROL_URL")
+            variables |= dict.fromkeys(names, options.control_url)
+        if options.candidate_dir is not None:
+            variables |= self._of_candidate(name, options.candidate_dir)
+        prefix = {"single": "policy", CANDIDATE: "inference"}.get(name, name)
         spans = options.state_dir / f"{name}.spans.jsonl"
         variables[f"DETENT_{prefix.upper()}_TRACE_FILE"] = str(spans)
         return variables | dict(options.environment)
+
+    def _of_candidate(self, name: str, folder: Path) -> dict[str, str]:
+        """Give what serves the second artifact, and what finds it."""
+        if name == CANDIDATE:
+            return {
+                "DETENT_INFERENCE_LISTEN": self.targets[CANDIDATE],
+                "DETENT_INFERENCE_ARTIFACT_DIR": str(folder),
+            }
+        targets = {folder.name: self.targets[CANDIDATE]}
+        return {"DETENT_POLICY_INFERENCE_TARGETS": json.dumps(targets)}
 
     def _last_line(self, name: str) -> str:
         lines = self.log_lines(name)

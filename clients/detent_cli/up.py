@@ -38,8 +38,17 @@ def up(
     ),
     single: Annotated[bool, typer.Option("--single", help="One process instead of three.")] = False,
     monitor: Annotated[
-        bool, typer.Option("--monitor", help="Settle bars, score signals, serve metrics.")
+        bool,
+        typer.Option(
+            "--monitor", help="Settle bars, score signals, watch rollouts, serve metrics."
+        ),
     ] = False,
+    candidate: Annotated[
+        Path | None, typer.Option(help="A second artifact beside it, to be rolled out.")
+    ] = None,
+    control: Annotated[
+        str, typer.Option(help="Control database of rollouts and kill switches; starts --monitor.")
+    ] = "",
     ack: Annotated[
         str, typer.Option(help=f"Type {ACTIVE_ACK} to let the model act; else proxy only.")
     ] = "",
@@ -60,23 +69,26 @@ def up(
     with reported(as_json=as_json):
         environment = _from_ml_settings(ml_settings)
         served = served_artifact(artifact, registry, name, state)
-    stack = Stack(
-        StackOptions(
-            artifact_dir=served.resolve(),
-            state_dir=state.resolve(),
-            single=single,
-            monitor=monitor,
-            active=ack == ACTIVE_ACK,
-            ml_settings=ml_settings.resolve() if ml_settings is not None else None,
-            environment=environment,
-            ports={
-                "feature": feature_port,
-                "inference": inference_port,
-                "policy": policy_port,
-                "monitor": monitor_port,
-            },
+        stack = Stack(
+            StackOptions(
+                artifact_dir=served.resolve(),
+                state_dir=state.resolve(),
+                candidate_dir=candidate.resolve() if candidate is not None else None,
+                control_url=control,
+                single=single,
+                # Nobody rolls out what nobody watches.
+                monitor=monitor or bool(control),
+                active=ack == ACTIVE_ACK,
+                ml_settings=ml_settings.resolve() if ml_settings is not None else None,
+                environment=environment,
+                ports={
+                    "feature": feature_port,
+                    "inference": inference_port,
+                    "policy": policy_port,
+                    "monitor": monitor_port,
+                },
+            )
         )
-    )
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

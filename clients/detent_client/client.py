@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -65,6 +65,7 @@ from detent_client.options import ClientOptions
 from detent_client.owners import Owners
 from detent_client.plan_calls import PlanCalls
 from detent_client.refusals import check_echo, raise_refusal, unrecorded_rows
+from detent_client.rollout_calls import RolloutCalls
 from detent_client.signal_answer import SignalAnswer, answers_of, local_answers
 from detent_client.stream_calls import StreamCalls
 
@@ -85,7 +86,7 @@ REPORT_ROWS_MAX = 1_000
 BINDINGS_MAX = 16
 
 
-class DetentClient(PlanCalls, LedgerCalls, StreamCalls, KillCalls):
+class DetentClient(PlanCalls, LedgerCalls, StreamCalls, KillCalls, RolloutCalls):
     """Is the strategist's side of Detent."""
 
     def __init__(
@@ -385,6 +386,9 @@ class DetentClient(PlanCalls, LedgerCalls, StreamCalls, KillCalls):
         self, request: Any, response_type: type[T], *, deadline_s: float | None = None
     ) -> T:
         return await self._call(self._ledger, request, response_type, deadline_s=deadline_s)
+
+    def _follow_rollouts(self, request: Any, response_type: type[T]) -> AsyncGenerator[T, None]:
+        return self._rollouts.follow(request, response_type)
 
     async def _ask_rollouts(
         self, request: Any, response_type: type[T], *, deadline_s: float | None = None

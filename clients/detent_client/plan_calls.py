@@ -14,6 +14,7 @@ from detent.contracts.calls.policy import (
     GetPlanResponse,
     OpenPlanRequest,
     OpenPlanResponse,
+    PlanArm,
     SetStandDownRequest,
     SetStandDownResponse,
 )
@@ -58,6 +59,65 @@ class PlanCalls(ABC):
         response = await self._ask_policy(request, OpenPlanResponse)
         check_echo(response.binding_hash, request.binding_hash)
         return OpenedPlan(plan=plan, binding_hash=response.binding_hash)
+
+    async def open_under_rollout(self, plan: Plan, rollout_id: str) -> tuple[OpenedPlan, ...]:
+        """Open a plan under a rollout: one plan or two, which together have all of its symbols.
+
+        Raises:
+            PlanConflict: The plan id, or the book and symbol, is taken.
+            RolloutNotFound: There is no such rollout.
+            ServiceUnavailable: The control database is away; ask again.
+        """
+        request = OpenPlanRequest(plan=plan, rollout_id=rollout_id)
+        response = await self._ask_policy(request, OpenPlanResponse)
+        return await self._arms(response.arms)
+
+    async def replace_under_rollout(
+        self,
+        opened: OpenedPlan,
+        plan: Plan,
+        rollout_id: str,
+        *,
+        ts_ms: int,
+        cause: ReplanCause = ReplanCause.EVENT,
+        note: str = "",
+    ) -> tuple[ReplacePlanResponse, tuple[OpenedPlan, ...]]:
+        """Replace a plan, with its other arm if it has one, by what a rollout makes of another.
+
+        Args:
+            opened: The plan that decides now, or either arm of one.
+            plan: What should decide, under a plan id that was never used.
+            rollout_id: The rollout whose bindings are taken.
+            ts_ms: The instant of which the replan is, Unix milliseconds in data time.
+            cause: What makes the strategist replan.
+            note: Why, in words; it is kept.
+
+        Returns:
+            What became of it, and the plans that decide from here on.
+
+        Raises:
+            DetentError: As for `replace_plan` and `open_under_rollout`.
+        """
+        request = ReplacePlanRequest(
+            binding_hash=opened.binding_hash,
+            plan_id=opened.plan.plan_id,
+            ts_ms=ts_ms,
+            plan=plan,
+            rollout_id=rollout_id,
+            cause=cause,
+            note=note,
+        )
+        response = await self._ask_policy(request, ReplacePlanResponse)
+        return response, await self._arms(response.arms)
+
+    async def _arms(self, arms: Sequence[PlanArm]) -> tuple[OpenedPlan, ...]:
+        """Give arms as they were opened: with their symbols, and with the caps of their step."""
+        opened = []
+        for arm in arms:
+            held = await self.get_plan(arm.plan_id)
+            check_echo(held.binding_hash, arm.binding_hash)
+            opened.append(OpenedPlan(plan=held.plan, binding_hash=held.binding_hash))
+        return tuple(opened)
 
     async def replace_plan(
         self,

@@ -26,6 +26,15 @@ RAISED: dict[type[DetentError], DetentError] = {
     errors.NotOwner: errors.NotOwner("plan", owner=2, owner_target="policy-2:7303"),
     errors.PlanOwnerMismatch: errors.PlanOwnerMismatch("next", owner=1, replica_count=3),
     errors.KillEpochStale: errors.KillEpochStale(3, 5),
+    errors.RolloutNotFound: errors.RolloutNotFound("r1"),
+    errors.RolloutRevisionStale: errors.RolloutRevisionStale("r1", found=3, newest=5),
+    errors.RolloutConflict: errors.RolloutConflict("r1", found="ended", expected="live"),
+    errors.RolloutHold: errors.RolloutHold(
+        "r1", canary_bps=5_000, canary_bps_max=2_500, not_before_ms=1_700_000_000_000
+    ),
+    errors.RolloutArmEmpty: errors.RolloutArmEmpty(
+        "r1", canary_bps=100, symbols=3, canary_bps_min=812
+    ),
     errors.InvalidField: InvalidField(*MALFORMED),
     errors.DataLate: errors.DataLate(*MALFORMED),
     errors.DataCrossed: errors.DataCrossed(*MALFORMED),

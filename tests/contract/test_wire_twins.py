@@ -21,6 +21,7 @@ from detent.contracts import (
     market,
     plan,
     replanning,
+    rollout,
     signals,
     snapshots,
     trades,
@@ -31,10 +32,10 @@ from detent.contracts.calls import (
     inference,
     ledger,
     policy,
-    rollout,
     signal_columns,
 )
 from detent.contracts.calls import replanning as replanning_calls
+from detent.contracts.calls import rollout as rollout_calls
 from detent.contracts.json_codec import is_domain_type, unwrap_optional
 from detent.contracts.wire import PROTO_MODULES, message_class, wire_fields
 
@@ -48,6 +49,7 @@ MODULES = (
     market,
     plan,
     replanning,
+    rollout,
     signals,
     snapshots,
     trades,
@@ -57,7 +59,7 @@ MODULES = (
     ledger,
     policy,
     replanning_calls,
-    rollout,
+    rollout_calls,
     signal_columns,
 )
 TWINS = {

@@ -19,7 +19,7 @@ from detent.adapters.ledger_tables import POSTGRESQL, SQLITE
 from detent.contracts.errors import ControlUnavailable, InvalidField
 
 VERSION_TABLE = "control_version"
-NEWEST_STEP = "0002"
+NEWEST_STEP = "0004"
 # One writer at a time, over all processes: any number that nobody else locks.
 WRITE_LOCK = 0x636F_6E74_726F
 # How long a writer waits for another one of a SQLite file.

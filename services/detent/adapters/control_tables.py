@@ -1,7 +1,8 @@
 """Declare the tables of the control database: what operators change and services follow.
 
-Rollouts belong here too. The tables of the registry begin with `registry_`, those of the kill
-switches with `kill_`. `control_migrations` brings a database to this form.
+The tables of the registry begin with `registry_`, those of the kill switches with `kill_`, those
+of rollouts with `rollout`, those of elections with `leader_`. `control_migrations` brings a
+database to this form.
 """
 
 from typing import Any
@@ -23,6 +24,7 @@ from sqlalchemy import (
 METADATA = MetaData()
 STATUSES = "'staged', 'production', 'deprecated'"
 PRODUCTION = text("status = 'production'")
+LIVE = text("stage IN ('shadow', 'canary', 'full')")
 # Numbers itself in both databases.
 NUMBER = BigInteger().with_variant(Integer, "sqlite")
 
@@ -90,11 +92,51 @@ KILL_SWITCHES = Table(
     *_switch(),
     PrimaryKeyConstraint("scope", "key"),
 )
-# The newest change that each replica said it obeys.
-KILL_READERS = Table(
-    "kill_readers",
+
+
+def _readers(name: str) -> Table:
+    """Give a table of the newest change that each replica said it obeys."""
+    return Table(
+        name,
+        METADATA,
+        Column("reader_id", Text, primary_key=True),
+        Column("revision", BigInteger, nullable=False),
+        Column("seen_ms", BigInteger, nullable=False),
+    )
+
+
+KILL_READERS = _readers("kill_readers")
+# Every rollout as it stands, with the change that left it so; `canonical` is all of it.
+ROLLOUTS = Table(
+    "rollouts",
     METADATA,
-    Column("reader_id", Text, primary_key=True),
+    Column("rollout_id", Text, primary_key=True),
+    Column("book", Text, nullable=False),
+    Column("stage", Text, nullable=False),
     Column("revision", BigInteger, nullable=False),
-    Column("seen_ms", BigInteger, nullable=False),
+    Column("canonical", Text, nullable=False),
+    UniqueConstraint("revision", name="rollouts_revision"),
+    # The database itself holds that a book has one live rollout.
+    Index("rollouts_live", "book", unique=True, postgresql_where=LIVE, sqlite_where=LIVE),
+)
+# Every change of a rollout in its order; nothing is ever taken away.
+ROLLOUT_HISTORY = Table(
+    "rollout_history",
+    METADATA,
+    Column("revision", NUMBER, primary_key=True, autoincrement=True),
+    Column("rollout_id", Text, nullable=False),
+    Column("canonical", Text, nullable=False),
+    Index("rollout_history_id", "rollout_id", "revision"),
+    sqlite_autoincrement=True,
+)
+ROLLOUT_READERS = _readers("rollout_readers")
+# Who acts for which task; `renewed_ms` is for people, no process compares clocks.
+LEADER_LEASES = Table(
+    "leader_leases",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    Column("renewed_ms", BigInteger, nullable=False),
 )

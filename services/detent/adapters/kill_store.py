@@ -75,21 +75,10 @@ class KillStore:
                 at_ms=time.time_ns() // 1_000_000,
             )
             revision = _write(link, switch)
-        return self._acknowledged(switch, revision, ends_s=time.monotonic() + STALE_S + MARGIN_S)
-
-    def _acknowledged(self, switch: KillSwitch, revision: int, *, ends_s: float) -> Acknowledged:
-        with self._database.reading() as link:
-            while True:
-                readers = read_readers(link)
-                link.rollback()
-                behind = [reader for reader in readers if reader.revision < revision]
-                if not behind or time.monotonic() >= ends_s:
-                    return Acknowledged(
-                        kill_switch=switch,
-                        applied_count=len(readers) - len(behind),
-                        leased_out_count=len(behind),
-                    )
-                time.sleep(POLL_S)
+        applied, leased_out = wait_for_readers(
+            self._database, revision, ends_s=time.monotonic() + STALE_S + MARGIN_S
+        )
+        return Acknowledged(kill_switch=switch, applied_count=applied, leased_out_count=leased_out)
 
     def switches(self) -> list[KillSwitch]:
         """Give every switch as it stands, the released ones too.
@@ -124,19 +113,37 @@ def read_switches(link: Connection) -> list[tuple[KillSwitch, int]]:
     return _switches_of(link, KILL_SWITCHES, "scope", "key")
 
 
-def read_readers(link: Connection) -> list[KillReader]:
-    """Give what every replica said that it obeys."""
-    rows = link.execute(select(KILL_READERS).order_by("reader_id")).mappings()
+def read_readers(link: Connection, table: Table = KILL_READERS) -> list[KillReader]:
+    """Give what every replica said that it obeys, of the switches or of the rollouts."""
+    rows = link.execute(select(table).order_by("reader_id")).mappings()
     return [KillReader(**row) for row in rows]
 
 
-def write_reader(link: Connection, reader: KillReader) -> None:
+def write_reader(link: Connection, reader: KillReader, table: Table = KILL_READERS) -> None:
     """Say what a replica obeys, and forget those that are long gone; commits."""
-    mine = KILL_READERS.c.reader_id == reader.reader_id
-    gone = KILL_READERS.c.seen_ms < reader.seen_ms - GONE_MS
-    link.execute(delete(KILL_READERS).where(mine | gone))
-    link.execute(insert(KILL_READERS).values(**msgspec.structs.asdict(reader)))
+    mine = table.c.reader_id == reader.reader_id
+    gone = table.c.seen_ms < reader.seen_ms - GONE_MS
+    link.execute(delete(table).where(mine | gone))
+    link.execute(insert(table).values(**msgspec.structs.asdict(reader)))
     link.commit()
+
+
+def wait_for_readers(
+    database: ControlDatabase, revision: int, *, ends_s: float, table: Table = KILL_READERS
+) -> tuple[int, int]:
+    """Wait until every replica obeys a change, or its lease has run out.
+
+    Returns:
+        How many replicas said that they obey it, and how many said nothing.
+    """
+    with database.reading() as link:
+        while True:
+            readers = read_readers(link, table)
+            link.rollback()
+            behind = [reader for reader in readers if reader.revision < revision]
+            if not behind or time.monotonic() >= ends_s:
+                return len(readers) - len(behind), len(behind)
+            time.sleep(POLL_S)
 
 
 def _switches_of(link: Connection, table: Table, *order: str) -> list[tuple[KillSwitch, int]]:

@@ -5,10 +5,15 @@ process that writes records does not have at its start.
 """
 
 _BAR = ("plan_id", "symbol", "ts_ms")
+# What makes a bound plan, in the order in which `sqlite_ledger.bound_of` reads it, and where it
+# stands; only an arm of a rollout has the last two.
+BOUND = "plan, binding, rollout, shadow_binding"
+PLANS = "plan_log AS opened LEFT JOIN plan_rollouts USING (plan_id)"
 
 # Tables in the order in which they are shipped: a record never arrives before its plan.
 SHIPPED: dict[str, tuple[str, ...]] = {
     "plan_log": ("plan_id", "event", "book", "binding_hash", "plan", "binding"),
+    "plan_rollouts": ("plan_id", "rollout", "shadow_binding"),
     "decision_records": (*_BAR, "kind", "sequence", "record_hash", "canonical"),
     "shadow_signals": (*_BAR, "kind", "binding_hash", "canonical"),
     "fills": ("fill_id", *_BAR, "book", "canonical"),
@@ -41,5 +46,5 @@ SHIPPED: dict[str, tuple[str, ...]] = {
     "anchors": ("anchor_index", "at_ms", "anchor_hash", "canonical", "key_id", "signature"),
 }
 # The step of `ledger_migrations` that a database must have reached.
-STEP = "0003"
+STEP = "0004"
 WRITER = "detent_writer"

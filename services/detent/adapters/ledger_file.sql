@@ -285,7 +285,23 @@ BEGIN SELECT RAISE(ABORT, 'replans is append-only'); END;
 CREATE TRIGGER replans_no_delete BEFORE DELETE ON replans
 BEGIN SELECT RAISE(ABORT, 'replans is append-only'); END;
 
-INSERT INTO alembic_version (version_num) VALUES ('0003');
+CREATE TABLE plan_rollouts (
+	id INTEGER NOT NULL,
+	plan_id TEXT NOT NULL,
+	rollout TEXT NOT NULL,
+	shadow_binding TEXT NOT NULL,
+	PRIMARY KEY (id)
+);
+
+CREATE UNIQUE INDEX plan_rollouts_plan ON plan_rollouts (plan_id);
+
+CREATE TRIGGER plan_rollouts_no_update BEFORE UPDATE ON plan_rollouts
+BEGIN SELECT RAISE(ABORT, 'plan_rollouts is append-only'); END;
+
+CREATE TRIGGER plan_rollouts_no_delete BEFORE DELETE ON plan_rollouts
+BEGIN SELECT RAISE(ABORT, 'plan_rollouts is append-only'); END;
+
+INSERT INTO alembic_version (version_num) VALUES ('0004');
 
 INSERT INTO ledger_identity (id, ledger_id) VALUES (1, :ledger_id);
 

@@ -71,6 +71,7 @@ def ledger_metadata(dialect: str) -> MetaData:
         CheckConstraint("event IN ('opened', 'closed')"),
         UniqueConstraint("plan_id", "event"),
     )
+    _declare_rollouts(table)
     record = (*bar, word("kind"), at("sequence"), word("record_hash"), word("canonical"))
     records = table("decision_records", *record)
     for name, columns in RECORD_KEYS.items():
@@ -134,6 +135,13 @@ def _table(metadata: MetaData, dialect: str, name: str, *columns: SchemaItem) ->
         for column in columns
     ]
     return Table(name, metadata, *numbered(dialect), *own)
+
+
+def _declare_rollouts(table: Callable[..., Table]) -> None:
+    # Of the arms of rollouts alone: a plan of its own has no row here.
+    names = ("plan_id", "rollout", "shadow_binding")
+    arms = table("plan_rollouts", *(word(name) for name in names))
+    Index("plan_rollouts_plan", arms.c.plan_id, unique=True)
 
 
 def _declare_replans(table: Callable[..., Table], dialect: str) -> None:

@@ -10,19 +10,20 @@ from pathlib import Path
 import msgspec
 
 from detent.adapters.ledger_anchors import SignedAnchor
+from detent.adapters.ledger_columns import BOUND, PLANS
 from detent.adapters.ledger_reading import SqliteReader
+from detent.adapters.plan_texts import bound_of, canonical_text, plan_event
 from detent.adapters.sqlite_file import Durability, Row, SqliteFile, Statement
 from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT, STORED, prepare
 from detent.contracts import events
-from detent.contracts.binding import ModelBinding
-from detent.contracts.canonical import canonical_bytes, parse_json
+from detent.contracts.canonical import parse_json
 from detent.contracts.decision import DecisionKind, DecisionRecord, LocalAnswer
 from detent.contracts.errors import DetentError, LedgerUnavailable
-from detent.contracts.json_codec import from_json, to_json
+from detent.contracts.json_codec import from_json
 from detent.contracts.plan import Plan, PlanStatus, StandDown, StandDownSource
 from detent.core.ledger.anchor import Anchor
 from detent.core.ledger.chain import ChainKey, Pins, Verification, verify_chains
-from detent.core.ledger.record import BoundPlan, bind_plan
+from detent.core.ledger.record import BoundPlan
 from detent.core.ledger.summary import RunRow
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ PRUNED_EVERY = 1_000
 INPUTS_PENDING_MAX = 20_000
 # Long enough for the answers of a bar to leave first.
 INPUTS_WAIT_S = 0.1
-_OPENED = "SELECT plan, binding FROM plan_log AS opened WHERE event = 'opened'"
+_OPENED = f"SELECT {BOUND} FROM {PLANS} WHERE event = 'opened'"
 _IS_CLOSED = (
     "EXISTS (SELECT 1 FROM plan_log AS closed"
     " WHERE closed.plan_id = opened.plan_id AND closed.event = 'closed')"
@@ -135,27 +136,46 @@ class SqliteLedger:
         self, bound: BoundPlan, status: PlanStatus, *, summary: bytes | None = None
     ) -> None:
         """Note that a plan was opened, or closed with a summary of what it did."""
-        await self._file.write(_plan_event(bound, status, summary))
+        await self._file.write(plan_event(bound, status, summary))
 
-    async def replace_plan(
-        self, old: BoundPlan, new: BoundPlan, *, summary: bytes, replan: Statement
+    async def add_plans(self, bounds: Sequence[BoundPlan]) -> None:
+        """Note that plans were opened, all or none."""
+        await self._file.write(
+            [noted for bound in bounds for noted in plan_event(bound, PlanStatus.OPEN)]
+        )
+
+    async def replace_plans(
+        self,
+        closed: Sequence[tuple[BoundPlan, bytes]],
+        opened: Sequence[BoundPlan],
+        replan: Statement,
     ) -> None:
-        """Note that a plan was closed and another opened in its place: all of it, or nothing."""
-        closing = _plan_event(old, PlanStatus.CLOSED, summary)
-        await self._file.write([*closing, *_plan_event(new, PlanStatus.OPEN), replan])
+        """Note that plans were closed and others opened in their place: all of it, or nothing.
+
+        Args:
+            closed: The plans that decide no more, each with the summary of what it did.
+            opened: Those that decide instead.
+            replan: The statement that notes the replan.
+        """
+        noted: list[Statement] = []
+        for bound, summary in closed:
+            noted += plan_event(bound, PlanStatus.CLOSED, summary)
+        for bound in opened:
+            noted += plan_event(bound, PlanStatus.OPEN)
+        await self._file.write([*noted, replan])
 
     async def open_plans(self) -> list[BoundPlan]:
         """Give the plans that still decide, in the order in which they were opened."""
-        rows = await self._file.read(f"{_OPENED} AND NOT {_IS_CLOSED} ORDER BY id")
+        rows = await self._file.read(f"{_OPENED} AND NOT {_IS_CLOSED} ORDER BY opened.id")
         return [bound_of(row) for row in rows]
 
     async def find_plan(self, plan_id: str) -> tuple[BoundPlan, PlanStatus] | None:
         """Give a plan by its name, open or closed."""
-        sql = _OPENED.replace("plan, binding", f"plan, binding, {_IS_CLOSED}")
+        sql = _OPENED.replace(BOUND, f"{BOUND}, {_IS_CLOSED}")
         rows = await self._file.read(f"{sql} AND plan_id = ?", (plan_id,))
         if not rows:
             return None
-        status = PlanStatus.CLOSED if rows[0][2] else PlanStatus.OPEN
+        status = PlanStatus.CLOSED if rows[0][-1] else PlanStatus.OPEN
         return bound_of(rows[0]), status
 
     # Records
@@ -396,7 +416,7 @@ class SqliteLedger:
                 key,
             )
             if not known:
-                rows.append((*key, _text("detent.local_answer.v1", answer)))
+                rows.append((*key, canonical_text("detent.local_answer.v1", answer)))
         if rows:
             sql = (
                 "INSERT OR IGNORE INTO local_answers"
@@ -404,26 +424,6 @@ class SqliteLedger:
             )
             await self._file.write([(sql, rows)])
         return len(rows)
-
-
-def _plan_event(
-    bound: BoundPlan, status: PlanStatus, summary: bytes | None = None
-) -> list[Statement]:
-    plan = bound.plan
-    values = (
-        plan.plan_id,
-        "opened" if status is PlanStatus.OPEN else "closed",
-        plan.book,
-        bound.binding_hash,
-        _text(Plan.SCHEMA, plan),
-        _text(ModelBinding.SCHEMA, bound.binding),
-    )
-    sql = "INSERT INTO plan_log (plan_id, event, book, binding_hash, plan, binding)"
-    statements: list[Statement] = [(f"{sql} VALUES (?, ?, ?, ?, ?, ?)", [values])]
-    if summary is not None:
-        sql = "INSERT INTO results_summary (plan_id, book, canonical) VALUES (?, ?, ?)"
-        statements.append((sql, [(plan.plan_id, plan.book, summary.decode("ascii"))]))
-    return statements
 
 
 def _record_row(written: Written) -> tuple[object, ...]:
@@ -468,16 +468,6 @@ def _stand_down_change(row: Row) -> StandDownChange:
         source=by,
         stand_down=StandDown(until_ts_ms=until_ts_ms, reason=reason, source=by),
     )
-
-
-def _text(schema: str, value: object) -> str:
-    return canonical_bytes(schema, to_json(value)).decode("ascii")
-
-
-def bound_of(row: Row) -> BoundPlan:
-    """Read a plan and its binding from their two texts."""
-    plan = from_json(Plan, parse_json("plan", row[0].encode()))
-    return bind_plan(plan, from_json(ModelBinding, parse_json("binding", row[1].encode())))
 
 
 def written_of(row: Row) -> Written:

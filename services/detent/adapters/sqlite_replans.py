@@ -10,6 +10,7 @@ from detent.contracts.canonical import parse_json
 from detent.contracts.decision import DecisionKind
 from detent.contracts.json_codec import from_json
 from detent.contracts.replanning import CarriedState, ReplanOutcome
+from detent.contracts.rollout import base_plan_id
 from detent.core.ledger.record import carried_from
 from detent.core.replanning.entry import ReplanEntry
 
@@ -62,10 +63,13 @@ class SqliteReplans:
         return _entry(str(rows[0][0])) if rows else None
 
     async def predecessor(self, plan_id: str) -> ReplanEntry | None:
-        """Give the replan that a plan came from, or None for one that was opened by itself."""
+        """Give the replan that a plan came from, or None for one that was opened by itself.
+
+        Both arms of a rollout came from one, under the name of the stable one.
+        """
         rows = await self._file.read(
             "SELECT canonical FROM replans WHERE new_plan_id = ? AND outcome = ?",
-            (plan_id, ReplanOutcome.REPLACED.value),
+            (base_plan_id(plan_id), ReplanOutcome.REPLACED.value),
         )
         return _entry(str(rows[0][0])) if rows else None
 
@@ -73,7 +77,7 @@ class SqliteReplans:
         """Name the plan that replaced a plan, or None."""
         rows = await self._file.read(
             "SELECT new_plan_id FROM replans WHERE plan_id = ? AND outcome = ?",
-            (plan_id, ReplanOutcome.REPLACED.value),
+            (base_plan_id(plan_id), ReplanOutcome.REPLACED.value),
         )
         return str(rows[0][0]) if rows else None
 
@@ -87,7 +91,10 @@ class SqliteReplans:
         return bool(rows)
 
     async def carried(self, plan_id: str) -> dict[str, CarriedState]:
-        """Give what a plan took over, by symbol, read from the records that it cites."""
+        """Give what a plan took over, by symbol, read from the records that it cites.
+
+        Of an arm of a rollout that is what both arms took over.
+        """
         entry = await self.predecessor(plan_id)
         hashes = [one.record_hash for one in entry.carried] if entry is not None else []
         found: dict[str, CarriedState] = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from detent.contracts.errors import LedgerUnavailable
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # What the steps of `ledger_migrations` come to in a new file.
 SCRIPT_FILE = Path(__file__).with_name("ledger_file.sql")
 SEPARATOR = ";\n\n"

@@ -22,6 +22,11 @@
     ├── DecisionConflict        the bar was decided with other content
     ├── DecisionNotFound        the ledger holds no such record
     ├── KillEpochStale          a release names a switch as it no longer stands
+    ├── RolloutNotFound         no rollout has this name
+    ├── RolloutRevisionStale    a change names a rollout as it no longer stands
+    ├── RolloutConflict         the rollout's stage, or another rollout, does not allow it
+    ├── RolloutHold             a step of a rollout has not lasted, or would be left out
+    ├── RolloutArmEmpty         a share gives the candidate no symbol
     ├── ModelNotReady           the artifact is not being served
     ├── SignalFailed            the model has no answer, and its binding says error
     ├── LedgerUnavailable       nothing durable could be written
@@ -33,6 +38,7 @@
     ├── DataInvalid             never on the wire: a data file is not usable
     ├── GuardRefused            never on the wire: settings at start contradict one another
     ├── ControlUnavailable      never on the wire: the control database cannot be used
+    ├── LeaderDeposed           never on the wire: another process leads by now
     ├── ModelNotRegistered      never on the wire: the registry has no such model
     └── RegistryConflict        never on the wire: the registry's state does not allow it
 
@@ -40,6 +46,7 @@ Each class has a stable `reason` and string `metadata`; messages say what was fo
 was expected and, where it helps, what to do. `rpc/status.py` alone knows status codes.
 """
 
+from datetime import UTC, datetime
 from typing import ClassVar
 
 from detent.contracts.reasons import ErrorReason, Reason
@@ -233,6 +240,85 @@ class KillEpochStale(DetentError):
         super().__init__(message, found=seen, expected=newest)
 
 
+class RolloutNotFound(DetentError):
+    """No rollout has this name."""
+
+    reason = ErrorReason.ROLLOUT_NOT_FOUND
+
+    def __init__(self, rollout_id: str) -> None:
+        """Name what was asked for."""
+        super().__init__(f"no rollout is named {rollout_id!r}", rollout_id=rollout_id)
+
+
+class RolloutRevisionStale(DetentError):
+    """A rollout is changed by somebody who has not seen how it stands."""
+
+    reason = ErrorReason.ROLLOUT_REVISION_STALE
+
+    def __init__(self, rollout_id: str, *, found: int, newest: int) -> None:
+        """Name the revision that was seen and the one that there is."""
+        message = (
+            f"rollout {rollout_id!r}: found revision {found}, expected {newest}: somebody has"
+            " changed it; look at it, then change it"
+        )
+        super().__init__(message, rollout_id=rollout_id, found=found, expected=newest)
+
+
+class RolloutConflict(DetentError):
+    """The stage of a rollout, or another one of its book, does not allow it."""
+
+    reason = ErrorReason.ROLLOUT_CONFLICT
+
+    def __init__(self, rollout_id: str, *, found: str, expected: str) -> None:
+        """Name what stands in the way and what would have to be."""
+        message = f"rollout {rollout_id!r}: found {found}, expected {expected}"
+        super().__init__(message, rollout_id=rollout_id, found=found, expected=expected)
+
+
+class RolloutHold(DetentError):
+    """The present step of a rollout has not lasted yet, or one would be left out."""
+
+    reason = ErrorReason.ROLLOUT_HOLD
+
+    def __init__(
+        self, rollout_id: str, *, canary_bps: int, canary_bps_max: int, not_before_ms: int
+    ) -> None:
+        """Say what was asked for, how far it may go, and from when on."""
+        from_utc = datetime.fromtimestamp(not_before_ms / 1_000, UTC).isoformat("T", "seconds")
+        message = (
+            f"rollout {rollout_id!r}: found {canary_bps} basis points, expected at most"
+            f" {canary_bps_max}, from {from_utc} on; an override says why not to wait"
+        )
+        super().__init__(
+            message,
+            rollout_id=rollout_id,
+            not_before_ms=not_before_ms,
+            canary_bps_max=canary_bps_max,
+        )
+
+
+class RolloutArmEmpty(DetentError):
+    """A share gives the candidate of a rollout none of the symbols."""
+
+    reason = ErrorReason.ROLLOUT_ARM_EMPTY
+
+    def __init__(
+        self, rollout_id: str, *, canary_bps: int, symbols: int, canary_bps_min: int
+    ) -> None:
+        """Say how many symbols there are, and from which share on one is the candidate's."""
+        message = (
+            f"rollout {rollout_id!r}: {canary_bps} basis points give the candidate none of"
+            f" {symbols} symbols; expected {canary_bps_min} or more, or another salt"
+        )
+        super().__init__(
+            message,
+            rollout_id=rollout_id,
+            canary_bps=canary_bps,
+            symbols=symbols,
+            canary_bps_min=canary_bps_min,
+        )
+
+
 class PlanConflict(DetentError):
     """The plan id, or the book and symbol, is in use by another plan."""
 
@@ -349,6 +435,15 @@ class GuardRefused(DetentError):
 
 class ControlUnavailable(DetentError):
     """The database of registry and rollouts cannot be reached or is not of today's form."""
+
+
+class LeaderDeposed(DetentError):
+    """A process acts for a task that another one leads by now."""
+
+    def __init__(self, name: str, *, epoch: int, newest: int) -> None:
+        """Name the task, the epoch it acts under and the one that holds."""
+        message = f"task {name!r}: found epoch {epoch}, expected {newest}: another process leads"
+        super().__init__(message, name=name, found=epoch, expected=newest)
 
 
 class ModelNotRegistered(DetentError):

@@ -16,27 +16,8 @@ from detent.contracts.checks import (
 from detent.contracts.decision import DecisionKind
 from detent.contracts.errors import InvalidField
 from detent.contracts.reasons import Reason
+from detent.contracts.rollout import PlanRollout
 from detent.contracts.units import BPS_ONE, INT32_MAX, INT64_MAX
-
-
-class ShadowPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """Says which side of which rollout decided a bar.
-
-    Attributes:
-        rollout_id: The rollout.
-        arm: Its side whose plan it was, `stable` or `candidate`.
-        revision: Revision of the rollout when the plan opened.
-    """
-
-    rollout_id: str
-    arm: str
-    revision: int
-
-    def __post_init__(self) -> None:
-        """Refuse names that are none."""
-        check_name("rollout_id", self.rollout_id)
-        check_name("arm", self.arm)
-        check_int("revision", self.revision, 0, INT32_MAX)
 
 
 class ShadowSignal(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,11 +43,11 @@ class ShadowSignal(msgspec.Struct, frozen=True, kw_only=True):
         p_hat_bps: Its calibrated answer, or None with a reason.
         reason: Why it has no answer, or None with one.
         latency_us: From asking for features to the answer, microseconds.
-        place: Side of a rollout, or None for a plan of none.
+        rollout: Which arm of which rollout decided; None for a plan of its own.
     """
 
     SCHEMA: ClassVar[str] = "detent.shadow_signal.v1"
-    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"place"})
+    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"rollout"})
 
     binding_hash: str
     plan_id: str
@@ -84,7 +65,7 @@ class ShadowSignal(msgspec.Struct, frozen=True, kw_only=True):
     p_hat_bps: int | None
     reason: Reason | None
     latency_us: int
-    place: ShadowPlace | None = None
+    rollout: PlanRollout | None = None
 
     def __post_init__(self) -> None:
         """Refuse an answer with a reason why there is none, and neither of the two."""

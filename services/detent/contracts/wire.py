@@ -45,6 +45,7 @@ PROTO_MODULES = (
     "inference_service",
     "policy_service",
     "ledger_service",
+    "rollout",
     "rollout_service",
 )
 

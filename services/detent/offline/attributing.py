@@ -13,8 +13,9 @@ from detent.adapters.ledger_reading import (
     LedgerReader,
     canonical_texts,
     open_reader,
+    plan_rows,
 )
-from detent.adapters.sqlite_ledger import bound_of
+from detent.adapters.plan_texts import bound_of
 from detent.contracts.canonical import parse_json
 from detent.contracts.decision import DecisionRecord
 from detent.contracts.errors import DataConflict, InvalidField
@@ -94,7 +95,7 @@ def read_held(ledger: str, plan_id: str = "") -> Held:
         if len(records) > RECORDS_MAX:
             raise invalid("ledger", "more decisions", f"at most {RECORDS_MAX}")
     decided = {record.plan_id for record in records}
-    opened = reader.query("SELECT plan_id, plan, binding FROM plan_log WHERE event = 'opened'")
+    opened = plan_rows(reader)
     return Held(
         records=records,
         plans={row[0]: bound_of(row[1:]) for row in opened if row[0] in decided},

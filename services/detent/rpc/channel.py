@@ -52,6 +52,7 @@ class RemoteService:
             make = {
                 (False, False): channel.unary_unary,
                 (True, False): channel.stream_unary,
+                (False, True): channel.unary_stream,
                 (True, True): channel.stream_stream,
             }[method.client_streaming, method.server_streaming]
             self._calls[registry.request_type(method).__name__] = make(
@@ -105,6 +106,20 @@ class RemoteService:
             InvalidResponse: An answer does not read as its type.
         """
         call = self._calls[request_type.__name__](_written(requests))
+        try:
+            async for message in call:
+                yield _read(response_type, message)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(self._service, error) from error
+        finally:
+            call.cancel()
+
+    async def follow(self, request: Any, response_type: type[T]) -> AsyncGenerator[T, None]:
+        """Make one call that is answered again and again, until either side has enough.
+
+        It has neither a deadline nor a trace. Errors are those of `converse`.
+        """
+        call = self._calls[type(request).__name__](to_wire(request))
         try:
             async for message in call:
                 yield _read(response_type, message)

@@ -1,12 +1,15 @@
-"""Serve a method in which items and answers go both ways at once.
+"""Serve a method that gives answers as they are ready, for as long as both sides like.
 
-Its handler is given the items as they come and gives the answers as they are ready. What is
-wrong with one item is an item of its own (`Malformed`), so that the others are answered.
+In a `Conversation` its handler is given the items as they come. What is wrong with one item is
+an item of its own (`Malformed`), so that the others are answered. In a `Feed` there is one
+request, and what is wrong with that ends the call.
 """
 
+import asyncio
 import contextlib
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
@@ -31,7 +34,7 @@ CONVERSATIONS_MAX = 256
 OK, CANCELLED = "OK", "CANCELLED"
 
 log = logging.getLogger(__name__)
-Answers = Callable[[AsyncIterator[Any], Call], AsyncGenerator[Any, None]]
+Answers = Callable[[Any, Call], AsyncGenerator[Any, None]]
 
 
 class Malformed(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,8 +54,8 @@ def ended_by(error: DetentError) -> Ended:
     return Ended(code=code_of(error).value[0], message=error.message, metadata=details_of(error))
 
 
-class Conversation:
-    """Serves one such method; as many at once as the bound allows."""
+class Answering(ABC):
+    """Serves one method of several answers; as many calls at once as the bound allows."""
 
     def __init__(self, name: str, method: MethodDescriptor, handler: object) -> None:
         """Take the name for log lines, and what answers."""
@@ -90,7 +93,7 @@ class Conversation:
         return Ended()
 
     async def _talk(self, stream: Stream, call: Call) -> None:
-        """Answer until the caller has said its last and has every answer.
+        """Answer until there is nothing more to say.
 
         Raises:
             Overloaded: There are too many such calls.
@@ -99,17 +102,16 @@ class Conversation:
         if self._under_way > CONVERSATIONS_MAX:
             limit = f"{CONVERSATIONS_MAX} such calls"
             raise Overloaded(f"{limit} are under way, as many as are taken", limit=limit)
-        async with contextlib.aclosing(self._answers(self._items(stream), call)) as answers:
-            async for answer in answers:
-                await stream.send(to_bytes(answer))
+        await self._answer(stream, call)
         if stream.is_stopped:
             raise ServiceUnavailable("the process ends; ask again")
 
-    async def _items(self, stream: Stream) -> AsyncIterator[Any]:
-        async for content in stream.messages():
-            yield self._read(content)
+    @abstractmethod
+    async def _answer(self, stream: Stream, call: Call) -> None:
+        """Send every answer of one call."""
 
     def _read(self, content: bytes) -> Any:
+        """Read a request, or say what is wrong with it."""
         message = None
         try:
             message = self._message_class.FromString(content)
@@ -120,3 +122,46 @@ class Conversation:
         except InvalidField as failed:
             error = failed.with_traceback(None)
         return Malformed(message=message, error=error)
+
+
+class Conversation(Answering):
+    """Serves a method in which items and answers go both ways at once."""
+
+    async def _answer(self, stream: Stream, call: Call) -> None:
+        """Answer until the caller has said its last and has every answer."""
+        async with contextlib.aclosing(self._answers(self._items(stream), call)) as answers:
+            async for answer in answers:
+                await stream.send(to_bytes(answer))
+
+    async def _items(self, stream: Stream) -> AsyncIterator[Any]:
+        async for content in stream.messages():
+            yield self._read(content)
+
+
+class Feed(Answering):
+    """Serves a method of one request and of answers for as long as the caller stays."""
+
+    async def _answer(self, stream: Stream, call: Call) -> None:
+        """Answer until the handler has no more to say, or the process ends."""
+        asked = self._read(stream.message)
+        if isinstance(asked, Malformed):
+            raise asked.error
+        stopping = asyncio.create_task(stream.stopping())
+        try:
+            async with contextlib.aclosing(self._answers(asked, call)) as answers:
+                while (answer := await _next_of(answers, stopping)) is not None:
+                    await stream.send(to_bytes(answer))
+        finally:
+            stopping.cancel()
+
+
+async def _next_of(answers: AsyncGenerator[Any, None], stopping: asyncio.Task[None]) -> Any:
+    """Give the next answer; None where there is none, or the process ends first."""
+    waiting: asyncio.Future[Any] = asyncio.ensure_future(anext(answers, None))
+    try:
+        await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        return waiting.result() if waiting.done() else None
+    finally:
+        # A generator cannot be closed while somebody waits for its next answer.
+        waiting.cancel()
+        await asyncio.wait((waiting,))

@@ -2,7 +2,7 @@
 
 A handler is any object with one coroutine per method of its service, under the method's
 name in snake case, from a domain request and a `Call` to a domain response. A method that
-takes and gives streams is served by `conversation`.
+gives a stream is served by `conversation`.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from detent.contracts.wire import from_wire, to_bytes
 from detent.rpc import health, reflection, registry
 from detent.rpc.call import Call
 from detent.rpc.call_lines import say
-from detent.rpc.conversation import CANCELLED, OK, Conversation, ended_by
+from detent.rpc.conversation import CANCELLED, OK, Conversation, Feed, ended_by
 from detent.rpc.health import Health
 from detent.rpc.http2.listener import Listener
 from detent.rpc.http2.shared import Limits
@@ -147,8 +147,8 @@ def _routes_of(service: Service, tracer: Tracer) -> dict[str, Route]:
 def _serve_of(method: MethodDescriptor, service: Service, tracer: Tracer) -> Serve:
     if not method.server_streaming:
         return _Method(method, service, tracer).serve
-    assert method.client_streaming, "answers without requests are nowhere in the contract"
-    return Conversation(f"{service.name}/{method.name}", method, service.handler).serve
+    kind = Conversation if method.client_streaming else Feed
+    return kind(f"{service.name}/{method.name}", method, service.handler).serve
 
 
 class _Method:

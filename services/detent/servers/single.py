@@ -15,6 +15,7 @@ from detent.servers.inference.handler import InferenceHandler
 from detent.servers.inference.main import health_of, load, services_of
 from detent.servers.inference.settings import InferenceSettings
 from detent.servers.policy.main import HEALTHY, Policy, wall_clock_ms
+from detent.servers.policy.routes import FixedRoutes
 from detent.servers.policy.settings import PolicySettings
 
 
@@ -34,8 +35,7 @@ async def run(
     )
     decisions = Policy(
         policy,
-        features=features,
-        inference=signals,
+        routes=FixedRoutes(features, signals),
         tracer=telemetry.tracer,
         now_ms=wall_clock_ms,
     )

@@ -27,10 +27,11 @@ from detent.api.v1 import model_binding_pb2 as detent_dot_api_dot_v1_dot_model__
 from detent.api.v1 import plan_pb2 as detent_dot_api_dot_v1_dot_plan__pb2
 from detent.api.v1 import reason_pb2 as detent_dot_api_dot_v1_dot_reason__pb2
 from detent.api.v1 import replanning_pb2 as detent_dot_api_dot_v1_dot_replanning__pb2
+from detent.api.v1 import rollout_pb2 as detent_dot_api_dot_v1_dot_rollout__pb2
 from detent.api.v1 import trade_facts_pb2 as detent_dot_api_dot_v1_dot_trade__facts__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"detent/api/v1/policy_service.proto\x12\rdetent.api.v1\x1a#detent/api/v1/decision_record.proto\x1a!detent/api/v1/model_binding.proto\x1a\x18\x64\x65tent/api/v1/plan.proto\x1a\x1a\x64\x65tent/api/v1/reason.proto\x1a\x1e\x64\x65tent/api/v1/replanning.proto\x1a\x1f\x64\x65tent/api/v1/trade_facts.proto\"~\n\x0fOpenPlanRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12!\n\x04plan\x18\x02 \x01(\x0b\x32\x13.detent.api.v1.Plan\x12\x32\n\rmodel_binding\x18\x03 \x01(\x0b\x32\x1b.detent.api.v1.ModelBinding\"j\n\x10OpenPlanResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12$\n\x04\x61rms\x18\x02 \x03(\x0b\x32\x16.detent.api.v1.PlanArm\x12\x1a\n\x12policy_config_hash\x18\x03 \x01(\t\"9\n\x10\x43losePlanRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\"e\n\x11\x43losePlanResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12)\n\x06status\x18\x03 \x01(\x0e\x32\x19.detent.api.v1.PlanStatus\"!\n\x0eGetPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\"\xc5\x01\n\x0fGetPlanResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12!\n\x04plan\x18\x02 \x01(\x0b\x32\x13.detent.api.v1.Plan\x12\x32\n\rmodel_binding\x18\x03 \x01(\x0b\x32\x1b.detent.api.v1.ModelBinding\x12)\n\x06status\x18\x04 \x01(\x0e\x32\x19.detent.api.v1.PlanStatus\x12\x1a\n\x12policy_config_hash\x18\x05 \x01(\t\"\xa7\x01\n\x1a\x44\x65\x63ideTargetWeightsRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\r\n\x05ts_ms\x18\x03 \x01(\x03\x12)\n\x04kind\x18\x04 \x01(\x0e\x32\x1b.detent.api.v1.DecisionKind\x12(\n\x04rows\x18\x05 \x03(\x0b\x32\x1a.detent.api.v1.DecisionRow\"c\n\x1b\x44\x65\x63ideTargetWeightsResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12.\n\x07results\x18\x02 \x03(\x0b\x32\x1d.detent.api.v1.DecisionResult\"\xf1\x01\n\x16StreamDecisionsRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\r\n\x05ts_ms\x18\x03 \x01(\x03\x12)\n\x04kind\x18\x04 \x01(\x0e\x32\x1b.detent.api.v1.DecisionKind\x12(\n\x04rows\x18\x05 \x03(\x0b\x32\x1a.detent.api.v1.DecisionRow\x12\x0f\n\x07item_id\x18\x06 \x01(\x03\x12\x12\n\ntimeout_ms\x18\x07 \x01(\x03\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x12\n\ntracestate\x18\t \x01(\t\"\x9c\x01\n\x17StreamDecisionsResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12.\n\x07results\x18\x02 \x03(\x0b\x32\x1d.detent.api.v1.DecisionResult\x12\x0f\n\x07item_id\x18\x03 \x01(\x03\x12*\n\x07refusal\x18\x04 \x01(\x0b\x32\x19.detent.api.v1.RowRefusal\"o\n\x19ReportLocalAnswersRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12+\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x1a.detent.api.v1.LocalAnswer\"_\n\x1aReportLocalAnswersResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x03\x12\x13\n\x0bknown_count\x18\x03 \x01(\x03\"_\n\x12RecordFillsRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\"\n\x05\x66ills\x18\x03 \x03(\x0b\x32\x13.detent.api.v1.Fill\"X\n\x13RecordFillsResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x03\x12\x13\n\x0bknown_count\x18\x03 \x01(\x03\"h\n\x15RecordOutcomesRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12(\n\x08outcomes\x18\x03 \x03(\x0b\x32\x16.detent.api.v1.Outcome\"[\n\x16RecordOutcomesResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x03\x12\x13\n\x0bknown_count\x18\x03 \x01(\x03\"\x9e\x01\n\x13SetStandDownRequest\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\x12\x0f\n\x07symbols\x18\x02 \x03(\t\x12.\n\nstand_down\x18\x03 \x01(\x0b\x32\x18.detent.api.v1.StandDownH\x00\x12.\n\x04lift\x18\x04 \x01(\x0e\x32\x1e.detent.api.v1.StandDownSourceH\x00\x42\x08\n\x06\x63hange\"P\n\x14SetStandDownResponse\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\x12\x15\n\rchanged_count\x18\x02 \x01(\x03\x12\x13\n\x0bknown_count\x18\x03 \x01(\x03\"A\n\x07PlanArm\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62inding_hash\x18\x02 \x01(\t\x12\x0f\n\x07symbols\x18\x03 \x03(\t\"\x86\x01\n\x0e\x44\x65\x63isionResult\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12+\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x17.detent.api.v1.DecisionH\x00\x12,\n\x07refusal\x18\x03 \x01(\x0b\x32\x19.detent.api.v1.RowRefusalH\x00\x42\t\n\x07outcome\"\xb5\x01\n\nRowRefusal\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.detent.api.v1.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x39\n\x08metadata\x18\x03 \x03(\x0b\x32\'.detent.api.v1.RowRefusal.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf4\x01\n\x12ReplacePlanRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\r\n\x05ts_ms\x18\x03 \x01(\x03\x12!\n\x04plan\x18\x04 \x01(\x0b\x32\x13.detent.api.v1.Plan\x12\x32\n\rmodel_binding\x18\x05 \x01(\x0b\x32\x1b.detent.api.v1.ModelBinding\x12\x18\n\x10new_binding_hash\x18\x06 \x01(\t\x12)\n\x05\x63\x61use\x18\x07 \x01(\x0e\x32\x1a.detent.api.v1.ReplanCause\x12\x0c\n\x04note\x18\x08 \x01(\t\"\xac\x02\n\x13ReplacePlanResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12-\n\x07outcome\x18\x02 \x01(\x0e\x32\x1c.detent.api.v1.ReplanOutcome\x12\x0f\n\x07plan_id\x18\x03 \x01(\t\x12$\n\x04\x61rms\x18\x04 \x03(\x0b\x32\x16.detent.api.v1.PlanArm\x12\x1a\n\x12policy_config_hash\x18\x05 \x01(\t\x12\x39\n\x0bskip_reason\x18\x06 \x01(\x0e\x32\x1f.detent.api.v1.ReplanSkipReasonH\x00\x88\x01\x01\x12\x1d\n\x10not_before_ts_ms\x18\x07 \x01(\x03H\x01\x88\x01\x01\x42\x0e\n\x0c_skip_reasonB\x13\n\x11_not_before_ts_ms\"k\n\x18RecordReplanSkipsRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12(\n\x05skips\x18\x03 \x03(\x0b\x32\x19.detent.api.v1.ReplanSkip\"^\n\x19RecordReplanSkipsResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x03\x12\x13\n\x0bknown_count\x18\x03 \x01(\x03\x32\x81\x08\n\rPolicyService\x12K\n\x08OpenPlan\x12\x1e.detent.api.v1.OpenPlanRequest\x1a\x1f.detent.api.v1.OpenPlanResponse\x12N\n\tClosePlan\x12\x1f.detent.api.v1.ClosePlanRequest\x1a .detent.api.v1.ClosePlanResponse\x12H\n\x07GetPlan\x12\x1d.detent.api.v1.GetPlanRequest\x1a\x1e.detent.api.v1.GetPlanResponse\x12l\n\x13\x44\x65\x63ideTargetWeights\x12).detent.api.v1.DecideTargetWeightsRequest\x1a*.detent.api.v1.DecideTargetWeightsResponse\x12\x64\n\x0fStreamDecisions\x12%.detent.api.v1.StreamDecisionsRequest\x1a&.detent.api.v1.StreamDecisionsResponse(\x01\x30\x01\x12i\n\x12ReportLocalAnswers\x12(.detent.api.v1.ReportLocalAnswersRequest\x1a).detent.api.v1.ReportLocalAnswersResponse\x12T\n\x0bRecordFills\x12!.detent.api.v1.RecordFillsRequest\x1a\".detent.api.v1.RecordFillsResponse\x12]\n\x0eRecordOutcomes\x12$.detent.api.v1.RecordOutcomesRequest\x1a%.detent.api.v1.RecordOutcomesResponse\x12W\n\x0cSetStandDown\x12\".detent.api.v1.SetStandDownRequest\x1a#.detent.api.v1.SetStandDownResponse\x12T\n\x0bReplacePlan\x12!.detent.api.v1.ReplacePlanRequest\x1a\".detent.api.v1.ReplacePlanResponse\x12\x66\n\x11RecordReplanSkips\x12\'.detent.api.v1.RecordReplanSkipsRequest\x1a(.detent.api.v1.RecordReplanSkipsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"detent/api/v1/policy_service.proto\x12\rdetent.api.v1\x1a#detent/api/v1/decision_record.proto\x1a!detent/api/v1/model_binding.proto\x1a\x18\x64\x65tent/api/v1/plan.proto\x1a\x1a\x64\x65tent/api/v1/reason.proto\x1a\x1e\x64\x65tent/api/v1/replanning.proto\x1a\x1b\x64\x65tent/api/v1/rollout.proto\x1a\x1f\x64\x65tent/api/v1/trade_facts.proto\"\xa6\x01\n\x0fOpenPlanRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12!\n\x04plan\x18\x02 \x01(\x0b\x32\x13.detent.api.v1.Plan\x12\x32\n\rmodel_binding\x18\x03 \x01(\x0b\x32\x1b.detent.api.v1.ModelBinding\x12\x17\n\nrollout_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\r\n\x0b_rollout_id\"j\n\x10OpenPlanResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12$\n\x04\x61rms\x18\x02 \x03(\x0b\x32\x16.detent.api.v1.PlanArm\x12\x1a\n\x12policy_config_hash\x18\x03 \x01(\t\"9\n\x10\x43losePlanRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\"e\n\x11\x43losePlanResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12)\n\x06status\x18\x03 \x01(\x0e\x32\x19.detent.api.v1.PlanStatus\"!\n\x0eGetPlanRequest\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\"\xa7\x02\n\x0fGetPlanResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12!\n\x04plan\x18\x02 \x01(\x0b\x32\x13.detent.api.v1.Plan\x12\x32\n\rmodel_binding\x18\x03 \x01(\x0b\x32\x1b.detent.api.v1.ModelBinding\x12)\n\x06status\x18\x04 \x01(\x0e\x32\x19.detent.api.v1.PlanStatus\x12\x1a\n\x12policy_config_hash\x18\x05 \x01(\t\x12+\n\x07rollout\x18\x06 \x01(\x0b\x32\x1a.detent.api.v1.PlanRollout\x12\x33\n\x0eshadow_binding\x18\x07 \x01(\x0b\x32\x1b.detent.api.v1.ModelBinding\"\xa7\x01\n\x1a\x44\x65\x63ideTargetWeightsRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\r\n\x05ts_ms\x18\x03 \x01(\x03\x12)\n\x04kind\x18\x04 \x01(\x0e\x32\x1b.detent.api.v1.DecisionKind\x12(\n\x04rows\x18\x05 \x03(\x0b\x32\x1a.detent.api.v1.DecisionRow\"c\n\x1b\x44\x65\x63ideTargetWeightsResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12.\n\x07results\x18\x02 \x03(\x0b\x32\x1d.detent.api.v1.DecisionResult\"\xf1\x01\n\x16StreamDecisionsRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\r\n\x05ts_ms\x18\x03 \x01(\x03\x12)\n\x04kind\x18\x04 \x01(\x0e\x32\x1b.detent.api.v1.DecisionKind\x12(\n\x04rows\x18\x05 \x03(\x0b\x32\x1a.detent.api.v1.DecisionRow\x12\x0f\n\x07item_id\x18\x06 \x01(\x03\x12\x12\n\ntimeout_ms\x18\x07 \x01(\x03\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x12\n\ntracestate\x18\t \x01(\t\"\x9c\x01\n\x17StreamDecisionsResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12.\n\x07results\x18\x02 \x03(\x0b\x32\x1d.detent.api.v1.DecisionResult\x12\x0f\n\x07item_id\x18\x03 \x01(\x03\x12*\n\x07refusal\x18\x04 \x01(\x0b\x32\x19.detent.api.v1.RowRefusal\"o\n\x19ReportLocalAnswersRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12+\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x1a.detent.api.v1.LocalAnswer\"_\n\x1aReportLocalAnswersResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x03\x12\x13\n\x0bknown_count\x18\x03 \x01(\x03\"_\n\x12RecordFillsRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\"\n\x05\x66ills\x18\x03 \x03(\x0b\x32\x13.detent.api.v1.Fill\"X\n\x13RecordFillsResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x03\x12\x13\n\x0bknown_count\x18\x03 \x01(\x03\"h\n\x15RecordOutcomesRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12(\n\x08outcomes\x18\x03 \x03(\x0b\x32\x16.detent.api.v1.Outcome\"[\n\x16RecordOutcomesResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x03\x12\x13\n\x0bknown_count\x18\x03 \x01(\x03\"\x9e\x01\n\x13SetStandDownRequest\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\x12\x0f\n\x07symbols\x18\x02 \x03(\t\x12.\n\nstand_down\x18\x03 \x01(\x0b\x32\x18.detent.api.v1.StandDownH\x00\x12.\n\x04lift\x18\x04 \x01(\x0e\x32\x1e.detent.api.v1.StandDownSourceH\x00\x42\x08\n\x06\x63hange\"P\n\x14SetStandDownResponse\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\x12\x15\n\rchanged_count\x18\x02 \x01(\x03\x12\x13\n\x0bknown_count\x18\x03 \x01(\x03\"A\n\x07PlanArm\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62inding_hash\x18\x02 \x01(\t\x12\x0f\n\x07symbols\x18\x03 \x03(\t\"\x86\x01\n\x0e\x44\x65\x63isionResult\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12+\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x17.detent.api.v1.DecisionH\x00\x12,\n\x07refusal\x18\x03 \x01(\x0b\x32\x19.detent.api.v1.RowRefusalH\x00\x42\t\n\x07outcome\"\xb5\x01\n\nRowRefusal\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.detent.api.v1.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x39\n\x08metadata\x18\x03 \x03(\x0b\x32\'.detent.api.v1.RowRefusal.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9c\x02\n\x12ReplacePlanRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\r\n\x05ts_ms\x18\x03 \x01(\x03\x12!\n\x04plan\x18\x04 \x01(\x0b\x32\x13.detent.api.v1.Plan\x12\x32\n\rmodel_binding\x18\x05 \x01(\x0b\x32\x1b.detent.api.v1.ModelBinding\x12\x18\n\x10new_binding_hash\x18\x06 \x01(\t\x12)\n\x05\x63\x61use\x18\x07 \x01(\x0e\x32\x1a.detent.api.v1.ReplanCause\x12\x0c\n\x04note\x18\x08 \x01(\t\x12\x17\n\nrollout_id\x18\t \x01(\tH\x00\x88\x01\x01\x42\r\n\x0b_rollout_id\"\xac\x02\n\x13ReplacePlanResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12-\n\x07outcome\x18\x02 \x01(\x0e\x32\x1c.detent.api.v1.ReplanOutcome\x12\x0f\n\x07plan_id\x18\x03 \x01(\t\x12$\n\x04\x61rms\x18\x04 \x03(\x0b\x32\x16.detent.api.v1.PlanArm\x12\x1a\n\x12policy_config_hash\x18\x05 \x01(\t\x12\x39\n\x0bskip_reason\x18\x06 \x01(\x0e\x32\x1f.detent.api.v1.ReplanSkipReasonH\x00\x88\x01\x01\x12\x1d\n\x10not_before_ts_ms\x18\x07 \x01(\x03H\x01\x88\x01\x01\x42\x0e\n\x0c_skip_reasonB\x13\n\x11_not_before_ts_ms\"k\n\x18RecordReplanSkipsRequest\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12(\n\x05skips\x18\x03 \x03(\x0b\x32\x19.detent.api.v1.ReplanSkip\"^\n\x19RecordReplanSkipsResponse\x12\x14\n\x0c\x62inding_hash\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x03\x12\x13\n\x0bknown_count\x18\x03 \x01(\x03\x32\x81\x08\n\rPolicyService\x12K\n\x08OpenPlan\x12\x1e.detent.api.v1.OpenPlanRequest\x1a\x1f.detent.api.v1.OpenPlanResponse\x12N\n\tClosePlan\x12\x1f.detent.api.v1.ClosePlanRequest\x1a .detent.api.v1.ClosePlanResponse\x12H\n\x07GetPlan\x12\x1d.detent.api.v1.GetPlanRequest\x1a\x1e.detent.api.v1.GetPlanResponse\x12l\n\x13\x44\x65\x63ideTargetWeights\x12).detent.api.v1.DecideTargetWeightsRequest\x1a*.detent.api.v1.DecideTargetWeightsResponse\x12\x64\n\x0fStreamDecisions\x12%.detent.api.v1.StreamDecisionsRequest\x1a&.detent.api.v1.StreamDecisionsResponse(\x01\x30\x01\x12i\n\x12ReportLocalAnswers\x12(.detent.api.v1.ReportLocalAnswersRequest\x1a).detent.api.v1.ReportLocalAnswersResponse\x12T\n\x0bRecordFills\x12!.detent.api.v1.RecordFillsRequest\x1a\".detent.api.v1.RecordFillsResponse\x12]\n\x0eRecordOutcomes\x12$.detent.api.v1.RecordOutcomesRequest\x1a%.detent.api.v1.RecordOutcomesResponse\x12W\n\x0cSetStandDown\x12\".detent.api.v1.SetStandDownRequest\x1a#.detent.api.v1.SetStandDownResponse\x12T\n\x0bReplacePlan\x12!.detent.api.v1.ReplacePlanRequest\x1a\".detent.api.v1.ReplacePlanResponse\x12\x66\n\x11RecordReplanSkips\x12\'.detent.api.v1.RecordReplanSkipsRequest\x1a(.detent.api.v1.RecordReplanSkipsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,58 +40,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ROWREFUSAL_METADATAENTRY']._loaded_options = None
   _globals['_ROWREFUSAL_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_OPENPLANREQUEST']._serialized_start=244
-  _globals['_OPENPLANREQUEST']._serialized_end=370
-  _globals['_OPENPLANRESPONSE']._serialized_start=372
-  _globals['_OPENPLANRESPONSE']._serialized_end=478
-  _globals['_CLOSEPLANREQUEST']._serialized_start=480
-  _globals['_CLOSEPLANREQUEST']._serialized_end=537
-  _globals['_CLOSEPLANRESPONSE']._serialized_start=539
-  _globals['_CLOSEPLANRESPONSE']._serialized_end=640
-  _globals['_GETPLANREQUEST']._serialized_start=642
-  _globals['_GETPLANREQUEST']._serialized_end=675
-  _globals['_GETPLANRESPONSE']._serialized_start=678
-  _globals['_GETPLANRESPONSE']._serialized_end=875
-  _globals['_DECIDETARGETWEIGHTSREQUEST']._serialized_start=878
-  _globals['_DECIDETARGETWEIGHTSREQUEST']._serialized_end=1045
-  _globals['_DECIDETARGETWEIGHTSRESPONSE']._serialized_start=1047
-  _globals['_DECIDETARGETWEIGHTSRESPONSE']._serialized_end=1146
-  _globals['_STREAMDECISIONSREQUEST']._serialized_start=1149
-  _globals['_STREAMDECISIONSREQUEST']._serialized_end=1390
-  _globals['_STREAMDECISIONSRESPONSE']._serialized_start=1393
-  _globals['_STREAMDECISIONSRESPONSE']._serialized_end=1549
-  _globals['_REPORTLOCALANSWERSREQUEST']._serialized_start=1551
-  _globals['_REPORTLOCALANSWERSREQUEST']._serialized_end=1662
-  _globals['_REPORTLOCALANSWERSRESPONSE']._serialized_start=1664
-  _globals['_REPORTLOCALANSWERSRESPONSE']._serialized_end=1759
-  _globals['_RECORDFILLSREQUEST']._serialized_start=1761
-  _globals['_RECORDFILLSREQUEST']._serialized_end=1856
-  _globals['_RECORDFILLSRESPONSE']._serialized_start=1858
-  _globals['_RECORDFILLSRESPONSE']._serialized_end=1946
-  _globals['_RECORDOUTCOMESREQUEST']._serialized_start=1948
-  _globals['_RECORDOUTCOMESREQUEST']._serialized_end=2052
-  _globals['_RECORDOUTCOMESRESPONSE']._serialized_start=2054
-  _globals['_RECORDOUTCOMESRESPONSE']._serialized_end=2145
-  _globals['_SETSTANDDOWNREQUEST']._serialized_start=2148
-  _globals['_SETSTANDDOWNREQUEST']._serialized_end=2306
-  _globals['_SETSTANDDOWNRESPONSE']._serialized_start=2308
-  _globals['_SETSTANDDOWNRESPONSE']._serialized_end=2388
-  _globals['_PLANARM']._serialized_start=2390
-  _globals['_PLANARM']._serialized_end=2455
-  _globals['_DECISIONRESULT']._serialized_start=2458
-  _globals['_DECISIONRESULT']._serialized_end=2592
-  _globals['_ROWREFUSAL']._serialized_start=2595
-  _globals['_ROWREFUSAL']._serialized_end=2776
-  _globals['_ROWREFUSAL_METADATAENTRY']._serialized_start=2729
-  _globals['_ROWREFUSAL_METADATAENTRY']._serialized_end=2776
-  _globals['_REPLACEPLANREQUEST']._serialized_start=2779
-  _globals['_REPLACEPLANREQUEST']._serialized_end=3023
-  _globals['_REPLACEPLANRESPONSE']._serialized_start=3026
-  _globals['_REPLACEPLANRESPONSE']._serialized_end=3326
-  _globals['_RECORDREPLANSKIPSREQUEST']._serialized_start=3328
-  _globals['_RECORDREPLANSKIPSREQUEST']._serialized_end=3435
-  _globals['_RECORDREPLANSKIPSRESPONSE']._serialized_start=3437
-  _globals['_RECORDREPLANSKIPSRESPONSE']._serialized_end=3531
-  _globals['_POLICYSERVICE']._serialized_start=3534
-  _globals['_POLICYSERVICE']._serialized_end=4559
+  _globals['_OPENPLANREQUEST']._serialized_start=274
+  _globals['_OPENPLANREQUEST']._serialized_end=440
+  _globals['_OPENPLANRESPONSE']._serialized_start=442
+  _globals['_OPENPLANRESPONSE']._serialized_end=548
+  _globals['_CLOSEPLANREQUEST']._serialized_start=550
+  _globals['_CLOSEPLANREQUEST']._serialized_end=607
+  _globals['_CLOSEPLANRESPONSE']._serialized_start=609
+  _globals['_CLOSEPLANRESPONSE']._serialized_end=710
+  _globals['_GETPLANREQUEST']._serialized_start=712
+  _globals['_GETPLANREQUEST']._serialized_end=745
+  _globals['_GETPLANRESPONSE']._serialized_start=748
+  _globals['_GETPLANRESPONSE']._serialized_end=1043
+  _globals['_DECIDETARGETWEIGHTSREQUEST']._serialized_start=1046
+  _globals['_DECIDETARGETWEIGHTSREQUEST']._serialized_end=1213
+  _globals['_DECIDETARGETWEIGHTSRESPONSE']._serialized_start=1215
+  _globals['_DECIDETARGETWEIGHTSRESPONSE']._serialized_end=1314
+  _globals['_STREAMDECISIONSREQUEST']._serialized_start=1317
+  _globals['_STREAMDECISIONSREQUEST']._serialized_end=1558
+  _globals['_STREAMDECISIONSRESPONSE']._serialized_start=1561
+  _globals['_STREAMDECISIONSRESPONSE']._serialized_end=1717
+  _globals['_REPORTLOCALANSWERSREQUEST']._serialized_start=1719
+  _globals['_REPORTLOCALANSWERSREQUEST']._serialized_end=1830
+  _globals['_REPORTLOCALANSWERSRESPONSE']._serialized_start=1832
+  _globals['_REPORTLOCALANSWERSRESPONSE']._serialized_end=1927
+  _globals['_RECORDFILLSREQUEST']._serialized_start=1929
+  _globals['_RECORDFILLSREQUEST']._serialized_end=2024
+  _globals['_RECORDFILLSRESPONSE']._serialized_start=2026
+  _globals['_RECORDFILLSRESPONSE']._serialized_end=2114
+  _globals['_RECORDOUTCOMESREQUEST']._serialized_start=2116
+  _globals['_RECORDOUTCOMESREQUEST']._serialized_end=2220
+  _globals['_RECORDOUTCOMESRESPONSE']._serialized_start=2222
+  _globals['_RECORDOUTCOMESRESPONSE']._serialized_end=2313
+  _globals['_SETSTANDDOWNREQUEST']._serialized_start=2316
+  _globals['_SETSTANDDOWNREQUEST']._serialized_end=2474
+  _globals['_SETSTANDDOWNRESPONSE']._serialized_start=2476
+  _globals['_SETSTANDDOWNRESPONSE']._serialized_end=2556
+  _globals['_PLANARM']._serialized_start=2558
+  _globals['_PLANARM']._serialized_end=2623
+  _globals['_DECISIONRESULT']._serialized_start=2626
+  _globals['_DECISIONRESULT']._serialized_end=2760
+  _globals['_ROWREFUSAL']._serialized_start=2763
+  _globals['_ROWREFUSAL']._serialized_end=2944
+  _globals['_ROWREFUSAL_METADATAENTRY']._serialized_start=2897
+  _globals['_ROWREFUSAL_METADATAENTRY']._serialized_end=2944
+  _globals['_REPLACEPLANREQUEST']._serialized_start=2947
+  _globals['_REPLACEPLANREQUEST']._serialized_end=3231
+  _globals['_REPLACEPLANRESPONSE']._serialized_start=3234
+  _globals['_REPLACEPLANRESPONSE']._serialized_end=3534
+  _globals['_RECORDREPLANSKIPSREQUEST']._serialized_start=3536
+  _globals['_RECORDREPLANSKIPSREQUEST']._serialized_end=3643
+  _globals['_RECORDREPLANSKIPSRESPONSE']._serialized_start=3645
+  _globals['_RECORDREPLANSKIPSRESPONSE']._serialized_end=3739
+  _globals['_POLICYSERVICE']._serialized_start=3742
+  _globals['_POLICYSERVICE']._serialized_end=4767
 # @@protoc_insertion_point(module_scope)

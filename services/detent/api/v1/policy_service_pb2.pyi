@@ -9,6 +9,7 @@ from detent.api.v1 import model_binding_pb2 as _model_binding_pb2
 from detent.api.v1 import plan_pb2 as _plan_pb2
 from detent.api.v1 import reason_pb2 as _reason_pb2
 from detent.api.v1 import replanning_pb2 as _replanning_pb2
+from detent.api.v1 import rollout_pb2 as _rollout_pb2
 from detent.api.v1 import trade_facts_pb2 as _trade_facts_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -26,22 +27,27 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class OpenPlanRequest(_message.Message):
-    """Asks for a plan to be opened."""
+    """Asks for a plan to be opened, under a binding or under a rollout."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BINDING_HASH_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     MODEL_BINDING_FIELD_NUMBER: _builtins.int
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
     binding_hash: _builtins.str
-    """Holds the binding, 64 lowercase hex; it is checked against `model_binding`."""
+    """Holds the binding, 64 lowercase hex; it is checked against `model_binding`. Empty under a
+    rollout.
+    """
+    rollout_id: _builtins.str
+    """Names the rollout whose bindings are taken. Absent takes `model_binding`."""
     @_builtins.property
     def plan(self) -> _plan_pb2.Plan:
         """States the plan."""
 
     @_builtins.property
     def model_binding(self) -> _model_binding_pb2.ModelBinding:
-        """States the binding. For PROXY only `signal_source` matters."""
+        """States the binding. For PROXY only `signal_source` matters. Absent under a rollout."""
 
     def __init__(
         self,
@@ -49,12 +55,15 @@ class OpenPlanRequest(_message.Message):
         binding_hash: _builtins.str = ...,
         plan: _plan_pb2.Plan | None = ...,
         model_binding: _model_binding_pb2.ModelBinding | None = ...,
+        rollout_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model_binding", b"model_binding", "plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rollout_id", b"_rollout_id", "model_binding", b"model_binding", "plan", b"plan", "rollout_id", b"rollout_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "model_binding", b"model_binding", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rollout_id", b"_rollout_id", "binding_hash", b"binding_hash", "model_binding", b"model_binding", "plan", b"plan", "rollout_id", b"rollout_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__rollout_id: _TypeAlias = _typing.Literal["rollout_id"]  # noqa: Y015
+    _WhichOneofArgType__rollout_id: _TypeAlias = _typing.Literal["_rollout_id", b"_rollout_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rollout_id) -> _WhichOneofReturnType__rollout_id | None: ...
 
 Global___OpenPlanRequest: _TypeAlias = OpenPlanRequest  # noqa: Y015
 
@@ -179,6 +188,8 @@ class GetPlanResponse(_message.Message):
     MODEL_BINDING_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     POLICY_CONFIG_HASH_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    SHADOW_BINDING_FIELD_NUMBER: _builtins.int
     binding_hash: _builtins.str
     """Holds the binding, 64 lowercase hex."""
     status: _plan_pb2.PlanStatus.ValueType
@@ -193,6 +204,14 @@ class GetPlanResponse(_message.Message):
     def model_binding(self) -> _model_binding_pb2.ModelBinding:
         """Gives the binding as it was opened."""
 
+    @_builtins.property
+    def rollout(self) -> _rollout_pb2.PlanRollout:
+        """Says which arm of which rollout the plan is. Absent for a plan of its own."""
+
+    @_builtins.property
+    def shadow_binding(self) -> _model_binding_pb2.ModelBinding:
+        """States what answers beside, for comparison only. Absent where nothing does."""
+
     def __init__(
         self,
         *,
@@ -201,10 +220,12 @@ class GetPlanResponse(_message.Message):
         model_binding: _model_binding_pb2.ModelBinding | None = ...,
         status: _plan_pb2.PlanStatus.ValueType = ...,
         policy_config_hash: _builtins.str = ...,
+        rollout: _rollout_pb2.PlanRollout | None = ...,
+        shadow_binding: _model_binding_pb2.ModelBinding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model_binding", b"model_binding", "plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model_binding", b"model_binding", "plan", b"plan", "rollout", b"rollout", "shadow_binding", b"shadow_binding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "model_binding", b"model_binding", "plan", b"plan", "policy_config_hash", b"policy_config_hash", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "model_binding", b"model_binding", "plan", b"plan", "policy_config_hash", b"policy_config_hash", "rollout", b"rollout", "shadow_binding", b"shadow_binding", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -770,6 +791,7 @@ class ReplacePlanRequest(_message.Message):
     NEW_BINDING_HASH_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
     binding_hash: _builtins.str
     """Holds the binding of the plan that is replaced, 64 lowercase hex."""
     plan_id: _builtins.str
@@ -777,18 +799,22 @@ class ReplacePlanRequest(_message.Message):
     ts_ms: _builtins.int
     """Holds the instant of which the replan is, Unix milliseconds UTC, in data time as for a bar."""
     new_binding_hash: _builtins.str
-    """Holds the hash of `model_binding`, 64 lowercase hex; it is checked against it."""
+    """Holds the hash of `model_binding`, 64 lowercase hex; it is checked against it. Empty under
+    a rollout.
+    """
     cause: _replanning_pb2.ReplanCause.ValueType
     """Says what makes the strategist replan."""
     note: _builtins.str
     """Says why, in words, at most 512 characters. It is kept and is never material. May be empty."""
+    rollout_id: _builtins.str
+    """Names the rollout whose bindings are taken. Absent takes `model_binding`."""
     @_builtins.property
     def plan(self) -> _plan_pb2.Plan:
         """States the new plan."""
 
     @_builtins.property
     def model_binding(self) -> _model_binding_pb2.ModelBinding:
-        """States its binding. For PROXY only `signal_source` matters."""
+        """States its binding. For PROXY only `signal_source` matters. Absent under a rollout."""
 
     def __init__(
         self,
@@ -801,12 +827,15 @@ class ReplacePlanRequest(_message.Message):
         new_binding_hash: _builtins.str = ...,
         cause: _replanning_pb2.ReplanCause.ValueType = ...,
         note: _builtins.str = ...,
+        rollout_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model_binding", b"model_binding", "plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rollout_id", b"_rollout_id", "model_binding", b"model_binding", "plan", b"plan", "rollout_id", b"rollout_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_hash", b"binding_hash", "cause", b"cause", "model_binding", b"model_binding", "new_binding_hash", b"new_binding_hash", "note", b"note", "plan", b"plan", "plan_id", b"plan_id", "ts_ms", b"ts_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rollout_id", b"_rollout_id", "binding_hash", b"binding_hash", "cause", b"cause", "model_binding", b"model_binding", "new_binding_hash", b"new_binding_hash", "note", b"note", "plan", b"plan", "plan_id", b"plan_id", "rollout_id", b"rollout_id", "ts_ms", b"ts_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__rollout_id: _TypeAlias = _typing.Literal["rollout_id"]  # noqa: Y015
+    _WhichOneofArgType__rollout_id: _TypeAlias = _typing.Literal["_rollout_id", b"_rollout_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rollout_id) -> _WhichOneofReturnType__rollout_id | None: ...
 
 Global___ReplacePlanRequest: _TypeAlias = ReplacePlanRequest  # noqa: Y015
 

@@ -97,7 +97,11 @@ class PolicyServiceServicer:
     """
 
     def OpenPlan(self, request, context):
-        """Opens a plan under one binding and freezes both.
+        """Opens a plan under one binding, or under those of a rollout, and freezes them.
+
+        A rollout splits the symbols over at most two plans: the stable one has the name that was
+        asked for, the candidate's adds `:candidate`. Which symbols are whose is settled here and
+        does not change while they are open.
 
         Idempotent for the same content; the same plan id with other content fails
         with `ERROR_REASON_PLAN_CONFLICT`. A model binding is checked against the
@@ -197,7 +201,9 @@ class PolicyServiceServicer:
         policy config, binding, arms) is suppressed: the old plan goes on, and it is counted. One
         that comes too early is skipped, unless it only tightens: going back to the proxy and
         stricter limits never wait. Idempotent by both names and `ts_ms`. A new name that another
-        replica would own fails with `ERROR_REASON_PLAN_OWNER_MISMATCH`.
+        replica would own fails with `ERROR_REASON_PLAN_OWNER_MISMATCH`. Both arms of a rollout are
+        replaced together, under the name of the stable one; it may be replaced by plans under a
+        rollout, and the other way round.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

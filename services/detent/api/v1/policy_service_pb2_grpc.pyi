@@ -34,7 +34,11 @@ class PolicyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PolicyServiceAsyncStub: ...
     OpenPlan: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.OpenPlanRequest, _policy_service_pb2.OpenPlanResponse]
-    """Opens a plan under one binding and freezes both.
+    """Opens a plan under one binding, or under those of a rollout, and freezes them.
+
+    A rollout splits the symbols over at most two plans: the stable one has the name that was
+    asked for, the candidate's adds `:candidate`. Which symbols are whose is settled here and
+    does not change while they are open.
 
     Idempotent for the same content; the same plan id with other content fails
     with `ERROR_REASON_PLAN_CONFLICT`. A model binding is checked against the
@@ -96,7 +100,9 @@ class PolicyServiceStub:
     policy config, binding, arms) is suppressed: the old plan goes on, and it is counted. One
     that comes too early is skipped, unless it only tightens: going back to the proxy and
     stricter limits never wait. Idempotent by both names and `ts_ms`. A new name that another
-    replica would own fails with `ERROR_REASON_PLAN_OWNER_MISMATCH`.
+    replica would own fails with `ERROR_REASON_PLAN_OWNER_MISMATCH`. Both arms of a rollout are
+    replaced together, under the name of the stable one; it may be replaced by plans under a
+    rollout, and the other way round.
     """
     RecordReplanSkips: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.RecordReplanSkipsRequest, _policy_service_pb2.RecordReplanSkipsResponse]
     """Keeps what a strategist notes of replans that it did not make, for a plan, open or closed.
@@ -110,7 +116,11 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     OpenPlan: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.OpenPlanRequest, _policy_service_pb2.OpenPlanResponse]  # type: ignore[assignment]
-    """Opens a plan under one binding and freezes both.
+    """Opens a plan under one binding, or under those of a rollout, and freezes them.
+
+    A rollout splits the symbols over at most two plans: the stable one has the name that was
+    asked for, the candidate's adds `:candidate`. Which symbols are whose is settled here and
+    does not change while they are open.
 
     Idempotent for the same content; the same plan id with other content fails
     with `ERROR_REASON_PLAN_CONFLICT`. A model binding is checked against the
@@ -172,7 +182,9 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     policy config, binding, arms) is suppressed: the old plan goes on, and it is counted. One
     that comes too early is skipped, unless it only tightens: going back to the proxy and
     stricter limits never wait. Idempotent by both names and `ts_ms`. A new name that another
-    replica would own fails with `ERROR_REASON_PLAN_OWNER_MISMATCH`.
+    replica would own fails with `ERROR_REASON_PLAN_OWNER_MISMATCH`. Both arms of a rollout are
+    replaced together, under the name of the stable one; it may be replaced by plans under a
+    rollout, and the other way round.
     """
     RecordReplanSkips: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.RecordReplanSkipsRequest, _policy_service_pb2.RecordReplanSkipsResponse]  # type: ignore[assignment]
     """Keeps what a strategist notes of replans that it did not make, for a plan, open or closed.
@@ -189,7 +201,11 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_service_pb2.OpenPlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.OpenPlanResponse, _abc.Awaitable[_policy_service_pb2.OpenPlanResponse]]:
-        """Opens a plan under one binding and freezes both.
+        """Opens a plan under one binding, or under those of a rollout, and freezes them.
+
+        A rollout splits the symbols over at most two plans: the stable one has the name that was
+        asked for, the candidate's adds `:candidate`. Which symbols are whose is settled here and
+        does not change while they are open.
 
         Idempotent for the same content; the same plan id with other content fails
         with `ERROR_REASON_PLAN_CONFLICT`. A model binding is checked against the
@@ -305,7 +321,9 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         policy config, binding, arms) is suppressed: the old plan goes on, and it is counted. One
         that comes too early is skipped, unless it only tightens: going back to the proxy and
         stricter limits never wait. Idempotent by both names and `ts_ms`. A new name that another
-        replica would own fails with `ERROR_REASON_PLAN_OWNER_MISMATCH`.
+        replica would own fails with `ERROR_REASON_PLAN_OWNER_MISMATCH`. Both arms of a rollout are
+        replaced together, under the name of the stable one; it may be replaced by plans under a
+        rollout, and the other way round.
         """
 
     @_abc_1.abstractmethod

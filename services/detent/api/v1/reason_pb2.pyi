@@ -473,6 +473,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The plan that would replace another belongs to another replica than the one it replaces. Metadata: plan_id, owner, replica_count. Status: FAILED_PRECONDITION."""
     ERROR_REASON_KILL_EPOCH_STALE: _ErrorReason.ValueType  # 40
     """A kill switch is released by somebody who has not seen how it stands. Metadata: found, expected. Status: FAILED_PRECONDITION."""
+    ERROR_REASON_ROLLOUT_NOT_FOUND: _ErrorReason.ValueType  # 41
+    """No rollout has this name. Metadata: rollout_id. Status: NOT_FOUND."""
+    ERROR_REASON_ROLLOUT_REVISION_STALE: _ErrorReason.ValueType  # 42
+    """A rollout is changed by somebody who has not seen how it stands. Metadata: rollout_id, found, expected. Status: FAILED_PRECONDITION."""
+    ERROR_REASON_ROLLOUT_CONFLICT: _ErrorReason.ValueType  # 43
+    """The stage of a rollout, or another one of its book, does not allow it. Metadata: rollout_id, found, expected. Status: FAILED_PRECONDITION."""
+    ERROR_REASON_ROLLOUT_HOLD: _ErrorReason.ValueType  # 44
+    """The present step of a rollout has not lasted yet, or one would be left out. Metadata: rollout_id, not_before_ms, canary_bps_max. Status: FAILED_PRECONDITION."""
+    ERROR_REASON_ROLLOUT_ARM_EMPTY: _ErrorReason.ValueType  # 45
+    """A share gives the candidate of a rollout none of the symbols. Metadata: rollout_id, canary_bps, symbols, canary_bps_min. Status: FAILED_PRECONDITION."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Says why a call was refused; the `reason` of `google.rpc.ErrorInfo`, whose domain is
@@ -535,4 +545,14 @@ ERROR_REASON_PLAN_OWNER_MISMATCH: ErrorReason.ValueType  # 26
 """The plan that would replace another belongs to another replica than the one it replaces. Metadata: plan_id, owner, replica_count. Status: FAILED_PRECONDITION."""
 ERROR_REASON_KILL_EPOCH_STALE: ErrorReason.ValueType  # 40
 """A kill switch is released by somebody who has not seen how it stands. Metadata: found, expected. Status: FAILED_PRECONDITION."""
+ERROR_REASON_ROLLOUT_NOT_FOUND: ErrorReason.ValueType  # 41
+"""No rollout has this name. Metadata: rollout_id. Status: NOT_FOUND."""
+ERROR_REASON_ROLLOUT_REVISION_STALE: ErrorReason.ValueType  # 42
+"""A rollout is changed by somebody who has not seen how it stands. Metadata: rollout_id, found, expected. Status: FAILED_PRECONDITION."""
+ERROR_REASON_ROLLOUT_CONFLICT: ErrorReason.ValueType  # 43
+"""The stage of a rollout, or another one of its book, does not allow it. Metadata: rollout_id, found, expected. Status: FAILED_PRECONDITION."""
+ERROR_REASON_ROLLOUT_HOLD: ErrorReason.ValueType  # 44
+"""The present step of a rollout has not lasted yet, or one would be left out. Metadata: rollout_id, not_before_ms, canary_bps_max. Status: FAILED_PRECONDITION."""
+ERROR_REASON_ROLLOUT_ARM_EMPTY: ErrorReason.ValueType  # 45
+"""A share gives the candidate of a rollout none of the symbols. Metadata: rollout_id, canary_bps, symbols, canary_bps_min. Status: FAILED_PRECONDITION."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -22,37 +22,67 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from detent.api.v1 import model_binding_pb2 as detent_dot_api_dot_v1_dot_model__binding__pb2
+from detent.api.v1 import rollout_pb2 as detent_dot_api_dot_v1_dot_rollout__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#detent/api/v1/rollout_service.proto\x12\rdetent.api.v1\"\xc2\x01\n\x14SetKillSwitchRequest\x12\'\n\x05scope\x18\x01 \x01(\x0e\x32\x18.detent.api.v1.KillScope\x12\x0b\n\x03key\x18\x02 \x01(\t\x12-\n\x08position\x18\x03 \x01(\x0e\x32\x1b.detent.api.v1.KillPosition\x12\x17\n\nseen_epoch\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\tB\r\n\x0b_seen_epoch\"x\n\x15SetKillSwitchResponse\x12.\n\x0bkill_switch\x18\x01 \x01(\x0b\x32\x19.detent.api.v1.KillSwitch\x12\x15\n\rapplied_count\x18\x02 \x01(\x05\x12\x18\n\x10leased_out_count\x18\x03 \x01(\x05\"\x18\n\x16GetKillSwitchesRequest\"\xdc\x01\n\x17GetKillSwitchesResponse\x12\x30\n\rkill_switches\x18\x01 \x03(\x0b\x32\x19.detent.api.v1.KillSwitch\x12*\n\x07readers\x18\x02 \x03(\x0b\x32\x19.detent.api.v1.KillReader\x12-\n\x0blocal_kills\x18\x03 \x03(\x0b\x32\x18.detent.api.v1.LocalKill\x12\x34\n\x0cshared_state\x18\x04 \x01(\x0e\x32\x1e.detent.api.v1.SharedKillState\"\xae\x01\n\nKillSwitch\x12\'\n\x05scope\x18\x01 \x01(\x0e\x32\x18.detent.api.v1.KillScope\x12\x0b\n\x03key\x18\x02 \x01(\t\x12-\n\x08position\x18\x03 \x01(\x0e\x32\x1b.detent.api.v1.KillPosition\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\r\n\x05\x61t_ms\x18\x07 \x01(\x03\"B\n\nKillReader\x12\x11\n\treader_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x0f\n\x07seen_ms\x18\x03 \x01(\x03\"l\n\tLocalKill\x12)\n\x06source\x18\x01 \x01(\x0e\x32\x19.detent.api.v1.KillSource\x12\'\n\x05scope\x18\x02 \x01(\x0e\x32\x18.detent.api.v1.KillScope\x12\x0b\n\x03key\x18\x03 \x01(\t*\x80\x01\n\tKillScope\x12\x1a\n\x16KILL_SCOPE_UNSPECIFIED\x10\x00\x12\x15\n\x11KILL_SCOPE_GLOBAL\x10\x01\x12\x14\n\x10KILL_SCOPE_MODEL\x10\x02\x12\x13\n\x0fKILL_SCOPE_PLAN\x10\x03\x12\x15\n\x11KILL_SCOPE_SYMBOL\x10\x04*`\n\x0cKillPosition\x12\x1d\n\x19KILL_POSITION_UNSPECIFIED\x10\x00\x12\x15\n\x11KILL_POSITION_OFF\x10\x01\x12\x1a\n\x16KILL_POSITION_RELEASED\x10\x02*\x8b\x01\n\nKillSource\x12\x1b\n\x17KILL_SOURCE_UNSPECIFIED\x10\x00\x12\x1b\n\x17KILL_SOURCE_ENVIRONMENT\x10\x01\x12\x16\n\x12KILL_SOURCE_CONFIG\x10\x02\x12\x14\n\x10KILL_SOURCE_FILE\x10\x03\x12\x15\n\x11KILL_SOURCE_LATCH\x10\x04*\x8a\x01\n\x0fSharedKillState\x12!\n\x1dSHARED_KILL_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SHARED_KILL_STATE_NONE\x10\x01\x12\x1b\n\x17SHARED_KILL_STATE_FRESH\x10\x02\x12\x1b\n\x17SHARED_KILL_STATE_STALE\x10\x03\x32\xce\x01\n\x0eRolloutService\x12Z\n\rSetKillSwitch\x12#.detent.api.v1.SetKillSwitchRequest\x1a$.detent.api.v1.SetKillSwitchResponse\x12`\n\x0fGetKillSwitches\x12%.detent.api.v1.GetKillSwitchesRequest\x1a&.detent.api.v1.GetKillSwitchesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#detent/api/v1/rollout_service.proto\x12\rdetent.api.v1\x1a!detent/api/v1/model_binding.proto\x1a\x1b\x64\x65tent/api/v1/rollout.proto\"\x89\x02\n\x13StartRolloutRequest\x12\x12\n\nrollout_id\x18\x01 \x01(\t\x12\x0c\n\x04\x62ook\x18\x02 \x01(\t\x12\x0f\n\x07symbols\x18\x03 \x03(\t\x12\x33\n\x0estable_binding\x18\x04 \x01(\x0b\x32\x1b.detent.api.v1.ModelBinding\x12\x36\n\x11\x63\x61ndidate_binding\x18\x05 \x01(\x0b\x32\x1b.detent.api.v1.ModelBinding\x12\x0c\n\x04salt\x18\x06 \x01(\t\x12%\n\x04ramp\x18\x07 \x03(\x0b\x32\x17.detent.api.v1.RampStep\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\t\"h\n\x14StartRolloutResponse\x12\'\n\x07rollout\x18\x01 \x01(\x0b\x32\x16.detent.api.v1.Rollout\x12\'\n\x05steps\x18\x02 \x03(\x0b\x32\x18.detent.api.v1.StepPower\"\xa9\x01\n\x17SetCanaryPercentRequest\x12\x12\n\nrollout_id\x18\x01 \x01(\t\x12\x12\n\ncanary_bps\x18\x02 \x01(\x05\x12\x15\n\rseen_revision\x18\x03 \x01(\x03\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x1c\n\x0foverride_reason\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\x12\n\x10_override_reason\"k\n\x18SetCanaryPercentResponse\x12\'\n\x07rollout\x18\x01 \x01(\x0b\x32\x16.detent.api.v1.Rollout\x12&\n\x04step\x18\x02 \x01(\x0b\x32\x18.detent.api.v1.StepPower\"\xa5\x01\n\x15PromoteRolloutRequest\x12\x12\n\nrollout_id\x18\x01 \x01(\t\x12\x15\n\rseen_revision\x18\x02 \x01(\x03\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x1c\n\x0foverride_reason\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08\x65vidence\x18\x06 \x01(\tB\x12\n\x10_override_reason\"A\n\x16PromoteRolloutResponse\x12\'\n\x07rollout\x18\x01 \x01(\x0b\x32\x16.detent.api.v1.Rollout\"V\n\x0fRollBackRequest\x12\x12\n\nrollout_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x10\n\x08\x65vidence\x18\x04 \x01(\t\"l\n\x10RollBackResponse\x12\'\n\x07rollout\x18\x01 \x01(\x0b\x32\x16.detent.api.v1.Rollout\x12\x15\n\rapplied_count\x18\x02 \x01(\x05\x12\x18\n\x10leased_out_count\x18\x03 \x01(\x05\"\'\n\x11GetRolloutRequest\x12\x12\n\nrollout_id\x18\x01 \x01(\t\"k\n\x12GetRolloutResponse\x12\'\n\x07rollout\x18\x01 \x01(\x0b\x32\x16.detent.api.v1.Rollout\x12,\n\x07history\x18\x02 \x03(\x0b\x32\x1b.detent.api.v1.RolloutEvent\"#\n\x13ListRolloutsRequest\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\"@\n\x14ListRolloutsResponse\x12(\n\x08rollouts\x18\x01 \x03(\x0b\x32\x16.detent.api.v1.Rollout\";\n\x13WatchRolloutRequest\x12\x0c\n\x04\x62ook\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\"R\n\x14WatchRolloutResponse\x12(\n\x08rollouts\x18\x01 \x03(\x0b\x32\x16.detent.api.v1.Rollout\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\xc2\x01\n\x14SetKillSwitchRequest\x12\'\n\x05scope\x18\x01 \x01(\x0e\x32\x18.detent.api.v1.KillScope\x12\x0b\n\x03key\x18\x02 \x01(\t\x12-\n\x08position\x18\x03 \x01(\x0e\x32\x1b.detent.api.v1.KillPosition\x12\x17\n\nseen_epoch\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\tB\r\n\x0b_seen_epoch\"x\n\x15SetKillSwitchResponse\x12.\n\x0bkill_switch\x18\x01 \x01(\x0b\x32\x19.detent.api.v1.KillSwitch\x12\x15\n\rapplied_count\x18\x02 \x01(\x05\x12\x18\n\x10leased_out_count\x18\x03 \x01(\x05\"\x18\n\x16GetKillSwitchesRequest\"\xdc\x01\n\x17GetKillSwitchesResponse\x12\x30\n\rkill_switches\x18\x01 \x03(\x0b\x32\x19.detent.api.v1.KillSwitch\x12*\n\x07readers\x18\x02 \x03(\x0b\x32\x19.detent.api.v1.KillReader\x12-\n\x0blocal_kills\x18\x03 \x03(\x0b\x32\x18.detent.api.v1.LocalKill\x12\x34\n\x0cshared_state\x18\x04 \x01(\x0e\x32\x1e.detent.api.v1.SharedKillState\"\xae\x01\n\nKillSwitch\x12\'\n\x05scope\x18\x01 \x01(\x0e\x32\x18.detent.api.v1.KillScope\x12\x0b\n\x03key\x18\x02 \x01(\t\x12-\n\x08position\x18\x03 \x01(\x0e\x32\x1b.detent.api.v1.KillPosition\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\r\n\x05\x61t_ms\x18\x07 \x01(\x03\"B\n\nKillReader\x12\x11\n\treader_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x0f\n\x07seen_ms\x18\x03 \x01(\x03\"l\n\tLocalKill\x12)\n\x06source\x18\x01 \x01(\x0e\x32\x19.detent.api.v1.KillSource\x12\'\n\x05scope\x18\x02 \x01(\x0e\x32\x18.detent.api.v1.KillScope\x12\x0b\n\x03key\x18\x03 \x01(\t*\x80\x01\n\tKillScope\x12\x1a\n\x16KILL_SCOPE_UNSPECIFIED\x10\x00\x12\x15\n\x11KILL_SCOPE_GLOBAL\x10\x01\x12\x14\n\x10KILL_SCOPE_MODEL\x10\x02\x12\x13\n\x0fKILL_SCOPE_PLAN\x10\x03\x12\x15\n\x11KILL_SCOPE_SYMBOL\x10\x04*`\n\x0cKillPosition\x12\x1d\n\x19KILL_POSITION_UNSPECIFIED\x10\x00\x12\x15\n\x11KILL_POSITION_OFF\x10\x01\x12\x1a\n\x16KILL_POSITION_RELEASED\x10\x02*\x8b\x01\n\nKillSource\x12\x1b\n\x17KILL_SOURCE_UNSPECIFIED\x10\x00\x12\x1b\n\x17KILL_SOURCE_ENVIRONMENT\x10\x01\x12\x16\n\x12KILL_SOURCE_CONFIG\x10\x02\x12\x14\n\x10KILL_SOURCE_FILE\x10\x03\x12\x15\n\x11KILL_SOURCE_LATCH\x10\x04*\x8a\x01\n\x0fSharedKillState\x12!\n\x1dSHARED_KILL_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SHARED_KILL_STATE_NONE\x10\x01\x12\x1b\n\x17SHARED_KILL_STATE_FRESH\x10\x02\x12\x1b\n\x17SHARED_KILL_STATE_STALE\x10\x03\x32\xbf\x06\n\x0eRolloutService\x12W\n\x0cStartRollout\x12\".detent.api.v1.StartRolloutRequest\x1a#.detent.api.v1.StartRolloutResponse\x12\x63\n\x10SetCanaryPercent\x12&.detent.api.v1.SetCanaryPercentRequest\x1a\'.detent.api.v1.SetCanaryPercentResponse\x12]\n\x0ePromoteRollout\x12$.detent.api.v1.PromoteRolloutRequest\x1a%.detent.api.v1.PromoteRolloutResponse\x12K\n\x08RollBack\x12\x1e.detent.api.v1.RollBackRequest\x1a\x1f.detent.api.v1.RollBackResponse\x12Q\n\nGetRollout\x12 .detent.api.v1.GetRolloutRequest\x1a!.detent.api.v1.GetRolloutResponse\x12W\n\x0cListRollouts\x12\".detent.api.v1.ListRolloutsRequest\x1a#.detent.api.v1.ListRolloutsResponse\x12Y\n\x0cWatchRollout\x12\".detent.api.v1.WatchRolloutRequest\x1a#.detent.api.v1.WatchRolloutResponse0\x01\x12Z\n\rSetKillSwitch\x12#.detent.api.v1.SetKillSwitchRequest\x1a$.detent.api.v1.SetKillSwitchResponse\x12`\n\x0fGetKillSwitches\x12%.detent.api.v1.GetKillSwitchesRequest\x1a&.detent.api.v1.GetKillSwitchesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'detent.api.v1.rollout_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KILLSCOPE']._serialized_start=978
-  _globals['_KILLSCOPE']._serialized_end=1106
-  _globals['_KILLPOSITION']._serialized_start=1108
-  _globals['_KILLPOSITION']._serialized_end=1204
-  _globals['_KILLSOURCE']._serialized_start=1207
-  _globals['_KILLSOURCE']._serialized_end=1346
-  _globals['_SHAREDKILLSTATE']._serialized_start=1349
-  _globals['_SHAREDKILLSTATE']._serialized_end=1487
-  _globals['_SETKILLSWITCHREQUEST']._serialized_start=55
-  _globals['_SETKILLSWITCHREQUEST']._serialized_end=249
-  _globals['_SETKILLSWITCHRESPONSE']._serialized_start=251
-  _globals['_SETKILLSWITCHRESPONSE']._serialized_end=371
-  _globals['_GETKILLSWITCHESREQUEST']._serialized_start=373
-  _globals['_GETKILLSWITCHESREQUEST']._serialized_end=397
-  _globals['_GETKILLSWITCHESRESPONSE']._serialized_start=400
-  _globals['_GETKILLSWITCHESRESPONSE']._serialized_end=620
-  _globals['_KILLSWITCH']._serialized_start=623
-  _globals['_KILLSWITCH']._serialized_end=797
-  _globals['_KILLREADER']._serialized_start=799
-  _globals['_KILLREADER']._serialized_end=865
-  _globals['_LOCALKILL']._serialized_start=867
-  _globals['_LOCALKILL']._serialized_end=975
-  _globals['_ROLLOUTSERVICE']._serialized_start=1490
-  _globals['_ROLLOUTSERVICE']._serialized_end=1696
+  _globals['_KILLSCOPE']._serialized_start=2528
+  _globals['_KILLSCOPE']._serialized_end=2656
+  _globals['_KILLPOSITION']._serialized_start=2658
+  _globals['_KILLPOSITION']._serialized_end=2754
+  _globals['_KILLSOURCE']._serialized_start=2757
+  _globals['_KILLSOURCE']._serialized_end=2896
+  _globals['_SHAREDKILLSTATE']._serialized_start=2899
+  _globals['_SHAREDKILLSTATE']._serialized_end=3037
+  _globals['_STARTROLLOUTREQUEST']._serialized_start=119
+  _globals['_STARTROLLOUTREQUEST']._serialized_end=384
+  _globals['_STARTROLLOUTRESPONSE']._serialized_start=386
+  _globals['_STARTROLLOUTRESPONSE']._serialized_end=490
+  _globals['_SETCANARYPERCENTREQUEST']._serialized_start=493
+  _globals['_SETCANARYPERCENTREQUEST']._serialized_end=662
+  _globals['_SETCANARYPERCENTRESPONSE']._serialized_start=664
+  _globals['_SETCANARYPERCENTRESPONSE']._serialized_end=771
+  _globals['_PROMOTEROLLOUTREQUEST']._serialized_start=774
+  _globals['_PROMOTEROLLOUTREQUEST']._serialized_end=939
+  _globals['_PROMOTEROLLOUTRESPONSE']._serialized_start=941
+  _globals['_PROMOTEROLLOUTRESPONSE']._serialized_end=1006
+  _globals['_ROLLBACKREQUEST']._serialized_start=1008
+  _globals['_ROLLBACKREQUEST']._serialized_end=1094
+  _globals['_ROLLBACKRESPONSE']._serialized_start=1096
+  _globals['_ROLLBACKRESPONSE']._serialized_end=1204
+  _globals['_GETROLLOUTREQUEST']._serialized_start=1206
+  _globals['_GETROLLOUTREQUEST']._serialized_end=1245
+  _globals['_GETROLLOUTRESPONSE']._serialized_start=1247
+  _globals['_GETROLLOUTRESPONSE']._serialized_end=1354
+  _globals['_LISTROLLOUTSREQUEST']._serialized_start=1356
+  _globals['_LISTROLLOUTSREQUEST']._serialized_end=1391
+  _globals['_LISTROLLOUTSRESPONSE']._serialized_start=1393
+  _globals['_LISTROLLOUTSRESPONSE']._serialized_end=1457
+  _globals['_WATCHROLLOUTREQUEST']._serialized_start=1459
+  _globals['_WATCHROLLOUTREQUEST']._serialized_end=1518
+  _globals['_WATCHROLLOUTRESPONSE']._serialized_start=1520
+  _globals['_WATCHROLLOUTRESPONSE']._serialized_end=1602
+  _globals['_SETKILLSWITCHREQUEST']._serialized_start=1605
+  _globals['_SETKILLSWITCHREQUEST']._serialized_end=1799
+  _globals['_SETKILLSWITCHRESPONSE']._serialized_start=1801
+  _globals['_SETKILLSWITCHRESPONSE']._serialized_end=1921
+  _globals['_GETKILLSWITCHESREQUEST']._serialized_start=1923
+  _globals['_GETKILLSWITCHESREQUEST']._serialized_end=1947
+  _globals['_GETKILLSWITCHESRESPONSE']._serialized_start=1950
+  _globals['_GETKILLSWITCHESRESPONSE']._serialized_end=2170
+  _globals['_KILLSWITCH']._serialized_start=2173
+  _globals['_KILLSWITCH']._serialized_end=2347
+  _globals['_KILLREADER']._serialized_start=2349
+  _globals['_KILLREADER']._serialized_end=2415
+  _globals['_LOCALKILL']._serialized_start=2417
+  _globals['_LOCALKILL']._serialized_end=2525
+  _globals['_ROLLOUTSERVICE']._serialized_start=3040
+  _globals['_ROLLOUTSERVICE']._serialized_end=3871
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,8 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from detent.api.v1 import model_binding_pb2 as _model_binding_pb2
+from detent.api.v1 import rollout_pb2 as _rollout_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -134,6 +136,462 @@ SHARED_KILL_STATE_FRESH: SharedKillState.ValueType  # 2
 SHARED_KILL_STATE_STALE: SharedKillState.ValueType  # 3
 """Means that it was not: models are off in this process."""
 Global___SharedKillState: _TypeAlias = SharedKillState  # noqa: Y015
+
+@_typing.final
+class StartRolloutRequest(_message.Message):
+    """Asks to start a rollout."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    BOOK_FIELD_NUMBER: _builtins.int
+    SYMBOLS_FIELD_NUMBER: _builtins.int
+    STABLE_BINDING_FIELD_NUMBER: _builtins.int
+    CANDIDATE_BINDING_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    RAMP_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    rollout_id: _builtins.str
+    """Names the rollout; never used twice."""
+    book: _builtins.str
+    """Names the book."""
+    salt: _builtins.str
+    """Makes the buckets of the symbols this rollout's own; empty takes the rollout's name."""
+    actor: _builtins.str
+    """Names the person who asks."""
+    reason: _builtins.str
+    """Says why, printable ASCII."""
+    @_builtins.property
+    def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lists the symbols that the book trades, 1 to 5000."""
+
+    @_builtins.property
+    def stable_binding(self) -> _model_binding_pb2.ModelBinding:
+        """States what answers for symbols that are not the candidate's. For PROXY only
+        `signal_source` matters.
+        """
+
+    @_builtins.property
+    def candidate_binding(self) -> _model_binding_pb2.ModelBinding:
+        """States what is rolled out: a model."""
+
+    @_builtins.property
+    def ramp(self) -> _containers.RepeatedCompositeFieldContainer[_rollout_pb2.RampStep]:
+        """Lists the steps, rising, the last of them all symbols; empty takes 0, 5, 25, 50 and 100
+        percent, a day each.
+        """
+
+    def __init__(
+        self,
+        *,
+        rollout_id: _builtins.str = ...,
+        book: _builtins.str = ...,
+        symbols: _abc.Iterable[_builtins.str] | None = ...,
+        stable_binding: _model_binding_pb2.ModelBinding | None = ...,
+        candidate_binding: _model_binding_pb2.ModelBinding | None = ...,
+        salt: _builtins.str = ...,
+        ramp: _abc.Iterable[_rollout_pb2.RampStep] | None = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate_binding", b"candidate_binding", "stable_binding", b"stable_binding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "book", b"book", "candidate_binding", b"candidate_binding", "ramp", b"ramp", "reason", b"reason", "rollout_id", b"rollout_id", "salt", b"salt", "stable_binding", b"stable_binding", "symbols", b"symbols"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartRolloutRequest: _TypeAlias = StartRolloutRequest  # noqa: Y015
+
+@_typing.final
+class StartRolloutResponse(_message.Message):
+    """Confirms a rollout and says what it can tell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rollout(self) -> _rollout_pb2.Rollout:
+        """Gives the rollout."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[_rollout_pb2.StepPower]:
+        """Lists per step of the ramp the candidate's symbols and what the test finds with them."""
+
+    def __init__(
+        self,
+        *,
+        rollout: _rollout_pb2.Rollout | None = ...,
+        steps: _abc.Iterable[_rollout_pb2.StepPower] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartRolloutResponse: _TypeAlias = StartRolloutResponse  # noqa: Y015
+
+@_typing.final
+class SetCanaryPercentRequest(_message.Message):
+    """Asks for another share of the symbols."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    CANARY_BPS_FIELD_NUMBER: _builtins.int
+    SEEN_REVISION_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OVERRIDE_REASON_FIELD_NUMBER: _builtins.int
+    rollout_id: _builtins.str
+    """Names the rollout."""
+    canary_bps: _builtins.int
+    """Holds the share, basis points, [0, 10000]."""
+    seen_revision: _builtins.int
+    """Names the revision that was seen."""
+    actor: _builtins.str
+    """Names the person, or the rule, that asks."""
+    reason: _builtins.str
+    """Says why, printable ASCII."""
+    override_reason: _builtins.str
+    """Says why the hold or the step is not kept to. Absent keeps to them."""
+    def __init__(
+        self,
+        *,
+        rollout_id: _builtins.str = ...,
+        canary_bps: _builtins.int = ...,
+        seen_revision: _builtins.int = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        override_reason: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_override_reason", b"_override_reason", "override_reason", b"override_reason"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_override_reason", b"_override_reason", "actor", b"actor", "canary_bps", b"canary_bps", "override_reason", b"override_reason", "reason", b"reason", "rollout_id", b"rollout_id", "seen_revision", b"seen_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__override_reason: _TypeAlias = _typing.Literal["override_reason"]  # noqa: Y015
+    _WhichOneofArgType__override_reason: _TypeAlias = _typing.Literal["_override_reason", b"_override_reason"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__override_reason) -> _WhichOneofReturnType__override_reason | None: ...
+
+Global___SetCanaryPercentRequest: _TypeAlias = SetCanaryPercentRequest  # noqa: Y015
+
+@_typing.final
+class SetCanaryPercentResponse(_message.Message):
+    """Confirms a share."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rollout(self) -> _rollout_pb2.Rollout:
+        """Gives the rollout."""
+
+    @_builtins.property
+    def step(self) -> _rollout_pb2.StepPower:
+        """Says which symbols the candidate has at that share, and what the test finds with them."""
+
+    def __init__(
+        self,
+        *,
+        rollout: _rollout_pb2.Rollout | None = ...,
+        step: _rollout_pb2.StepPower | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetCanaryPercentResponse: _TypeAlias = SetCanaryPercentResponse  # noqa: Y015
+
+@_typing.final
+class PromoteRolloutRequest(_message.Message):
+    """Asks for the candidate to be used for all symbols."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    SEEN_REVISION_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OVERRIDE_REASON_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    rollout_id: _builtins.str
+    """Names the rollout."""
+    seen_revision: _builtins.int
+    """Names the revision that was seen."""
+    actor: _builtins.str
+    """Names the person, or the rule, that asks."""
+    reason: _builtins.str
+    """Says why, printable ASCII."""
+    override_reason: _builtins.str
+    """Says why the hold or the step is not kept to. Absent keeps to them."""
+    evidence: _builtins.str
+    """Holds what the decision goes by, as JSON. May be empty."""
+    def __init__(
+        self,
+        *,
+        rollout_id: _builtins.str = ...,
+        seen_revision: _builtins.int = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        override_reason: _builtins.str | None = ...,
+        evidence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_override_reason", b"_override_reason", "override_reason", b"override_reason"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_override_reason", b"_override_reason", "actor", b"actor", "evidence", b"evidence", "override_reason", b"override_reason", "reason", b"reason", "rollout_id", b"rollout_id", "seen_revision", b"seen_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__override_reason: _TypeAlias = _typing.Literal["override_reason"]  # noqa: Y015
+    _WhichOneofArgType__override_reason: _TypeAlias = _typing.Literal["_override_reason", b"_override_reason"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__override_reason) -> _WhichOneofReturnType__override_reason | None: ...
+
+Global___PromoteRolloutRequest: _TypeAlias = PromoteRolloutRequest  # noqa: Y015
+
+@_typing.final
+class PromoteRolloutResponse(_message.Message):
+    """Confirms a promotion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rollout(self) -> _rollout_pb2.Rollout:
+        """Gives the rollout."""
+
+    def __init__(
+        self,
+        *,
+        rollout: _rollout_pb2.Rollout | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteRolloutResponse: _TypeAlias = PromoteRolloutResponse  # noqa: Y015
+
+@_typing.final
+class RollBackRequest(_message.Message):
+    """Asks for the candidate to be taken back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    rollout_id: _builtins.str
+    """Names the rollout."""
+    actor: _builtins.str
+    """Names the person, or the rule, that asks."""
+    reason: _builtins.str
+    """Says why, printable ASCII."""
+    evidence: _builtins.str
+    """Holds what the decision goes by, as JSON. May be empty."""
+    def __init__(
+        self,
+        *,
+        rollout_id: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        evidence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "evidence", b"evidence", "reason", b"reason", "rollout_id", b"rollout_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollBackRequest: _TypeAlias = RollBackRequest  # noqa: Y015
+
+@_typing.final
+class RollBackResponse(_message.Message):
+    """Reports a rollback that holds everywhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    APPLIED_COUNT_FIELD_NUMBER: _builtins.int
+    LEASED_OUT_COUNT_FIELD_NUMBER: _builtins.int
+    applied_count: _builtins.int
+    """Counts the replicas that said that they obey it."""
+    leased_out_count: _builtins.int
+    """Counts the replicas that said nothing: their lease has run out."""
+    @_builtins.property
+    def rollout(self) -> _rollout_pb2.Rollout:
+        """Gives the rollout."""
+
+    def __init__(
+        self,
+        *,
+        rollout: _rollout_pb2.Rollout | None = ...,
+        applied_count: _builtins.int = ...,
+        leased_out_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_count", b"applied_count", "leased_out_count", b"leased_out_count", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollBackResponse: _TypeAlias = RollBackResponse  # noqa: Y015
+
+@_typing.final
+class GetRolloutRequest(_message.Message):
+    """Asks for a rollout."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    rollout_id: _builtins.str
+    """Names the rollout."""
+    def __init__(
+        self,
+        *,
+        rollout_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout_id", b"rollout_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRolloutRequest: _TypeAlias = GetRolloutRequest  # noqa: Y015
+
+@_typing.final
+class GetRolloutResponse(_message.Message):
+    """Gives a rollout."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rollout(self) -> _rollout_pb2.Rollout:
+        """Gives the rollout."""
+
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[_rollout_pb2.RolloutEvent]:
+        """Lists its changes, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        rollout: _rollout_pb2.Rollout | None = ...,
+        history: _abc.Iterable[_rollout_pb2.RolloutEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRolloutResponse: _TypeAlias = GetRolloutResponse  # noqa: Y015
+
+@_typing.final
+class ListRolloutsRequest(_message.Message):
+    """Asks for the rollouts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_FIELD_NUMBER: _builtins.int
+    book: _builtins.str
+    """Names the book; empty lists those of every book."""
+    def __init__(
+        self,
+        *,
+        book: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRolloutsRequest: _TypeAlias = ListRolloutsRequest  # noqa: Y015
+
+@_typing.final
+class ListRolloutsResponse(_message.Message):
+    """Gives the rollouts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rollouts(self) -> _containers.RepeatedCompositeFieldContainer[_rollout_pb2.Rollout]:
+        """Lists them, newest change first."""
+
+    def __init__(
+        self,
+        *,
+        rollouts: _abc.Iterable[_rollout_pb2.Rollout] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollouts", b"rollouts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRolloutsResponse: _TypeAlias = ListRolloutsResponse  # noqa: Y015
+
+@_typing.final
+class WatchRolloutRequest(_message.Message):
+    """Asks to be told of changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_FIELD_NUMBER: _builtins.int
+    AFTER_REVISION_FIELD_NUMBER: _builtins.int
+    book: _builtins.str
+    """Names the book; empty watches every book."""
+    after_revision: _builtins.int
+    """Names the newest revision that the caller knows; 0 knows nothing."""
+    def __init__(
+        self,
+        *,
+        book: _builtins.str = ...,
+        after_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_revision", b"after_revision", "book", b"book"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRolloutRequest: _TypeAlias = WatchRolloutRequest  # noqa: Y015
+
+@_typing.final
+class WatchRolloutResponse(_message.Message):
+    """Tells of changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Names the newest revision that there is; ask from here to go on."""
+    @_builtins.property
+    def rollouts(self) -> _containers.RepeatedCompositeFieldContainer[_rollout_pb2.Rollout]:
+        """Lists the rollouts that changed since the last answer, as they stand."""
+
+    def __init__(
+        self,
+        *,
+        rollouts: _abc.Iterable[_rollout_pb2.Rollout] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "rollouts", b"rollouts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRolloutResponse: _TypeAlias = WatchRolloutResponse  # noqa: Y015
 
 @_typing.final
 class SetKillSwitchRequest(_message.Message):

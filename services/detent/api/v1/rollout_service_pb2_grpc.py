@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RolloutServiceStub:
-    """Changes what may act, while it acts: kill switches.
+    """Changes what may act, while it acts: rollouts and kill switches.
     """
 
     def __init__(self, channel):
@@ -35,6 +35,41 @@ class RolloutServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.StartRollout = channel.unary_unary(
+                '/detent.api.v1.RolloutService/StartRollout',
+                request_serializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.StartRolloutRequest.SerializeToString,
+                response_deserializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.StartRolloutResponse.FromString,
+                _registered_method=True)
+        self.SetCanaryPercent = channel.unary_unary(
+                '/detent.api.v1.RolloutService/SetCanaryPercent',
+                request_serializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.SetCanaryPercentRequest.SerializeToString,
+                response_deserializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.SetCanaryPercentResponse.FromString,
+                _registered_method=True)
+        self.PromoteRollout = channel.unary_unary(
+                '/detent.api.v1.RolloutService/PromoteRollout',
+                request_serializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.PromoteRolloutRequest.SerializeToString,
+                response_deserializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.PromoteRolloutResponse.FromString,
+                _registered_method=True)
+        self.RollBack = channel.unary_unary(
+                '/detent.api.v1.RolloutService/RollBack',
+                request_serializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.RollBackRequest.SerializeToString,
+                response_deserializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.RollBackResponse.FromString,
+                _registered_method=True)
+        self.GetRollout = channel.unary_unary(
+                '/detent.api.v1.RolloutService/GetRollout',
+                request_serializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.GetRolloutRequest.SerializeToString,
+                response_deserializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.GetRolloutResponse.FromString,
+                _registered_method=True)
+        self.ListRollouts = channel.unary_unary(
+                '/detent.api.v1.RolloutService/ListRollouts',
+                request_serializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.ListRolloutsRequest.SerializeToString,
+                response_deserializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.ListRolloutsResponse.FromString,
+                _registered_method=True)
+        self.WatchRollout = channel.unary_stream(
+                '/detent.api.v1.RolloutService/WatchRollout',
+                request_serializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.WatchRolloutRequest.SerializeToString,
+                response_deserializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.WatchRolloutResponse.FromString,
+                _registered_method=True)
         self.SetKillSwitch = channel.unary_unary(
                 '/detent.api.v1.RolloutService/SetKillSwitch',
                 request_serializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.SetKillSwitchRequest.SerializeToString,
@@ -48,8 +83,77 @@ class RolloutServiceStub:
 
 
 class RolloutServiceServicer:
-    """Changes what may act, while it acts: kill switches.
+    """Changes what may act, while it acts: rollouts and kill switches.
     """
+
+    def StartRollout(self, request, context):
+        """Starts a rollout, in shadow: the candidate is used for nothing yet.
+
+        Both bindings are checked against the manifests that the service holds. Fails with
+        `ERROR_REASON_ROLLOUT_ARM_EMPTY` when the first share above nothing gives the candidate
+        none of the symbols, and with `ERROR_REASON_ROLLOUT_CONFLICT` when the book has a rollout
+        that is under way or the name was used. Idempotent for the same content.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetCanaryPercent(self, request, context):
+        """Sets the candidate's share of the symbols, for plans that are opened afterwards.
+
+        Lowering it is always taken. Raising it goes to the next step of the ramp at most and not
+        before the present step has lasted: else it fails with `ERROR_REASON_ROLLOUT_HOLD`, unless
+        an override is stated, which is recorded. It names the revision that it changes and fails
+        with `ERROR_REASON_ROLLOUT_REVISION_STALE` for any other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteRollout(self, request, context):
+        """Makes the candidate what all symbols of the book use, in plans that are opened afterwards.
+
+        From the last step of the ramp, when it has lasted; errors as for `SetCanaryPercent`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBack(self, request, context):
+        """Takes the candidate back: the proxy answers for its symbols at once, the stable binding in
+        plans that are opened afterwards.
+
+        Always taken, from every stage, whatever revision was seen, without an acknowledgement.
+        Answered when every replica obeys or its lease of a second has run out. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRollout(self, request, context):
+        """Gives one rollout with its history. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRollouts(self, request, context):
+        """Lists the rollouts, newest change first. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRollout(self, request, context):
+        """Gives every rollout of a book as it changes, from a revision on, until the caller leaves.
+
+        The first answer comes at once and says how all rollouts stand; then one whenever a
+        revision is newer than what was given, and one at least every 10 seconds, empty when
+        nothing changed. Changes that follow one another quickly may come as the last of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def SetKillSwitch(self, request, context):
         """Switches models off in a scope, or releases them there.
@@ -73,6 +177,41 @@ class RolloutServiceServicer:
 
 def add_RolloutServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'StartRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartRollout,
+                    request_deserializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.StartRolloutRequest.FromString,
+                    response_serializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.StartRolloutResponse.SerializeToString,
+            ),
+            'SetCanaryPercent': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetCanaryPercent,
+                    request_deserializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.SetCanaryPercentRequest.FromString,
+                    response_serializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.SetCanaryPercentResponse.SerializeToString,
+            ),
+            'PromoteRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteRollout,
+                    request_deserializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.PromoteRolloutRequest.FromString,
+                    response_serializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.PromoteRolloutResponse.SerializeToString,
+            ),
+            'RollBack': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBack,
+                    request_deserializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.RollBackRequest.FromString,
+                    response_serializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.RollBackResponse.SerializeToString,
+            ),
+            'GetRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRollout,
+                    request_deserializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.GetRolloutRequest.FromString,
+                    response_serializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.GetRolloutResponse.SerializeToString,
+            ),
+            'ListRollouts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRollouts,
+                    request_deserializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.ListRolloutsRequest.FromString,
+                    response_serializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.ListRolloutsResponse.SerializeToString,
+            ),
+            'WatchRollout': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRollout,
+                    request_deserializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.WatchRolloutRequest.FromString,
+                    response_serializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.WatchRolloutResponse.SerializeToString,
+            ),
             'SetKillSwitch': grpc.unary_unary_rpc_method_handler(
                     servicer.SetKillSwitch,
                     request_deserializer=detent_dot_api_dot_v1_dot_rollout__service__pb2.SetKillSwitchRequest.FromString,
@@ -92,8 +231,197 @@ def add_RolloutServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RolloutService:
-    """Changes what may act, while it acts: kill switches.
+    """Changes what may act, while it acts: rollouts and kill switches.
     """
+
+    @staticmethod
+    def StartRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detent.api.v1.RolloutService/StartRollout',
+            detent_dot_api_dot_v1_dot_rollout__service__pb2.StartRolloutRequest.SerializeToString,
+            detent_dot_api_dot_v1_dot_rollout__service__pb2.StartRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetCanaryPercent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detent.api.v1.RolloutService/SetCanaryPercent',
+            detent_dot_api_dot_v1_dot_rollout__service__pb2.SetCanaryPercentRequest.SerializeToString,
+            detent_dot_api_dot_v1_dot_rollout__service__pb2.SetCanaryPercentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detent.api.v1.RolloutService/PromoteRollout',
+            detent_dot_api_dot_v1_dot_rollout__service__pb2.PromoteRolloutRequest.SerializeToString,
+            detent_dot_api_dot_v1_dot_rollout__service__pb2.PromoteRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detent.api.v1.RolloutService/RollBack',
+            detent_dot_api_dot_v1_dot_rollout__service__pb2.RollBackRequest.SerializeToString,
+            detent_dot_api_dot_v1_dot_rollout__service__pb2.RollBackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detent.api.v1.RolloutService/GetRollout',
+            detent_dot_api_dot_v1_dot_rollout__service__pb2.GetRolloutRequest.SerializeToString,
+            detent_dot_api_dot_v1_dot_rollout__service__pb2.GetRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRollouts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/detent.api.v1.RolloutService/ListRollouts',
+            detent_dot_api_dot_v1_dot_rollout__service__pb2.ListRolloutsRequest.SerializeToString,
+            detent_dot_api_dot_v1_dot_rollout__service__pb2.ListRolloutsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/detent.api.v1.RolloutService/WatchRollout',
+            detent_dot_api_dot_v1_dot_rollout__service__pb2.WatchRolloutRequest.SerializeToString,
+            detent_dot_api_dot_v1_dot_rollout__service__pb2.WatchRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def SetKillSwitch(request,

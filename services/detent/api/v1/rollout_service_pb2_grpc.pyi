@@ -27,12 +27,51 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RolloutServiceStub:
-    """Changes what may act, while it acts: kill switches."""
+    """Changes what may act, while it acts: rollouts and kill switches."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RolloutServiceAsyncStub: ...
+    StartRollout: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.StartRolloutRequest, _rollout_service_pb2.StartRolloutResponse]
+    """Starts a rollout, in shadow: the candidate is used for nothing yet.
+
+    Both bindings are checked against the manifests that the service holds. Fails with
+    `ERROR_REASON_ROLLOUT_ARM_EMPTY` when the first share above nothing gives the candidate
+    none of the symbols, and with `ERROR_REASON_ROLLOUT_CONFLICT` when the book has a rollout
+    that is under way or the name was used. Idempotent for the same content.
+    """
+    SetCanaryPercent: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.SetCanaryPercentRequest, _rollout_service_pb2.SetCanaryPercentResponse]
+    """Sets the candidate's share of the symbols, for plans that are opened afterwards.
+
+    Lowering it is always taken. Raising it goes to the next step of the ramp at most and not
+    before the present step has lasted: else it fails with `ERROR_REASON_ROLLOUT_HOLD`, unless
+    an override is stated, which is recorded. It names the revision that it changes and fails
+    with `ERROR_REASON_ROLLOUT_REVISION_STALE` for any other.
+    """
+    PromoteRollout: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.PromoteRolloutRequest, _rollout_service_pb2.PromoteRolloutResponse]
+    """Makes the candidate what all symbols of the book use, in plans that are opened afterwards.
+
+    From the last step of the ramp, when it has lasted; errors as for `SetCanaryPercent`.
+    """
+    RollBack: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.RollBackRequest, _rollout_service_pb2.RollBackResponse]
+    """Takes the candidate back: the proxy answers for its symbols at once, the stable binding in
+    plans that are opened afterwards.
+
+    Always taken, from every stage, whatever revision was seen, without an acknowledgement.
+    Answered when every replica obeys or its lease of a second has run out. Idempotent.
+    """
+    GetRollout: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.GetRolloutRequest, _rollout_service_pb2.GetRolloutResponse]
+    """Gives one rollout with its history. Idempotent."""
+    ListRollouts: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.ListRolloutsRequest, _rollout_service_pb2.ListRolloutsResponse]
+    """Lists the rollouts, newest change first. Idempotent."""
+    WatchRollout: _grpc.UnaryStreamMultiCallable[_rollout_service_pb2.WatchRolloutRequest, _rollout_service_pb2.WatchRolloutResponse]
+    """Gives every rollout of a book as it changes, from a revision on, until the caller leaves.
+
+    The first answer comes at once and says how all rollouts stand; then one whenever a
+    revision is newer than what was given, and one at least every 10 seconds, empty when
+    nothing changed. Changes that follow one another quickly may come as the last of them.
+    """
     SetKillSwitch: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.SetKillSwitchRequest, _rollout_service_pb2.SetKillSwitchResponse]
     """Switches models off in a scope, or releases them there.
 
@@ -46,9 +85,48 @@ class RolloutServiceStub:
 
 @_typing.type_check_only
 class RolloutServiceAsyncStub(RolloutServiceStub):
-    """Changes what may act, while it acts: kill switches."""
+    """Changes what may act, while it acts: rollouts and kill switches."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    StartRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.StartRolloutRequest, _rollout_service_pb2.StartRolloutResponse]  # type: ignore[assignment]
+    """Starts a rollout, in shadow: the candidate is used for nothing yet.
+
+    Both bindings are checked against the manifests that the service holds. Fails with
+    `ERROR_REASON_ROLLOUT_ARM_EMPTY` when the first share above nothing gives the candidate
+    none of the symbols, and with `ERROR_REASON_ROLLOUT_CONFLICT` when the book has a rollout
+    that is under way or the name was used. Idempotent for the same content.
+    """
+    SetCanaryPercent: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.SetCanaryPercentRequest, _rollout_service_pb2.SetCanaryPercentResponse]  # type: ignore[assignment]
+    """Sets the candidate's share of the symbols, for plans that are opened afterwards.
+
+    Lowering it is always taken. Raising it goes to the next step of the ramp at most and not
+    before the present step has lasted: else it fails with `ERROR_REASON_ROLLOUT_HOLD`, unless
+    an override is stated, which is recorded. It names the revision that it changes and fails
+    with `ERROR_REASON_ROLLOUT_REVISION_STALE` for any other.
+    """
+    PromoteRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.PromoteRolloutRequest, _rollout_service_pb2.PromoteRolloutResponse]  # type: ignore[assignment]
+    """Makes the candidate what all symbols of the book use, in plans that are opened afterwards.
+
+    From the last step of the ramp, when it has lasted; errors as for `SetCanaryPercent`.
+    """
+    RollBack: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.RollBackRequest, _rollout_service_pb2.RollBackResponse]  # type: ignore[assignment]
+    """Takes the candidate back: the proxy answers for its symbols at once, the stable binding in
+    plans that are opened afterwards.
+
+    Always taken, from every stage, whatever revision was seen, without an acknowledgement.
+    Answered when every replica obeys or its lease of a second has run out. Idempotent.
+    """
+    GetRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.GetRolloutRequest, _rollout_service_pb2.GetRolloutResponse]  # type: ignore[assignment]
+    """Gives one rollout with its history. Idempotent."""
+    ListRollouts: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.ListRolloutsRequest, _rollout_service_pb2.ListRolloutsResponse]  # type: ignore[assignment]
+    """Lists the rollouts, newest change first. Idempotent."""
+    WatchRollout: _aio.UnaryStreamMultiCallable[_rollout_service_pb2.WatchRolloutRequest, _rollout_service_pb2.WatchRolloutResponse]  # type: ignore[assignment]
+    """Gives every rollout of a book as it changes, from a revision on, until the caller leaves.
+
+    The first answer comes at once and says how all rollouts stand; then one whenever a
+    revision is newer than what was given, and one at least every 10 seconds, empty when
+    nothing changed. Changes that follow one another quickly may come as the last of them.
+    """
     SetKillSwitch: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.SetKillSwitchRequest, _rollout_service_pb2.SetKillSwitchResponse]  # type: ignore[assignment]
     """Switches models off in a scope, or releases them there.
 
@@ -61,7 +139,88 @@ class RolloutServiceAsyncStub(RolloutServiceStub):
     """Lists the switches, who obeys them, and what this process has off by itself. Idempotent."""
 
 class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Changes what may act, while it acts: kill switches."""
+    """Changes what may act, while it acts: rollouts and kill switches."""
+
+    @_abc_1.abstractmethod
+    def StartRollout(
+        self,
+        request: _rollout_service_pb2.StartRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_service_pb2.StartRolloutResponse, _abc.Awaitable[_rollout_service_pb2.StartRolloutResponse]]:
+        """Starts a rollout, in shadow: the candidate is used for nothing yet.
+
+        Both bindings are checked against the manifests that the service holds. Fails with
+        `ERROR_REASON_ROLLOUT_ARM_EMPTY` when the first share above nothing gives the candidate
+        none of the symbols, and with `ERROR_REASON_ROLLOUT_CONFLICT` when the book has a rollout
+        that is under way or the name was used. Idempotent for the same content.
+        """
+
+    @_abc_1.abstractmethod
+    def SetCanaryPercent(
+        self,
+        request: _rollout_service_pb2.SetCanaryPercentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_service_pb2.SetCanaryPercentResponse, _abc.Awaitable[_rollout_service_pb2.SetCanaryPercentResponse]]:
+        """Sets the candidate's share of the symbols, for plans that are opened afterwards.
+
+        Lowering it is always taken. Raising it goes to the next step of the ramp at most and not
+        before the present step has lasted: else it fails with `ERROR_REASON_ROLLOUT_HOLD`, unless
+        an override is stated, which is recorded. It names the revision that it changes and fails
+        with `ERROR_REASON_ROLLOUT_REVISION_STALE` for any other.
+        """
+
+    @_abc_1.abstractmethod
+    def PromoteRollout(
+        self,
+        request: _rollout_service_pb2.PromoteRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_service_pb2.PromoteRolloutResponse, _abc.Awaitable[_rollout_service_pb2.PromoteRolloutResponse]]:
+        """Makes the candidate what all symbols of the book use, in plans that are opened afterwards.
+
+        From the last step of the ramp, when it has lasted; errors as for `SetCanaryPercent`.
+        """
+
+    @_abc_1.abstractmethod
+    def RollBack(
+        self,
+        request: _rollout_service_pb2.RollBackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_service_pb2.RollBackResponse, _abc.Awaitable[_rollout_service_pb2.RollBackResponse]]:
+        """Takes the candidate back: the proxy answers for its symbols at once, the stable binding in
+        plans that are opened afterwards.
+
+        Always taken, from every stage, whatever revision was seen, without an acknowledgement.
+        Answered when every replica obeys or its lease of a second has run out. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRollout(
+        self,
+        request: _rollout_service_pb2.GetRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_service_pb2.GetRolloutResponse, _abc.Awaitable[_rollout_service_pb2.GetRolloutResponse]]:
+        """Gives one rollout with its history. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def ListRollouts(
+        self,
+        request: _rollout_service_pb2.ListRolloutsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_service_pb2.ListRolloutsResponse, _abc.Awaitable[_rollout_service_pb2.ListRolloutsResponse]]:
+        """Lists the rollouts, newest change first. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def WatchRollout(
+        self,
+        request: _rollout_service_pb2.WatchRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_rollout_service_pb2.WatchRolloutResponse], _abc.AsyncIterator[_rollout_service_pb2.WatchRolloutResponse]]:
+        """Gives every rollout of a book as it changes, from a revision on, until the caller leaves.
+
+        The first answer comes at once and says how all rollouts stand; then one whenever a
+        revision is newer than what was given, and one at least every 10 seconds, empty when
+        nothing changed. Changes that follow one another quickly may come as the last of them.
+        """
 
     @_abc_1.abstractmethod
     def SetKillSwitch(

@@ -17,16 +17,29 @@ from detent.contracts.decision import Decision, DecisionKind, DecisionRow, Local
 from detent.contracts.errors import InvalidField
 from detent.contracts.plan import Plan, PlanStatus, StandDown, StandDownSource
 from detent.contracts.reasons import ErrorReason
+from detent.contracts.rollout import PlanRollout
 from detent.contracts.trades import Fill, Outcome
 from detent.contracts.units import ROWS_MAX
 
 
 class OpenPlanRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks for a plan to be opened under one binding."""
+    """Asks for a plan to be opened, under one binding or under those of a rollout.
 
-    binding_hash: str
+    Attributes:
+        binding_hash: Hash of `model_binding`, 64 hex; empty under a rollout.
+        plan: The plan.
+        model_binding: Its binding; None under a rollout.
+        rollout_id: The rollout whose bindings are taken, or None.
+    """
+
+    binding_hash: str = ""
     plan: Plan
-    model_binding: ModelBinding
+    model_binding: ModelBinding | None = None
+    rollout_id: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a plan under nothing, and under both."""
+        check_source(self.model_binding, self.rollout_id, hash_given=self.binding_hash)
 
 
 class PlanArm(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,13 +80,25 @@ class GetPlanRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GetPlanResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """Gives a plan with its binding."""
+    """Gives a plan with its binding.
+
+    Attributes:
+        binding_hash: Hash of `model_binding`.
+        plan: The plan as it was opened.
+        model_binding: Its binding.
+        status: Whether it decides.
+        policy_config_hash: Hash of its policy config.
+        rollout: Which arm of which rollout it is; None for a plan of its own.
+        shadow_binding: What answers beside, for comparison only, or None.
+    """
 
     binding_hash: str
     plan: Plan
     model_binding: ModelBinding
     status: PlanStatus
     policy_config_hash: str
+    rollout: PlanRollout | None = None
+    shadow_binding: ModelBinding | None = None
 
 
 class DecideTargetWeightsRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,3 +256,15 @@ class SetStandDownResponse(msgspec.Struct, frozen=True, kw_only=True):
     book: str
     changed_count: int
     known_count: int
+
+
+def check_source(
+    model_binding: ModelBinding | None, rollout_id: str | None, *, hash_given: str
+) -> None:
+    """Refuse a plan that says neither binding nor rollout, or both."""
+    check_exactly_one("source", model_binding=model_binding, rollout_id=rollout_id)
+    if rollout_id is None:
+        return
+    check_name("rollout_id", rollout_id)
+    if hash_given:
+        raise InvalidField("binding_hash", hash_given, "empty: the rollout says the binding")

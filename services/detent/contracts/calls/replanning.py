@@ -3,7 +3,7 @@
 import msgspec
 
 from detent.contracts.binding import ModelBinding
-from detent.contracts.calls.policy import PlanArm
+from detent.contracts.calls.policy import PlanArm, check_source
 from detent.contracts.checks import (
     check_count,
     check_name,
@@ -30,25 +30,28 @@ class ReplacePlanRequest(msgspec.Struct, frozen=True, kw_only=True):
         plan_id: The plan that is replaced.
         ts_ms: The instant of which the replan is, Unix milliseconds in data time.
         plan: The new plan, under a name of its own.
-        model_binding: Its binding.
-        new_binding_hash: Hash of `model_binding`, 64 hex.
+        model_binding: Its binding; None under a rollout.
+        new_binding_hash: Hash of `model_binding`, 64 hex; empty under a rollout.
         cause: What makes the strategist replan.
         note: Why, in words; never material. May be empty.
+        rollout_id: The rollout whose bindings are taken, or None.
     """
 
     binding_hash: str
     plan_id: str
     ts_ms: int
     plan: Plan
-    model_binding: ModelBinding
-    new_binding_hash: str
+    model_binding: ModelBinding | None = None
+    new_binding_hash: str = ""
     cause: ReplanCause
     note: str = ""
+    rollout_id: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a replan without a time, and a plan that would replace itself."""
         check_name("plan_id", self.plan_id)
         check_ts_ms("ts_ms", self.ts_ms)
+        check_source(self.model_binding, self.rollout_id, hash_given=self.new_binding_hash)
         if self.plan.plan_id == self.plan_id:
             raise InvalidField("plan.plan_id", self.plan_id, "another name than the replaced plan")
         if self.note:

@@ -5,6 +5,7 @@ import msgspec
 from detent.contracts.canonical import sha256_hex
 from detent.contracts.checks import check_int
 from detent.contracts.errors import InvalidField, NotOwner, PlanOwnerMismatch
+from detent.contracts.rollout import base_plan_id
 
 REPLICAS_MAX = 1_000
 
@@ -58,8 +59,11 @@ class Ownership(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def owner_of(plan_id: str, replica_count: int) -> int:
-    """Give the index of the owner: SHA-256 of the name, modulo the count (DESIGN section 2)."""
-    return int(sha256_hex(plan_id.encode()), 16) % replica_count
+    """Give the index of the owner: SHA-256 of the name, modulo the count (DESIGN section 2).
+
+    Both arms of a rollout are replaced in one transaction, so the name of the stable one counts.
+    """
+    return int(sha256_hex(base_plan_id(plan_id).encode()), 16) % replica_count
 
 
 def fitting_plan_id(plan_id: str, *, owner: int, replica_count: int) -> str:

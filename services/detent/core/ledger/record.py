@@ -23,6 +23,7 @@ from detent.contracts.plan import (
     TriggerState,
 )
 from detent.contracts.replanning import CarriedState
+from detent.contracts.rollout import PlanRollout
 from detent.contracts.units import TS_MS_MAX
 from detent.core.policy.decide import decide_weight
 from detent.core.policy.inputs import PolicyInputs
@@ -35,18 +36,37 @@ from detent.core.signals.proxy import ProxyAnswer
 
 
 class BoundPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds an open plan with its binding and the two hashes that every record repeats."""
+    """Holds an open plan with its binding and the two hashes that every record repeats.
+
+    Attributes:
+        plan: The plan.
+        binding: What its binding effectively is.
+        binding_hash: The hash of that.
+        policy_config_hash: The hash of its policy config.
+        rollout: Which arm of which rollout it is; None for a plan of its own.
+        shadow_binding: What answers beside, for comparison only, or None.
+    """
 
     plan: Plan
     binding: ModelBinding
     binding_hash: str
     policy_config_hash: str
+    rollout: PlanRollout | None = None
+    shadow_binding: ModelBinding | None = None
 
 
-def bind_plan(plan: Plan, binding: ModelBinding) -> BoundPlan:
+def bind_plan(
+    plan: Plan,
+    binding: ModelBinding,
+    *,
+    rollout: PlanRollout | None = None,
+    shadow_binding: ModelBinding | None = None,
+) -> BoundPlan:
     """Freeze a plan under what its binding effectively is."""
     effective = binding.effective
     return BoundPlan(
+        rollout=rollout,
+        shadow_binding=shadow_binding,
         plan=plan,
         binding=effective,
         binding_hash=effective.binding_hash,

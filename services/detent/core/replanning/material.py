@@ -75,6 +75,51 @@ def material_of(bound: BoundPlan, arms: Sequence[PlanArm]) -> Material:
     )
 
 
+def material_of_arms(bounds: Sequence[BoundPlan]) -> Material:
+    """Hash what counts of a plan that may have two arms, stable before candidate.
+
+    A plan of its own hashes as `material_of` says. Of an arm count its rollout and what answers
+    beside it too: without that a rollout in shadow would be no change. The revision does not
+    count: what resolves to the same arms is the same plan.
+    """
+    first = bounds[0]
+    if first.rollout is None:
+        arm = PlanArm(
+            plan_id=first.plan.plan_id,
+            binding_hash=first.binding_hash,
+            symbols=first.plan.symbols,
+        )
+        return material_of(first, (arm,))
+    parts: dict[str, list[JsonValue]] = {name: [] for name in (*OWN_PARTS, TERMS)}
+    arms: list[JsonValue] = []
+    for bound in bounds:
+        fields = to_json(bound.plan)
+        del fields[NOT_MATERIAL]
+        for name in OWN_PARTS:
+            parts[name].append(_unordered(fields.pop(name), name))
+        parts[TERMS].append(_unordered(fields))
+        arms.append(_arm(bound))
+    hashes: list[JsonValue] = [bound.binding_hash for bound in bounds]
+    return Material(
+        **{name: canonical_hash(Material.SCHEMA, {name: values}) for name, values in parts.items()},
+        binding=canonical_hash(Material.SCHEMA, {"binding": hashes}),
+        arms=canonical_hash(Material.SCHEMA, {"arms": arms}),
+    )
+
+
+def _arm(bound: BoundPlan) -> JsonValue:
+    assert bound.rollout is not None, "arms are of a rollout"
+    shadow = bound.shadow_binding
+    symbols: list[JsonValue] = [*sorted(bound.plan.symbols)]
+    return {
+        "binding_hash": bound.binding_hash,
+        "symbols": symbols,
+        "rollout_id": bound.rollout.rollout_id,
+        "arm": bound.rollout.arm.value,
+        "shadow_binding_hash": None if shadow is None else shadow.binding_hash,
+    }
+
+
 def _part(name: str, value: JsonValue) -> str:
     return canonical_hash(Material.SCHEMA, {name: _unordered(value, name)})
 

@@ -4,12 +4,16 @@ Going back to the proxy counts as tightening, whatever the proxy then asks for: 
 be possible at once (P10). Whatever is not known here to be tighter has to stay as it is.
 """
 
+from collections.abc import Sequence
+
 import msgspec
+from msgspec import structs
 
 from detent.contracts.binding import SignalSource
 from detent.contracts.learning import LearningBook, LearningShorts
 from detent.contracts.plan import L2Limits, MissingL2, Plan, PolicyConfig, RiskLimits
 from detent.core.ledger.record import BoundPlan
+from detent.core.rollout.plan_arms import of_symbols
 
 CONFIG_DOWN = frozenset({"vol_target_ppm", "w_min_ppm", "w_max_ppm"})
 CONFIG_UP = frozenset({"tau_bps"})
@@ -54,6 +58,36 @@ def only_tightens(before: BoundPlan, after: BoundPlan) -> bool:
         and _books_tighten(old.l2_limits, new.l2_limits)
         and _learning_tightens(old.learning, new.learning)
     )
+
+
+def arms_only_tighten(before: Sequence[BoundPlan], after: Sequence[BoundPlan]) -> bool:
+    """Say that of plans that may have two arms, symbol by symbol.
+
+    Args:
+        before: The plan that decides, or both arms of one.
+        after: What would replace it.
+    """
+    named = [
+        {symbol for bound in arms for symbol in bound.plan.symbols} for arms in (before, after)
+    ]
+    if named[0] != named[1]:
+        return False
+    for old in before:
+        for new in after:
+            shared = tuple(one for one in old.plan.symbols if one in new.plan.symbols)
+            if shared and not only_tightens(_for(old, shared), _for(new, shared)):
+                return False
+    return True
+
+
+def _symbols(bounds: Sequence[BoundPlan]) -> set[str]:
+    return {symbol for bound in bounds for symbol in bound.plan.symbols}
+
+
+def _for(bound: BoundPlan, symbols: tuple[str, ...]) -> BoundPlan:
+    if symbols == bound.plan.symbols:
+        return bound
+    return structs.replace(bound, plan=of_symbols(bound.plan, symbols))
 
 
 def _within(

@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from detent.contracts.reasons import Reason
-from detent.core.rollout.kill_state import KillReading, killed_symbols
+from detent.contracts.rollout import PlanRollout
+from detent.core.rollout.kill_state import KillReading, killed_symbols, rollout_reason
 
 ACTIVE_ACK = "I_UNDERSTAND_THIS_AFFECTS_TRADING"
 
@@ -80,6 +81,7 @@ def closed_symbols(
     model_id: str,
     plan_id: str,
     symbols: Collection[str],
+    rollout: PlanRollout | None = None,
 ) -> Mapping[str, Reason]:
     """Say for which symbols the model may not be asked, and why: off by any switch first.
 
@@ -90,6 +92,7 @@ def closed_symbols(
         model_id: The model that the plan binds.
         plan_id: The plan.
         symbols: Instruments of this bar.
+        rollout: Which arm of which rollout the plan is; None for a plan of its own.
 
     Returns:
         The first reason in the order of the gates, by symbol; the others may be asked.
@@ -98,6 +101,8 @@ def closed_symbols(
     if closed in (Reason.KILL_SWITCH_ENV, Reason.KILL_SWITCH_CONFIG):
         return dict.fromkeys(symbols, closed)
     killed = killed_symbols(reading, model_id=model_id, plan_id=plan_id, symbols=symbols)
+    if closed is None:
+        closed = rollout_reason(reading, rollout)
     if closed is None:
         return killed
     return dict.fromkeys(symbols, closed) | killed

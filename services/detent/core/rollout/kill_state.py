@@ -10,10 +10,12 @@ Source: DESIGN section 4, promise P7; RELIABILITY A3 and F5.
 from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
+from msgspec import structs
 
 from detent.contracts.errors import InvalidField, KillEpochStale
 from detent.contracts.kill_switch import EPOCH_FIRST, KillPosition, KillScope, KillSwitch
 from detent.contracts.reasons import Reason
+from detent.contracts.rollout import PlanRollout, RolloutArm, RolloutStage
 
 # A replica that could not read the truth for this long answers without the model.
 STALE_S = 1.0
@@ -26,15 +28,17 @@ EVERYTHING: Key = (KillScope.GLOBAL, "")
 
 
 class KillState(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds the switches that are on, as they were read at one instant.
+    """Holds the switches that are on and how rollouts stand, as they were read at one instant.
 
     Attributes:
         on: Keys of the switches that are on.
         read_s: When they were read, on the monotonic clock; None before the first time.
+        stages: How far each rollout has come, by its name.
     """
 
     on: frozenset[Key] = frozenset()
     read_s: float | None = None
+    stages: Mapping[str, RolloutStage] = msgspec.field(default_factory=dict)
 
 
 class KillReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +78,7 @@ def killed_symbols(
     if shared is None and not file and not reading.latched:
         return {}
     known = shared if shared is not None else KillState(read_s=reading.now_s)
-    known = KillState(on=known.on | reading.latched, read_s=known.read_s)
+    known = structs.replace(known, on=known.on | reading.latched)
     reasons = {}
     for symbol in symbols:
         reason = kill_reason(
@@ -102,11 +106,37 @@ def newest_of(switches: Iterable[KillSwitch]) -> dict[Key, KillSwitch]:
     return newest
 
 
-def state_of(switches: Iterable[KillSwitch], *, read_s: float) -> KillState:
+def state_of(
+    switches: Iterable[KillSwitch],
+    *,
+    read_s: float,
+    stages: Mapping[str, RolloutStage] | None = None,
+) -> KillState:
     """Give the state that switches make; of two with one key the newest holds."""
     newest = newest_of(switches)
     on = frozenset(key for key, switch in newest.items() if switch.is_on)
-    return KillState(on=on, read_s=read_s)
+    return KillState(on=on, read_s=read_s, stages=stages or {})
+
+
+def rollout_reason(reading: KillReading, rollout: PlanRollout | None) -> Reason | None:
+    """Say why a plan's model may not answer as far as its rollout goes, or None when it may.
+
+    The percent says nothing here: it is settled when a plan opens. Mid-plan a candidate can
+    only be taken back; one that nobody knows anything of is in no canary (RELIABILITY F2).
+
+    Args:
+        reading: What is known now; that it is fresh is another gate.
+        rollout: Which arm of which rollout the plan is; None for a plan of its own.
+
+    Source: decision D10; DESIGN section 4.
+    """
+    if rollout is None or rollout.arm is RolloutArm.STABLE:
+        return None
+    stages = reading.shared.stages if reading.shared is not None else {}
+    stage = stages.get(rollout.rollout_id)
+    if stage is None:
+        return Reason.NOT_IN_CANARY
+    return Reason.ROLLED_BACK if stage is RolloutStage.ROLLED_BACK else None
 
 
 def kill_reason(

@@ -11,8 +11,9 @@ from msgspec import structs
 
 from detent.contracts.binding import SignalSource
 from detent.contracts.decision import DecisionKind, DecisionRecord
-from detent.contracts.shadow import ShadowPlace, ShadowSignal
-from detent.core.ledger.record import BoundPlan
+from detent.contracts.rollout import PlanRollout
+from detent.contracts.shadow import ShadowSignal
+from detent.core.ledger.record import BoundPlan, bind_plan
 from detent.core.rollout.gates import ACTIVE_ACK, Enablement
 from detent.core.signals.choice import ModelOutcome
 
@@ -31,18 +32,19 @@ def shadow_enablement(enablement: Enablement) -> Enablement:
 def shadow_plans(bound: BoundPlan, *, own: bool) -> tuple[BoundPlan, ...]:
     """Give a plan under each binding that is asked unused about its bars.
 
+    How a rollout stands says who may decide; whoever is asked unused is asked all the same, so
+    that what was taken back can still be compared.
+
     Args:
         bound: The plan.
         own: Whether the process is on the rung SHADOW, where a plan's own model is asked so.
     """
-    is_model = bound.binding.signal_source is SignalSource.MODEL
-    return (bound,) if own and is_model else ()
-
-
-def place_of(bound: BoundPlan) -> ShadowPlace | None:
-    """Give the side of a rollout that a plan is; None for a plan of none."""
-    del bound
-    return None
+    plans = []
+    if own and bound.binding.signal_source is SignalSource.MODEL:
+        plans.append(structs.replace(bound, rollout=None, shadow_binding=None))
+    if bound.shadow_binding is not None:
+        plans.append(bind_plan(bound.plan, bound.shadow_binding))
+    return tuple(plans)
 
 
 def is_shadowed(record: DecisionRecord) -> bool:
@@ -55,7 +57,7 @@ def shadow_signals(
     outcomes: Mapping[str, ModelOutcome] | None,
     *,
     asked: BoundPlan,
-    place: ShadowPlace | None,
+    rollout: PlanRollout | None,
     latency_us: int,
 ) -> tuple[ShadowSignal, ...]:
     """Pair what was said unused with what was used.
@@ -65,7 +67,7 @@ def shadow_signals(
         outcomes: What came of asking, by symbol; None for the proxy, whose answer every
             record holds.
         asked: The plan under the binding that was asked.
-        place: The side of a rollout that decided.
+        rollout: Which arm of which rollout decided; None for a plan of its own.
         latency_us: How long asking took.
     """
     binding = asked.binding
@@ -91,7 +93,7 @@ def shadow_signals(
             p_hat_bps=answer.p_hat_bps,
             reason=answer.reason,
             latency_us=latency_us,
-            place=place,
+            rollout=rollout,
         )
         signals.append(signal)
     return tuple(signals)

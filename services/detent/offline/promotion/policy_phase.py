@@ -4,10 +4,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from detent.adapters.ledger_auditing import audit
 from detent.adapters.ledger_checking import check_completeness
-from detent.adapters.ledger_reading import LedgerReader, audit, canonical_texts
+from detent.adapters.ledger_reading import LedgerReader, canonical_texts
 from detent.adapters.ledger_replaying import replay_one
-from detent.adapters.sqlite_ledger import bound_of
+from detent.adapters.plan_texts import bound_of
 from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.canonical import parse_json
 from detent.contracts.decision import DecisionRecord

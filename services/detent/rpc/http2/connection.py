@@ -132,9 +132,9 @@ class Connection(asyncio.Protocol):
         """Ask the peer to begin no further call here; what it has begun is served."""
         self._is_ending = True
         self._writer.write(frames.go_away(frames.STREAM_ID_MAX, frames.NO_ERROR))
-        # A conversation would go on for as long as its caller likes.
+        # A stream of answers would go on for as long as its caller likes.
         for stream in self.streams.values():
-            if stream.route.is_conversation:
+            if stream.route.gives_stream:
                 stream.stop()
 
     def leave(self, code: int = frames.NO_ERROR, message: str = "") -> None:

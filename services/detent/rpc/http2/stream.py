@@ -175,6 +175,12 @@ class Stream:
         self.is_stopped = True
         self.arrived()
 
+    async def stopping(self) -> None:
+        """Return when the process ends; of use where no request is read meanwhile."""
+        while not self.is_stopped:
+            self._arrival = asyncio.get_running_loop().create_future()
+            await self._arrival
+
     def arrived(self) -> None:
         """Wake who waits for a request."""
         _wake(self._arrival)

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import os
+import socket
 import time
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -10,9 +13,14 @@ import numpy as np
 from opentelemetry.context import Context
 
 from detent.adapters.artifact_store import read_manifest_folder
+from detent.adapters.control_database import ControlDatabase
 from detent.adapters.grpc_dependencies import GrpcOutcomes
+from detent.adapters.kill_store import KillStore
+from detent.adapters.leader_lease import LeaderLease
 from detent.adapters.ledger_reading import open_reader
 from detent.adapters.metrics import Metrics, MetricsServer
+from detent.adapters.rollout_reading import RolloutLedger
+from detent.adapters.rollout_store import RolloutStore, wall_clock_ms
 from detent.adapters.telemetry import Telemetry, set_up_logging
 from detent.contracts.errors import DataInvalid
 from detent.core.evaluation.distances import Floats
@@ -23,11 +31,15 @@ from detent.rpc.serve import run_process, wait_for_stop
 from detent.servers.monitor.gauges import MonitorGauges
 from detent.servers.monitor.monitor import NOTHING, Monitor
 from detent.servers.monitor.ports import Outcomes
+from detent.servers.monitor.rollout_gauges import RolloutGauges
+from detent.servers.monitor.rollouts import RolloutWatcher
 from detent.servers.monitor.settings import MonitorSettings
 
 NULL_RESAMPLES = 500
 NULL_SEED = 0
 RECORD_S = 10.0
+# What monitors of one control database elect their leader for.
+TASK = "rollouts"
 
 
 def build(settings: MonitorSettings, outcomes: Outcomes | None = None) -> Monitor:
@@ -116,18 +128,49 @@ async def run(settings: MonitorSettings) -> None:
         await _serve(monitor, settings)
 
 
+def build_watcher(settings: MonitorSettings) -> RolloutWatcher | None:
+    """Compose what watches the rollouts; None where no control database is named.
+
+    Raises:
+        LedgerUnavailable: The ledger is no file of today's form.
+        InvalidField: The control database is of no kind we know.
+    """
+    if settings.control_url is None:
+        return None
+    database = ControlDatabase(settings.control_url.get_secret_value())
+    # A process that starts again is another holder: what it led before is over.
+    holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return RolloutWatcher(
+        RolloutLedger(open_reader(settings.ledger.get_secret_value())),
+        RolloutStore(database),
+        KillStore(database),
+        LeaderLease(database, name=TASK, holder=holder, lease_s=settings.lease_s),
+        rules=settings.watch_rules,
+        now_ms=wall_clock_ms,
+    )
+
+
 async def _serve(monitor: Monitor, settings: MonitorSettings) -> None:
     metrics = Metrics()
-    gauges = MonitorGauges(metrics)
-    server = MetricsServer(metrics, listen=settings.listen, is_ready=lambda: monitor.is_current)
-    checking = asyncio.create_task(monitor.run(gauges, lambda: time.time_ns() // 1_000_000))
-    stopping = asyncio.create_task(wait_for_stop())
-    # A defect of the check ends the process: whoever supervises it starts another one.
-    await asyncio.wait((checking, stopping), return_when=asyncio.FIRST_COMPLETED)
-    for task in (checking, stopping):
+    watcher = build_watcher(settings)
+
+    def is_ready() -> bool:
+        return monitor.is_current and (watcher is None or watcher.is_current)
+
+    server = MetricsServer(metrics, listen=settings.listen, is_ready=is_ready)
+    tasks = [
+        asyncio.create_task(monitor.run(MonitorGauges(metrics), wall_clock_ms)),
+        asyncio.create_task(wait_for_stop()),
+    ]
+    if watcher is not None:
+        tasks.append(asyncio.create_task(watcher.run(RolloutGauges(metrics))))
+    # A defect of a check ends the process: whoever supervises it starts another one.
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
         task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await checking
+    for task in tasks:
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
     server.close()
 
 

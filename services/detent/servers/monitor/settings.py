@@ -8,6 +8,9 @@ from pydantic_settings import SettingsConfigDict
 
 from detent.adapters.signature_settings import SignatureSettings
 from detent.contracts.monitoring import MonitorProfile, MonitorRules
+from detent.core.rollout.judge import JudgeRules
+from detent.core.rollout.tripwires import TripwireLimits
+from detent.servers.monitor.rollouts import WatchRules
 
 
 class MonitorSettings(SignatureSettings):
@@ -20,6 +23,20 @@ class MonitorSettings(SignatureSettings):
         policy_target: Address of the policy service that takes the outcomes; None records none
             and only reads.
         artifacts_dir: Folder of artifact folders, which name the features; None numbers them.
+        control_url: Control database whose rollouts are watched, `sqlite:///FILE` or
+            `postgresql://USER@HOST/DATABASE`; None watches none.
+        rollout_poll_s: Time between two looks at the rollouts.
+        rollout_quiet_bars: So many bars without a row are said.
+        rollout_latch_after: So many rollbacks of one model by ourselves switch it off until a
+            person releases it; 0 never does.
+        rollout_alpha_bps: Chance that the test ever takes back a candidate that does no worse.
+        rollout_bars_min: Bars that a promotion needs.
+        rollout_symbols_min: Symbols that it needs.
+        rollout_labelled_min: Outcomes that it needs.
+        rollout_bars_max: Bars after which a rollout without a case is not promoted.
+        rollout_window_bars: Bars that the tripwires count together.
+        rollout_latency_p99_ms: The candidate's p99 while the stable model's is not above it.
+        lease_s: How long a leader that says nothing stays leader.
         reference_file: Rows of the training, `.npy`, one column per feature of the one model;
             None takes what was served before.
         bars_max: The newest so many bars are looked at.
@@ -42,6 +59,18 @@ class MonitorSettings(SignatureSettings):
     ledger: SecretStr
     policy_target: str | None = None
     artifacts_dir: Path | None = None
+    control_url: SecretStr | None = None
+    rollout_poll_s: Annotated[float, Field(gt=0, le=60)] = 0.25
+    rollout_quiet_bars: Annotated[int, Field(ge=1)] = 3
+    rollout_latch_after: Annotated[int, Field(ge=0)] = 2
+    rollout_alpha_bps: Annotated[int, Field(ge=1, le=9_999)] = 500
+    rollout_bars_min: Annotated[int, Field(ge=1)] = 672
+    rollout_symbols_min: Annotated[int, Field(ge=1)] = 5
+    rollout_labelled_min: Annotated[int, Field(ge=1)] = 3_000
+    rollout_bars_max: Annotated[int, Field(ge=1)] = 2_880
+    rollout_window_bars: Annotated[int, Field(ge=3)] = 96
+    rollout_latency_p99_ms: Annotated[int, Field(ge=1)] = 100
+    lease_s: Annotated[float, Field(gt=0, le=600)] = 3.0
     reference_file: Path | None = None
     bars_max: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
     profile: MonitorProfile = MonitorProfile.STANDARD
@@ -53,6 +82,26 @@ class MonitorSettings(SignatureSettings):
     otlp_endpoint: str | None = None
     trace_file: Path | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @property
+    def watch_rules(self) -> WatchRules:
+        """Give the rules for rollouts as the watcher knows them."""
+        return WatchRules(
+            judge=JudgeRules(
+                limits=TripwireLimits(
+                    window_bars=self.rollout_window_bars,
+                    latency_p99_us=1_000 * self.rollout_latency_p99_ms,
+                ),
+                alpha_bps=self.rollout_alpha_bps,
+                bars_min=self.rollout_bars_min,
+                symbols_min=self.rollout_symbols_min,
+                labelled_min=self.rollout_labelled_min,
+                bars_max=self.rollout_bars_max,
+            ),
+            poll_s=self.rollout_poll_s,
+            quiet_bars=self.rollout_quiet_bars,
+            latch_after=self.rollout_latch_after,
+        )
 
     @property
     def rules(self) -> MonitorRules:

@@ -59,19 +59,21 @@ from detent.contracts.errors import (
 from detent.contracts.json_codec import to_json
 from detent.contracts.plan import PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
-from detent.core.ledger.record import bind_plan, record_decision
+from detent.core.ledger.record import record_decision
 from detent.core.replanning.cadence import MIN_INTERVAL_MS
 from detent.core.signals.choice import ModelOutcome
 from detent.core.signals.proxy import proxy_answers
 from detent.rpc.call import Call
 from detent.rpc.tracing import span
-from detent.servers.policy.held import HeldBinding, arms_of, check_binding
+from detent.servers.policy.held import HeldBinding
 from detent.servers.policy.model_path import ModelPath
+from detent.servers.policy.opening import PlanOpener
 from detent.servers.policy.outcome_lines import SYMBOLS_LOGGED_MAX, log_outcomes
 from detent.servers.policy.plans import OpenPlan, Plans, SymbolChain
 from detent.servers.policy.question import check_same_question
 from detent.servers.policy.recording import record
 from detent.servers.policy.replacing import PlanReplacer
+from detent.servers.policy.rollouts import Rollouts
 from detent.servers.policy.shadowing import Shadowing
 from detent.servers.policy.stand_downs import StandDowns
 from detent.servers.policy.streaming import DecisionStreams, Item
@@ -101,6 +103,7 @@ class PolicyHandler:
         held: Mapping[str, HeldBinding],
         model_path: ModelPath,
         trade_facts: TradeFactsTaker,
+        rollouts: Rollouts,
         now_ms: Callable[[], int],
         future_skew_ms: int,
         tracer: Tracer,
@@ -115,6 +118,7 @@ class PolicyHandler:
             held: The bindings that the held manifests give, by hash.
             model_path: How the model is asked.
             trade_facts: How fills and outcomes are taken.
+            rollouts: What plans may be opened under.
             now_ms: Wall clock, Unix milliseconds; bounds how new a bar may be.
             future_skew_ms: How far ahead of the clock a bar may close.
             tracer: Opens a span around each step.
@@ -133,10 +137,12 @@ class PolicyHandler:
         self._replacer = PlanReplacer(
             plans=plans,
             held=held,
+            rollouts=rollouts,
             now_ms=now_ms,
             future_skew_ms=future_skew_ms,
             min_interval_ms=replan_min_interval_ms,
         )
+        self._opener = PlanOpener(plans=plans, held=held, rollouts=rollouts)
         self._at_work: set[asyncio.Task[Any]] = set()
         self._streams = DecisionStreams(
             decide=self.decide_target_weights, note_refusal=self.note_refusal, tracer=tracer
@@ -145,18 +151,8 @@ class PolicyHandler:
     # Plans
 
     async def open_plan(self, query: OpenPlanRequest, call: Call) -> OpenPlanResponse:
-        """Open a plan under one binding and freeze both."""
-        binding = query.model_binding.effective
-        check_binding(query.binding_hash, query.plan, binding, self._held)
-        bound = bind_plan(query.plan, binding)
-        await self._finish(self._plans.open(bound))
-        facts = {"plan_id": query.plan.plan_id, "binding_hash": bound.binding_hash}
-        log.info(events.PLAN_OPENED, extra=facts)
-        return OpenPlanResponse(
-            binding_hash=bound.binding_hash,
-            arms=arms_of(bound),
-            policy_config_hash=bound.policy_config_hash,
-        )
+        """Open a plan under one binding, or under those of a rollout, and freeze them."""
+        return await self._finish(self._opener.open(query))
 
     async def close_plan(self, query: ClosePlanRequest, call: Call) -> ClosePlanResponse:
         """Close a plan; closing it again changes nothing."""
@@ -190,6 +186,8 @@ class PolicyHandler:
             model_binding=bound.binding,
             status=status,
             policy_config_hash=bound.policy_config_hash,
+            rollout=bound.rollout,
+            shadow_binding=bound.shadow_binding,
         )
 
     async def set_stand_down(self, query: SetStandDownRequest, call: Call) -> SetStandDownResponse:

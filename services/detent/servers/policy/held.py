@@ -49,12 +49,7 @@ def check_binding(
         raise BindingMismatch(found, binding.binding_hash)
     if binding.signal_source is SignalSource.PROXY:
         return
-    if found not in held:
-        names = ", ".join(sorted(held)) or "none: no artifact is held here"
-        raise BindingMismatch(found, f"one that a held manifest gives ({names})")
-    if binding.head is not Head.DIRECTION:
-        # The other heads advise the strategist; none of them scales a position (D1).
-        raise InvalidField("model_binding.head", binding.head, str(Head.DIRECTION))
+    check_held(found, binding, held)
     horizon_id = plan.policy_config.horizon_id
     if binding.horizon_id != horizon_id:
         field = "plan.policy_config.horizon_id"
@@ -64,8 +59,50 @@ def check_binding(
         raise HorizonMismatch("plan.bar_interval_ms", plan.bar_interval_ms, interval_ms)
 
 
-def arms_of(bound: BoundPlan) -> tuple[PlanArm, ...]:
-    """Give the arms of a plan: one, with all of its symbols."""
-    plan = bound.plan
-    arm = PlanArm(plan_id=plan.plan_id, binding_hash=bound.binding_hash, symbols=plan.symbols)
-    return (arm,)
+def check_held(found: str, binding: ModelBinding, held: Mapping[str, HeldBinding]) -> None:
+    """Refuse a model that no held manifest gives, or that is not of direction.
+
+    Args:
+        found: The hash of the binding.
+        binding: What it effectively is: a model.
+        held: The bindings that the held manifests give, by hash.
+    """
+    if found not in held:
+        names = ", ".join(sorted(held)) or "none: no artifact is held here"
+        raise BindingMismatch(found, f"one that a held manifest gives ({names})")
+    if binding.head is not Head.DIRECTION:
+        # The other heads advise the strategist; none of them scales a position (D1).
+        raise InvalidField("model_binding.head", binding.head, str(Head.DIRECTION))
+
+
+def check_alike(
+    stable: ModelBinding, candidate: ModelBinding, held: Mapping[str, HeldBinding]
+) -> None:
+    """Refuse two bindings that cannot take turns on one plan: held, of one horizon, of one bar.
+
+    Raises:
+        BindingMismatch: One is not held here.
+        HorizonMismatch: They are of different horizons or bars.
+    """
+    check_held(candidate.binding_hash, candidate, held)
+    if stable.signal_source is SignalSource.PROXY:
+        return
+    check_held(stable.binding_hash, stable, held)
+    if candidate.horizon_id != stable.horizon_id:
+        field = "candidate_binding.horizon_id"
+        raise HorizonMismatch(field, candidate.horizon_id, stable.horizon_id)
+    found, expected = (held[one.binding_hash].bar_interval_ms for one in (candidate, stable))
+    if found != expected:
+        raise HorizonMismatch("candidate_binding.bar_interval_ms", found, expected)
+
+
+def arms_of(*bounds: BoundPlan) -> tuple[PlanArm, ...]:
+    """Give the arms as a caller knows them: one, or two for a rollout."""
+    return tuple(
+        PlanArm(
+            plan_id=bound.plan.plan_id,
+            binding_hash=bound.binding_hash,
+            symbols=bound.plan.symbols,
+        )
+        for bound in bounds
+    )

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
+import grpc
 from msgspec import structs
 from opentelemetry.trace import Tracer
 
@@ -34,8 +35,9 @@ from detent.servers.policy.ledger_handler import LedgerHandler
 from detent.servers.policy.model_breakers import ModelBreakers
 from detent.servers.policy.model_path import KeepInputs, ModelPath
 from detent.servers.policy.plans import Plans
-from detent.servers.policy.ports import Features, Inference
 from detent.servers.policy.rollout_handler import RolloutHandler
+from detent.servers.policy.rollouts import Rollouts, SharedRollouts
+from detent.servers.policy.routes import FixedRoutes
 from detent.servers.policy.settings import PolicySettings
 from detent.servers.policy.shadowing import Shadowing
 from detent.servers.policy.trade_facts import TradeFactsTaker
@@ -54,8 +56,7 @@ class Policy:
         self,
         settings: PolicySettings,
         *,
-        features: Features,
-        inference: Inference,
+        routes: FixedRoutes,
         tracer: Tracer,
         now_ms: Callable[[], int],
     ) -> None:
@@ -77,10 +78,12 @@ class Policy:
             drain_s=settings.drain_grace_s,
             now_ms=now_ms,
         )
-        self.kills = _kill_switches(settings)
+        self.kills, self.rollouts = _shared_state(settings)
+        held = {key: _held(pinned) for key, pinned in folder.accepted.items()}
         model_path = ModelPath(
-            features=features,
-            inference=inference,
+            routes=routes.knowing(
+                {key: pinned.manifest.model_id for key, pinned in folder.accepted.items()}
+            ),
             enablement=settings.enablement,
             kill_switch_env=kill_switch_env,
             tracer=tracer,
@@ -94,11 +97,12 @@ class Policy:
         self.handler = PolicyHandler(
             ledger=self.ledger,
             plans=self.plans,
-            held={key: _held(pinned) for key, pinned in folder.accepted.items()},
+            held=held,
             model_path=model_path,
             trade_facts=TradeFactsTaker(
                 plans=self.plans, ledger=self.ledger, facts=SqliteTrades(self.ledger.file)
             ),
+            rollouts=self.rollouts,
             now_ms=now_ms,
             future_skew_ms=settings.future_skew_ms,
             replan_min_interval_ms=settings.replan_min_interval_s * 1_000,
@@ -118,7 +122,10 @@ class Policy:
                 on_refusal=self.handler.note_refusal,
             ),
             Service(name="LedgerService", handler=ledger_handler),
-            Service(name="RolloutService", handler=RolloutHandler(self.kills, model_path)),
+            Service(
+                name="RolloutService",
+                handler=RolloutHandler(self.kills, model_path, rollouts=self.rollouts, held=held),
+            ),
         ]
 
     async def start(self, set_serving: SetServing | None = None) -> None:
@@ -133,6 +140,7 @@ class Policy:
         if self.shadowing is not None:
             await self.shadowing.close(self._drain_s)
         await self.kills.close()
+        self.rollouts.close()
         await self.upkeep.close()
         await self.ledger.close()
 
@@ -178,24 +186,28 @@ def _mode(settings: PolicySettings, folder: ManifestFolder) -> Mode:
     return mode
 
 
-def _kill_switches(settings: PolicySettings) -> KillSwitches:
-    shared = None
+def _shared_state(settings: PolicySettings) -> tuple[KillSwitches, Rollouts]:
+    """Give what obeys the control database; both follow it over one connection."""
+    kills, rollouts = None, None
     if settings.control_url is not None:
         # Slow to load, and not needed without a control database.
         from detent.adapters.control_database import ControlDatabase  # noqa: PLC0415
         from detent.adapters.kill_reader import KillSwitchReader  # noqa: PLC0415
         from detent.adapters.kill_store import KillStore  # noqa: PLC0415
+        from detent.adapters.rollout_store import RolloutStore  # noqa: PLC0415
 
         database = ControlDatabase(settings.control_url.get_secret_value())
-        reader_id = f"{socket.gethostname()[:100]}/{os.getpid()}"
-        shared = SharedKills(KillStore(database), KillSwitchReader(database, reader_id))
+        reader = KillSwitchReader(database, f"{socket.gethostname()[:100]}/{os.getpid()}")
+        kills = SharedKills(KillStore(database), reader)
+        rollouts = SharedRollouts(RolloutStore(database), reader)
     file = settings.kill_file
-    return KillSwitches(
+    switches = KillSwitches(
         file=KillFile(file, clock=time.monotonic) if file is not None else None,
-        shared=shared,
+        shared=kills,
         limits=settings.latch_limits,
         clock=time.monotonic,
     )
+    return switches, Rollouts(rollouts, clock=time.monotonic)
 
 
 def _anchoring(
@@ -257,17 +269,49 @@ def _log_folder(folder: ManifestFolder) -> None:
         log.error(events.ARTIFACT_REFUSED, extra=facts)
 
 
+class Channels:
+    """Opens one channel to each address, and closes them all."""
+
+    def __init__(self) -> None:
+        """Open nothing yet."""
+        self._open: dict[str, grpc.aio.Channel] = {}
+
+    def to(self, target: str) -> grpc.aio.Channel:
+        """Give the channel to an address."""
+        if target not in self._open:
+            self._open[target] = open_channel(target)
+        return self._open[target]
+
+    async def close(self) -> None:
+        """Close every channel."""
+        for channel in self._open.values():
+            await channel.close()
+
+
+def _routes(settings: PolicySettings, channels: Channels, tracer: Tracer) -> FixedRoutes:
+    return FixedRoutes(
+        GrpcFeatures(channels.to(settings.feature_target), tracer),
+        GrpcInference(channels.to(settings.inference_target), tracer),
+        features_of={
+            key: GrpcFeatures(channels.to(target), tracer)
+            for key, target in settings.feature_targets.items()
+        },
+        inference_of={
+            key: GrpcInference(channels.to(target), tracer)
+            for key, target in settings.inference_targets.items()
+        },
+    )
+
+
 async def run(settings: PolicySettings) -> None:
     """Serve until the process is asked to stop."""
     telemetry = Telemetry(
         "detent-policy", otlp_endpoint=settings.otlp_endpoint, trace_file=settings.trace_file
     )
-    features_channel = open_channel(settings.feature_target)
-    inference_channel = open_channel(settings.inference_target)
+    channels = Channels()
     policy = Policy(
         settings,
-        features=GrpcFeatures(features_channel, telemetry.tracer),
-        inference=GrpcInference(inference_channel, telemetry.tracer),
+        routes=_routes(settings, channels, telemetry.tracer),
         tracer=telemetry.tracer,
         now_ms=wall_clock_ms,
     )
@@ -280,8 +324,7 @@ async def run(settings: PolicySettings) -> None:
     await policy.start(server.set_serving)
     await serve_until_stopped(server, HEALTHY)
     await policy.close()
-    await features_channel.close()
-    await inference_channel.close()
+    await channels.close()
     telemetry.close()
 
 

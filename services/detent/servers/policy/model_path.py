@@ -31,7 +31,7 @@ from detent.core.signals.output_gate import gate_columns, gate_response
 from detent.rpc.call import Call
 from detent.rpc.tracing import span
 from detent.servers.policy.model_breakers import ModelBreakers
-from detent.servers.policy.ports import Features, Inference
+from detent.servers.policy.ports import Routes
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -61,8 +61,7 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
     """Asks features, then inference, each within what is left of the deadline.
 
     Attributes:
-        features: Gives model inputs.
-        inference: Gives signals.
+        routes: Says who gives model inputs and signals, by binding.
         enablement: The switches of this process.
         kill_switch_env: Reads `ML_KILL_SWITCH`, again for every bar.
         tracer: Opens a span around each step.
@@ -72,8 +71,7 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
         breakers: Spares a model that fails too often; None asks it whatever it does.
     """
 
-    features: Features
-    inference: Inference
+    routes: Routes
     enablement: Enablement
     kill_switch_env: Callable[[], bool]
     tracer: Tracer
@@ -128,6 +126,7 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
             model_id=bound.binding.model_id,
             plan_id=bound.plan.plan_id,
             symbols=[row.symbol for row in rows],
+            rollout=bound.rollout,
         )
 
     async def _features(
@@ -146,9 +145,10 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
             ),
             max_age_ms=bound.plan.max_feature_age_ms,
         )
+        features, _ = self.routes.route_of(bound.binding_hash)
         answer = await self._asked(
             "features",
-            lambda inner: self.features.get_feature_snapshots(query, inner),
+            lambda inner: features.get_feature_snapshots(query, inner),
             call,
             reasons=FEATURE_REASONS,
             otherwise=Reason.FEATURES_UNAVAILABLE,
@@ -178,9 +178,10 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
                 features_hashes=bytes.fromhex("".join(features_hashes)),
             ),
         )
+        _, inference = self.routes.route_of(bound.binding_hash)
         answer = await self._asked(
             "inference",
-            lambda inner: self.inference.infer_signals(query, inner),
+            lambda inner: inference.infer_signals(query, inner),
             call,
             reasons=INFERENCE_REASONS,
             otherwise=Reason.INFERENCE_ERROR,

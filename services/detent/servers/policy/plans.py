@@ -3,7 +3,14 @@
 import asyncio
 import contextlib
 from array import array
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 
 from detent.adapters.sqlite_file import Statement
 from detent.adapters.sqlite_ledger import SqliteLedger, Written
@@ -13,9 +20,11 @@ from detent.contracts.errors import PlanClosed, PlanConflict, PlanNotFound
 from detent.contracts.plan import Plan, PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
 from detent.contracts.replanning import CarriedState
+from detent.contracts.rollout import base_plan_id
 from detent.core.ledger.ownership import Ownership
 from detent.core.ledger.record import BoundPlan, ChainPoint, chain_point_after, chain_start
 from detent.core.ledger.summary import summarise
+from detent.core.rollout.plan_arms import candidate_plan_id
 from detent.core.signals.proxy import BARS_APART_MAX
 from detent.servers.policy.closes import Closes
 from detent.servers.policy.stand_downs import StandDowns
@@ -164,6 +173,39 @@ class Plans:
             await self._ledger.add_plan_event(bound, PlanStatus.OPEN)
             self._keep(opened)
 
+    async def arms_of(self, plan_id: str) -> tuple[tuple[BoundPlan, PlanStatus], ...]:
+        """Give the plans that a name was opened for, stable before candidate, open or closed.
+
+        Raises:
+            NotOwner: Another replica owns them.
+        """
+        self._ownership.check_owner(plan_id)
+        base = base_plan_id(plan_id)
+        found = [await self._ledger.find_plan(name) for name in (base, candidate_plan_id(base))]
+        return tuple(one for one in found if one is not None)
+
+    async def arms_open(self, plan_id: str) -> list[OpenPlan]:
+        """Give those of them that are open; raises `PlanNotFound` or `PlanClosed` for none."""
+        base = base_plan_id(plan_id)
+        names = (base, candidate_plan_id(base))
+        found = [self._open[name] for name in names if name in self._open]
+        return found or [await self.get_open(plan_id)]
+
+    async def open_all(self, bounds: Sequence[BoundPlan]) -> None:
+        """Open several plans, all or none.
+
+        Whoever calls it keeps everybody else from `changing`, and has seen that no name is
+        known.
+
+        Raises:
+            PlanConflict: A symbol of the book is taken by another plan.
+        """
+        for bound in bounds:
+            self._check_free(bound.plan)
+        await self._ledger.add_plans(bounds)
+        for bound in bounds:
+            self._keep(OpenPlan(bound))
+
     async def close(self, opened: OpenPlan) -> None:
         """Close a plan after the decisions under way."""
         plan = opened.bound.plan
@@ -183,58 +225,63 @@ class Plans:
 
     async def replace(
         self,
-        opened: OpenPlan,
-        bound: BoundPlan,
+        replaced: Sequence[OpenPlan],
+        bounds: Sequence[BoundPlan],
         noting: Callable[[Mapping[str, CarriedState]], Statement],
     ) -> None:
-        """Close a plan after the decisions under way and open another in its place, at once.
+        """Close plans after the decisions under way and open others in their place, at once.
 
         Whoever calls it keeps everybody else from `changing`.
 
         Args:
-            opened: The plan that is replaced.
-            bound: The plan that replaces it.
+            replaced: The plan that is replaced, or both arms of a rollout.
+            bounds: The plan that replaces it, or both arms of one.
             noting: Gives the statement that notes it, from what is handed over.
 
         Raises:
-            PlanConflict: The new name, or a symbol of the book, is taken by another plan.
+            PlanConflict: A new name, or a symbol of the book, is taken by another plan.
             PlanOwnerMismatch: The new name is another replica's.
         """
-        plan, new = opened.bound.plan, bound.plan
-        self._ownership.check_successor(new.plan_id)
-        known = await self._ledger.find_plan(new.plan_id)
+        names = {opened.bound.plan.plan_id for opened in replaced}
+        for bound in bounds:
+            await self._check_new(bound.plan, names)
+        kept = {symbol for bound in bounds for symbol in bound.plan.symbols}
+        carried: dict[str, CarriedState] = {}
+        async with contextlib.AsyncExitStack() as held:
+            for opened in replaced:
+                await held.enter_async_context(opened.locked(opened.bound.plan.symbols))
+                handed = opened.handed_over
+                carried |= {symbol: state for symbol, state in handed.items() if symbol in kept}
+            closed = [(opened.bound, await self._summary(opened)) for opened in replaced]
+            await self._ledger.replace_plans(closed, bounds, noting(carried))
+            for opened in replaced:
+                self._drop(opened)
+            for bound in bounds:
+                self._keep(OpenPlan(bound, carried))
+
+    async def _check_new(self, plan: Plan, replaced: Collection[str]) -> None:
+        """Refuse a plan that cannot replace others: its name, its owner, its symbols."""
+        self._ownership.check_successor(plan.plan_id)
+        known = await self._ledger.find_plan(plan.plan_id)
         if known is not None:
             raise PlanConflict(
-                f"plan {new.plan_id!r} is known; a replan needs a plan id that was never used",
-                plan_id=new.plan_id,
+                f"plan {plan.plan_id!r} is known; a replan needs a plan id that was never used",
+                plan_id=plan.plan_id,
                 found=known[1],
                 expected="a plan id that was never used",
             )
-        self._check_free(new, replaced=plan.plan_id)
-        async with opened.locked(plan.symbols):
-            kept = set(new.symbols)
-            carried = {
-                symbol: state for symbol, state in opened.handed_over.items() if symbol in kept
-            }
-            await self._ledger.replace_plan(
-                opened.bound,
-                bound,
-                summary=await self._summary(opened),
-                replan=noting(carried),
-            )
-            self._drop(opened)
-            self._keep(OpenPlan(bound, carried))
+        self._check_free(plan, replaced=replaced)
 
     async def _summary(self, opened: OpenPlan) -> bytes:
         plan_id = opened.bound.plan.plan_id
         rows = await self._ledger.run_rows(plan_id)
         return summarise(plan_id, rows, opened.begun_ppm).canonical
 
-    def _check_free(self, plan: Plan, *, replaced: str = "") -> None:
+    def _check_free(self, plan: Plan, *, replaced: Collection[str] = ()) -> None:
         """Refuse a plan on a symbol that another open plan of its book has."""
         for symbol in plan.symbols:
             owner = self._owners.get((plan.book, symbol))
-            if owner not in (None, replaced):
+            if owner is not None and owner not in replaced:
                 raise PlanConflict(
                     f"book {plan.book!r} has an open plan {owner!r} on {symbol}",
                     plan_id=plan.plan_id,
@@ -289,13 +336,7 @@ class Plans:
 def _check_same(known: BoundPlan, bound: BoundPlan, status: PlanStatus) -> None:
     """Refuse a name that was used for something else, or up."""
     plan_id = bound.plan.plan_id
-    if status is PlanStatus.CLOSED:
-        raise PlanConflict(
-            f"plan {plan_id!r} was closed; a change needs a new plan id",
-            plan_id=plan_id,
-            found="closed",
-            expected="a plan id that was never used",
-        )
+    check_open(known, status)
     if known.binding_hash != bound.binding_hash:
         raise PlanConflict(
             f"plan {plan_id!r} is open under another binding; a change needs a new plan id",
@@ -303,10 +344,22 @@ def _check_same(known: BoundPlan, bound: BoundPlan, status: PlanStatus) -> None:
             found=bound.binding_hash,
             expected=known.binding_hash,
         )
-    if known.plan != bound.plan:
+    if known.plan != bound.plan or known.rollout is not None:
         raise PlanConflict(
             f"plan {plan_id!r} is open with other content; a change needs a new plan id",
             plan_id=plan_id,
             found="other content",
             expected="the content it was opened with",
+        )
+
+
+def check_open(known: BoundPlan, status: PlanStatus) -> None:
+    """Refuse a name that was used up; raises `PlanConflict`."""
+    if status is PlanStatus.CLOSED:
+        plan_id = known.plan.plan_id
+        raise PlanConflict(
+            f"plan {plan_id!r} was closed; a change needs a new plan id",
+            plan_id=plan_id,
+            found="closed",
+            expected="a plan id that was never used",
         )

@@ -31,6 +31,14 @@ class Inference(Protocol):
         ...
 
 
+class Routes(Protocol):
+    """Says who is asked for the model of a binding: deployments differ, answers do not."""
+
+    def route_of(self, binding_hash: str) -> tuple[Features, Inference]:
+        """Give what is asked for model inputs and for signals under a binding."""
+        ...
+
+
 class TradeFacts(Protocol):
     """Keeps what happened after the decisions, each fact once."""
 

@@ -1,7 +1,7 @@
 """Replace a plan by another in one step, or say why the old one goes on."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import structs
 
@@ -16,13 +16,16 @@ from detent.contracts.calls.replanning import (
 )
 from detent.contracts.errors import BarFromFuture, BindingMismatch, InvalidField
 from detent.contracts.replanning import CarriedState, ReplanOutcome, ReplanSkipReason
+from detent.contracts.rollout import RolloutArm, base_plan_id
 from detent.core.ledger.record import BoundPlan, bind_plan
 from detent.core.replanning.cadence import not_before_ts_ms
 from detent.core.replanning.entry import CarriedRecord, ReplanEntry
-from detent.core.replanning.material import material_of
-from detent.core.replanning.tightening import only_tightens
+from detent.core.replanning.material import material_of_arms
+from detent.core.replanning.tightening import arms_only_tighten
 from detent.servers.policy.held import HeldBinding, arms_of, check_binding
+from detent.servers.policy.opening import arms_under, check_plan_id, same_arms
 from detent.servers.policy.plans import Plans
+from detent.servers.policy.rollouts import Rollouts
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ class PlanReplacer:
         *,
         plans: Plans,
         held: Mapping[str, HeldBinding],
+        rollouts: Rollouts,
         now_ms: Callable[[], int],
         future_skew_ms: int,
         min_interval_ms: int,
@@ -49,6 +53,7 @@ class PlanReplacer:
         self._plans = plans
         self._replans = plans.replans
         self._held = held
+        self._rollouts = rollouts
         self._now_ms = now_ms
         self._future_skew_ms = future_skew_ms
         self._min_interval_ms = min_interval_ms
@@ -60,16 +65,18 @@ class PlanReplacer:
             PlanClosed: The plan decides nothing more; the error names what replaced it.
             DetentError: The new plan, or its binding, cannot be.
         """
-        # (1) The question is sound: the old plan's hash, a binding that is held, one book.
-        old, _ = await self._plans.find(query.plan_id)
-        if query.binding_hash != old.binding_hash:
-            raise BindingMismatch(query.binding_hash, old.binding_hash)
-        binding = query.model_binding.effective
-        check_binding(query.new_binding_hash, query.plan, binding, self._held)
-        if query.plan.book != old.plan.book:
-            raise InvalidField("plan.book", query.plan.book, f"the replaced plan's {old.plan.book}")
+        # (1) The question is sound: an old plan's hash, bindings that are held, one book.
+        old = [bound for bound, _ in await self._plans.arms_of(query.plan_id)]
+        if not old:
+            await self._plans.find(query.plan_id)
+        if query.binding_hash not in [bound.binding_hash for bound in old]:
+            raise BindingMismatch(query.binding_hash, old[0].binding_hash)
+        if query.plan.book != old[0].plan.book:
+            expected = f"the replaced plan's {old[0].plan.book}"
+            raise InvalidField("plan.book", query.plan.book, expected)
         self._check_instant(query.ts_ms)
-        new = bind_plan(query.plan, binding)
+        check_plan_id(query.plan.plan_id)
+        new = await self._wanted(query)
         asked = _asked(query, old, new)
         # One at a time: two replans of one plan must not both find it open.
         async with self._plans.changing():
@@ -77,17 +84,45 @@ class PlanReplacer:
             known = await self._replans.find(_key(asked))
             if known is not None and known.outcome is ReplanOutcome.REPLACED:
                 return _response(new, known, None)
-            opened = await self._plans.get_open(query.plan_id)
+            opened = await self._plans.arms_open(query.plan_id)
             not_before = await self._not_before_ts_ms(query.plan_id)
-            entry = known or _judged(asked, not_before_ts_ms=not_before)
+            is_early = query.ts_ms < not_before and not await self._takes_back(old, new)
+            entry = known or _judged(asked, is_early=is_early)
             # (3) Durable, then the answer may leave.
             if entry.outcome is ReplanOutcome.REPLACED:
                 await self._plans.replace(opened, new, self._noting(entry))
             elif known is None:
                 await self._replans.add(entry, at_ms=self._now_ms())
         _log(entry)
-        in_force = new if entry.outcome is ReplanOutcome.REPLACED else opened.bound
+        replaced = entry.outcome is ReplanOutcome.REPLACED
+        in_force = new if replaced else [one.bound for one in opened]
         return _response(in_force, entry, not_before)
+
+    async def _wanted(self, query: ReplacePlanRequest) -> Sequence[BoundPlan]:
+        """Give what would replace a plan: under its binding, or the arms of a rollout.
+
+        Arms that the very replan was answered with before are given as they were.
+        """
+        if query.rollout_id is None:
+            assert query.model_binding is not None
+            binding = query.model_binding.effective
+            check_binding(query.new_binding_hash, query.plan, binding, self._held)
+            return (bind_plan(query.plan, binding),)
+        before = await self._replans.predecessor(query.plan.plan_id)
+        if before is not None and before.plan_id == base_plan_id(query.plan_id):
+            known = await self._plans.arms_of(query.plan.plan_id)
+            return same_arms([bound for bound, _ in known], query.plan, query.rollout_id)
+        rollout = await self._rollouts.get(query.rollout_id)
+        return arms_under(query.plan, rollout, self._held)
+
+    async def _takes_back(self, old: Sequence[BoundPlan], new: Sequence[BoundPlan]) -> bool:
+        """Say whether a replan only follows a rollback: nobody waits to get off a candidate."""
+        arms = [bound.rollout for bound in old if bound.rollout is not None]
+        left = [one.rollout_id for one in arms if one.arm is RolloutArm.CANDIDATE]
+        stays = [bound.rollout for bound in new if bound.rollout is not None]
+        if not left or any(one.arm is RolloutArm.CANDIDATE for one in stays):
+            return False
+        return self._rollouts.is_rolled_back(left[0])
 
     async def record_skips(self, query: RecordReplanSkipsRequest) -> RecordReplanSkipsResponse:
         """Keep skips of a plan, open or closed; those that are held already change nothing."""
@@ -139,28 +174,30 @@ class PlanReplacer:
         return noting
 
 
-def _asked(query: ReplacePlanRequest, old: BoundPlan, new: BoundPlan) -> ReplanEntry:
+def _asked(
+    query: ReplacePlanRequest, old: Sequence[BoundPlan], new: Sequence[BoundPlan]
+) -> ReplanEntry:
     """Say what a replan would change."""
-    before, after = material_of(old, arms_of(old)), material_of(new, arms_of(new))
+    before, after = material_of_arms(old), material_of_arms(new)
     return ReplanEntry(
-        book=old.plan.book,
-        plan_id=query.plan_id,
+        book=old[0].plan.book,
+        plan_id=base_plan_id(query.plan_id),
         new_plan_id=query.plan.plan_id,
         ts_ms=query.ts_ms,
         outcome=ReplanOutcome.REPLACED,
         cause=query.cause,
         note=query.note,
         changed=before.differing(after),
-        only_tightens=only_tightens(old, new),
+        only_tightens=arms_only_tighten(old, new),
         material_hash=after.material_hash,
     )
 
 
-def _judged(asked: ReplanEntry, *, not_before_ts_ms: int) -> ReplanEntry:
+def _judged(asked: ReplanEntry, *, is_early: bool) -> ReplanEntry:
     """Say what becomes of a replan: suppressed, too early, or made."""
     if not asked.changed:
         return structs.replace(asked, outcome=ReplanOutcome.SUPPRESSED)
-    if asked.ts_ms < not_before_ts_ms and not asked.only_tightens:
+    if is_early and not asked.only_tightens:
         return structs.replace(
             asked,
             outcome=ReplanOutcome.SKIPPED,
@@ -179,15 +216,16 @@ def _key(entry: ReplanEntry) -> ReplanKey:
 
 
 def _response(
-    bound: BoundPlan, entry: ReplanEntry, not_before_ts_ms: int | None
+    bounds: Sequence[BoundPlan], entry: ReplanEntry, not_before_ts_ms: int | None
 ) -> ReplacePlanResponse:
     skipped = entry.outcome is ReplanOutcome.SKIPPED
+    first = bounds[0]
     return ReplacePlanResponse(
-        binding_hash=bound.binding_hash,
+        binding_hash=first.binding_hash,
         outcome=entry.outcome,
-        plan_id=bound.plan.plan_id,
-        arms=arms_of(bound),
-        policy_config_hash=bound.policy_config_hash,
+        plan_id=base_plan_id(first.plan.plan_id),
+        arms=arms_of(*bounds),
+        policy_config_hash=first.policy_config_hash,
         skip_reason=entry.skip_reason,
         not_before_ts_ms=not_before_ts_ms if skipped else None,
     )

@@ -29,6 +29,10 @@ class PolicySettings(SignatureSettings):
         artifacts_dir: Folder of artifact folders whose manifests may be bound.
         feature_target: Address of the feature service.
         inference_target: Address of the inference service.
+        feature_targets: Addresses of other feature services, by binding hash or model id; a
+            JSON object. What is not named goes to `feature_target`.
+        inference_targets: The same of inference services: a rollout's two artifacts are served
+            by two deployments.
         ledger_file: The one SQLite file.
         ledger_durability: `full`; `unsafe_memory` loses what was answered and is for the
             test that must fail with it.
@@ -83,6 +87,8 @@ class PolicySettings(SignatureSettings):
     artifacts_dir: Path
     feature_target: str = "127.0.0.1:7301"
     inference_target: str = "127.0.0.1:7302"
+    feature_targets: dict[str, str] = Field(default_factory=dict)
+    inference_targets: dict[str, str] = Field(default_factory=dict)
     ledger_file: Path
     ledger_durability: Literal["full", "unsafe_memory"] = "full"
     ledger_database_url: SecretStr | None = None

@@ -19,7 +19,7 @@ from detent.contracts import events
 from detent.contracts.errors import DataConflict, LedgerUnavailable
 from detent.contracts.shadow import ShadowSignal
 from detent.core.ledger.record import BoundPlan
-from detent.core.rollout.shadow import is_shadowed, place_of, shadow_plans, shadow_signals
+from detent.core.rollout.shadow import is_shadowed, shadow_plans, shadow_signals
 from detent.rpc.call import Call
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.ports import Shadows
@@ -203,7 +203,7 @@ class Shadowing:
             [(item.record, item.record_hash) for item in rows],
             outcomes,
             asked=asked,
-            place=place_of(bound),
+            rollout=bound.rollout,
             latency_us=latency_us,
         )
         self._unwritten.append(signals)

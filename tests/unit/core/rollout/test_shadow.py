@@ -10,7 +10,8 @@ from detent.contracts.decision import DecisionKind
 from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import from_json, to_json
 from detent.contracts.reasons import Reason
-from detent.contracts.shadow import ShadowPlace, ShadowSignal
+from detent.contracts.rollout import PlanRollout, RolloutArm
+from detent.contracts.shadow import ShadowSignal
 from detent.core.ledger.record import bind_plan
 from detent.core.rollout.gates import ACTIVE_ACK, Enablement, enablement_reason
 from detent.core.rollout.shadow import (
@@ -32,7 +33,7 @@ def paired(outcome: ModelOutcome) -> ShadowSignal:
         [(record, record.record_hash)],
         {record.row.symbol: outcome},
         asked=MODEL,
-        place=None,
+        rollout=None,
         latency_us=1_200,
     )
     return signal
@@ -59,20 +60,21 @@ def test_the_proxys_answer_is_in_the_record_and_nobody_is_asked_for_it() -> None
     record = record_of(bound=MODEL, model=ANSWER)
 
     (signal,) = shadow_signals(
-        [(record, record.record_hash)], None, asked=PROXY, place=None, latency_us=0
+        [(record, record.record_hash)], None, asked=PROXY, rollout=None, latency_us=0
     )
 
     assert (signal.p_hat_bps, signal.used_p_hat_bps) == (7_000, 6_000)
     assert (signal.used_source, signal.model_id) == (SignalSource.MODEL, None)
 
 
-def test_the_text_of_an_answer_reads_back_and_grows_by_a_place_only_where_there_is_one() -> None:
+def test_the_text_of_an_answer_reads_back_and_grows_by_a_rollout_only_where_there_is_one() -> None:
     signal = paired(ANSWER)
     placed = structs.replace(
-        signal, place=ShadowPlace(rollout_id="r1", arm="candidate", revision=3)
+        signal,
+        rollout=PlanRollout(rollout_id="r1", arm=RolloutArm.CANDIDATE, canary_bps=500, revision=3),
     )
 
-    assert "place" not in to_json(signal)
+    assert "rollout" not in to_json(signal)
     for one in (signal, placed):
         text = canonical_bytes(ShadowSignal.SCHEMA, to_json(one))
         assert from_json(ShadowSignal, parse_json("shadow", text)) == one
@@ -95,9 +97,20 @@ def test_what_says_two_things_or_none_is_refused(changes: dict[str, object]) -> 
 
 
 def test_a_plans_own_model_is_asked_unused_only_on_the_rung_for_it() -> None:
-    assert shadow_plans(MODEL, own=True) == (MODEL,)
+    assert [one.binding_hash for one in shadow_plans(MODEL, own=True)] == [MODEL.binding_hash]
     assert shadow_plans(MODEL, own=False) == ()
     assert shadow_plans(PROXY, own=True) == ()
+
+
+def test_a_rollouts_other_side_is_asked_whatever_becomes_of_the_rollout() -> None:
+    arm = PlanRollout(rollout_id="r1", arm=RolloutArm.CANDIDATE, canary_bps=500, revision=3)
+    stable = model_binding(model_id="direction_test_v0.9.0")
+    bound = bind_plan(plan_of("plan"), model_binding(), rollout=arm, shadow_binding=stable)
+    (asked,) = shadow_plans(bound, own=False)
+
+    assert (asked.binding, asked.binding_hash) == (stable, stable.binding_hash)
+    assert asked.rollout is None
+    assert [one.binding for one in shadow_plans(bound, own=True)] == [bound.binding, stable]
 
 
 def test_an_emergency_has_no_shadow() -> None:
