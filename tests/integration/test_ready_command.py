@@ -14,6 +14,7 @@ from tests.builders import plan_of, policy_config
 from tests.policy_phase import decide_everything, write_bands, write_runs
 from typer.testing import CliRunner
 
+from detent.adapters.ledger_shipping import LedgerShipper, ShippingOptions
 from detent.contracts.binding import ModelBinding
 from detent_cli.main import app
 
@@ -26,6 +27,7 @@ BEFORE_POLICY = [
     "ledger_chains",
     "replan_guard",
 ]
+PATIENCE_S = 60.0
 RUNS = ["policy_runs", "policy_turnover", "policy_trade_count", "policy_drawdown"]
 
 
@@ -42,7 +44,7 @@ def _runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_runs(tmp_path_factory.mktemp("runs"))
 
 
-def ready(ledger: Path, *more: str | Path) -> tuple[int, dict[str, Any]]:
+def ready(ledger: Path | str, *more: str | Path) -> tuple[int, dict[str, Any]]:
     arguments = ["ready", "--ledger", str(ledger), *map(str, more), "--json"]
     found = CliRunner().invoke(app, arguments)
     return found.exit_code, json.loads(found.stdout)
@@ -176,6 +178,17 @@ def test_runs_that_cannot_be_compared_are_refused(
     (tmp_path / "bands.json").write_text('{"turnover": 1.5}')
     code, found = ready(ledger, *compared(runs, bands))
     assert (code, found["error"]["reason"]) == (2, "DATA_INVALID")
+
+
+@pytest.mark.proves("R236")
+def test_what_was_shipped_to_postgresql_says_the_same(ledger: Path, ledger_url: str) -> None:
+    shipper = LedgerShipper(ledger, ShippingOptions(url=ledger_url, interval_s=0.05))
+    shipper.start()
+    assert shipper.stop(PATIENCE_S)
+
+    from_file, from_postgresql = ready(ledger), ready(ledger_url)
+    assert from_postgresql == from_file
+    assert from_postgresql[1]["refused_by"] == RUNS
 
 
 def test_a_person_reads_a_table(ledger: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from detent.adapters.ledger_auditing import audit
 from detent.adapters.ledger_checking import check_completeness
-from detent.adapters.ledger_reading import LedgerReader, canonical_texts
+from detent.adapters.ledger_reading import LedgerReader, canonical_texts, plan_rows
 from detent.adapters.ledger_replaying import replay_one
 from detent.adapters.plan_texts import bound_of
 from detent.contracts.binding import PROXY_BINDING
@@ -115,8 +115,7 @@ def _persistence(
 
 
 def _guard(reader: LedgerReader) -> GuardMeasures:
-    opened = reader.query("SELECT plan_id, plan, binding FROM plan_log WHERE event = 'opened'")
-    materials = {row[0]: material_of(bound_of(row[1:]), ()) for row in opened}
+    materials = {row[0]: material_of(bound_of(row[1:]), ()) for row in plan_rows(reader)}
     replaced = suppressed = unchanged = 0
     sql = "SELECT plan_id, new_plan_id, outcome, canonical FROM replans ORDER BY id"
     for plan_id, new_plan_id, outcome, canonical in reader.query(sql):
