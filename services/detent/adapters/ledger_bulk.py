@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from detent.adapters.sqlite_schema import prepare
+from detent.adapters.sqlite_trades import INSERT_FILL
 from detent.contracts.binding import ModelBinding
 from detent.contracts.canonical import canonical_bytes
 from detent.contracts.errors import LedgerUnavailable
@@ -34,7 +35,7 @@ _PLAN = (
 
 
 class BulkLedger:
-    """Writes one plan, its records and its summary into a file of its own."""
+    """Writes one plan, its records, fills and summary into a file of its own."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         """Take a file of today's form."""
@@ -47,6 +48,10 @@ class BulkLedger:
     def add_records(self, rows: Iterable[Sequence[object]]) -> None:
         """File records: plan, symbol, time, kind, sequence, hash, canonical text."""
         self._db.executemany(_RECORD, rows)
+
+    def add_fills(self, rows: Iterable[Sequence[object]]) -> None:
+        """File fills: name, plan, book, symbol, time, canonical text."""
+        self._db.executemany(INSERT_FILL, rows)
 
     def close_plan(self, bound: BoundPlan, summary: bytes) -> None:
         """Note that a plan was closed, and what it did."""

@@ -15,7 +15,9 @@ Key = tuple[object, ...]
 # Asked for in parts: a statement names no more values than SQLite allows in any version.
 KEYS_PER_READ = 200
 
-_FILL = "INSERT INTO fills (fill_id, plan_id, book, symbol, ts_ms, canonical)"
+INSERT_FILL = (
+    "INSERT INTO fills (fill_id, plan_id, book, symbol, ts_ms, canonical) VALUES (?, ?, ?, ?, ?, ?)"
+)
 _OUTCOME = "INSERT INTO outcomes (plan_id, symbol, ts_ms, canonical)"
 
 
@@ -35,8 +37,7 @@ class SqliteTrades:
             DataConflict: A fill of this name is held with other content.
             LedgerUnavailable: Nothing was written.
         """
-        sql = f"{_FILL} VALUES (?, ?, ?, ?, ?, ?)"
-        return await self._add("fills", sql, fills, _fill_key, ("fill_id",))
+        return await self._add("fills", INSERT_FILL, fills, _fill_key, ("fill_id",))
 
     async def add_outcomes(self, outcomes: Sequence[Outcome]) -> int:
         """Make outcomes durable, all or none; gives how many were new; raises as `add_fills`."""

@@ -16,10 +16,10 @@ from detent.contracts.canonical import sha256_hex
 from detent.contracts.errors import DataInvalid
 from detent.offline.promotion.dataset_folder import DatasetFinding, verify_dataset
 from detent.offline.promotion.evidence_file import read_evidence, sidecar_of, write_evidence
+from detent.offline.promotion.learning_fills import read_learning
 from detent.offline.promotion.run_folder import (
     backtest_finding,
     read_account,
-    read_learning,
     read_predictions,
     read_run,
 )

@@ -51,6 +51,7 @@ class RecordWriter:
     Attributes:
         head_hashes: Hash of the last record of each symbol.
         sequences: Sequence of the next record of each symbol.
+        written: Hashes of the records of the last stretch, in the order of writing.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -59,6 +60,7 @@ class RecordWriter:
         symbols = setup.bound.plan.symbols
         self.head_hashes = [GENESIS_HASH] * len(symbols)
         self.sequences = [0] * len(symbols)
+        self.written: list[str] = []
         self._write: WriteText | None = None
         self._reasons: dict[int, str] = {}
         prefix = f"{setup.bound.plan.plan_id}/"
@@ -76,6 +78,7 @@ class RecordWriter:
         present = stretch.walked.present.tolist()
         expected = self._first(stretch)
         hashes, sequences, write = self.head_hashes, self.sequences, self._write
+        self.written = written = []
         assert write is not None
         for bar, ts_ms in enumerate(stretch.walked.ts_ms.tolist()):
             equity = format_decimal(Decimal(stretch.walked.equity_cents[bar]) / 100)
@@ -93,6 +96,7 @@ class RecordWriter:
                     check_text(text, expected)
                     expected = None
                 record_hash = hashlib.sha256(text.encode("ascii")).hexdigest()
+                written.append(record_hash)
                 yield plan.plan_id, symbol, ts_ms, kind, sequence, record_hash, text
                 sequences[place], hashes[place] = sequence + 1, record_hash
 

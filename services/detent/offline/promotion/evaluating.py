@@ -17,12 +17,12 @@ from detent.core.evaluation.promotion import judge
 from detent.offline.cells import invalid
 from detent.offline.commands import verify_artifact
 from detent.offline.promotion.dataset_folder import verify_dataset
+from detent.offline.promotion.learning_fills import read_learning
 from detent.offline.promotion.measuring import Champion, measure_candidate
 from detent.offline.promotion.run_folder import (
     RunFacts,
     backtest_finding,
     read_account,
-    read_learning,
     read_predictions,
     read_run,
     run_folder_of,
@@ -39,7 +39,8 @@ class EvidencePaths(msgspec.Struct, frozen=True, kw_only=True):
         dataset: Folder of the data set that the run read.
         model_backtest: Folder of the candidate's back-test.
         proxy_backtest: Folder of the proxy's over the same bars.
-        fills: Files of fills that the model was the source of.
+        fills: Files of more fills that the model was the source of; those of its back-test
+            stand in the ledger of that folder.
         champion: Directory of the artifact in production, its run beside it.
     """
 
@@ -95,7 +96,7 @@ def evaluate_artifact(
         bar_interval_ms=manifest.bar_interval_ms,
         horizon_bars=manifest.horizon_bars,
         trial_count=run.trial_count,
-        learning=read_learning(list(paths.fills)),
+        learning=read_learning(list(paths.fills), paths.model_backtest),
         champion=None if paths.champion is None else read_champion(paths.champion),
         architecture_id=manifest.architecture_id,
         resamples=resamples,
