@@ -14,6 +14,7 @@ from msgspec import structs
 from tests.unit.artifacts import artifact_in, contents_of
 from tests.unit.core.evaluation.promotion_cases import GIT_SHA
 from tests.unit.offline.planted_models import BARS, Candidate, good
+from tests.unit.training_rows import dataset_in
 
 from detent.adapters.artifact_store import read_artifact, read_pinned_manifest, write_artifact
 from detent.contracts.binding import PROXY_BINDING
@@ -58,7 +59,7 @@ def lay_out(
     """Write an artifact and everything that speaks for it."""
     planted = candidate or good(1, bars=BARS)
     folder.mkdir(parents=True, exist_ok=True)
-    dataset = write_dataset(folder / "dataset")
+    dataset = dataset_in(folder / "datasets")
     dataset_id = sha256_hex((dataset / "manifest.json").read_bytes())
     (folder / "source").mkdir()
     source = artifact_in(folder / "source")
@@ -85,15 +86,6 @@ def lay_out(
         fills=fills,
         model_version_hash=manifest.model_version_hash,
     )
-
-
-def write_dataset(folder: Path) -> Path:
-    folder.mkdir()
-    content = b"columns of a data set"
-    (folder / "data.parquet").write_bytes(content)
-    fields = {"schema_version": 1, "sha256": {"data.parquet": sha256_hex(content)}}
-    (folder / "manifest.json").write_text(json.dumps(fields))
-    return folder
 
 
 def write_run(folder: Path, candidate: Candidate, digest: str, dataset_id: str) -> None:

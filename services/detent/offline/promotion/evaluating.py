@@ -16,7 +16,7 @@ from detent.core.evaluation.profiles import PromotionProfile
 from detent.core.evaluation.promotion import judge
 from detent.offline.cells import invalid
 from detent.offline.commands import verify_artifact
-from detent.offline.promotion.dataset_folder import verify_dataset
+from detent.offline.promotion.dataset_finding import find_dataset
 from detent.offline.promotion.learning_fills import read_learning
 from detent.offline.promotion.measuring import Champion, measure_candidate
 from detent.offline.promotion.run_folder import (
@@ -158,7 +158,7 @@ def feature_weights(serving: Serving) -> tuple[str | None, tuple[FeatureWeight, 
 
 def _origin(artifact: Artifact, run: RunFacts, paths: EvidencePaths) -> OriginMeasures:
     manifest, choice = artifact.manifest, artifact.calibration.choice
-    verified = verify_dataset(paths.dataset)
+    verified = find_dataset(paths.dataset)
     winner: CalibrationMethod | None = None if choice is None else choice.chosen
     return OriginMeasures(
         model_id=manifest.model_id,

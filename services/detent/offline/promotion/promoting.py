@@ -17,7 +17,7 @@ from detent.core.evaluation.evaluation_report import (
 )
 from detent.core.evaluation.gates import GateResult, choice, is_promotable, unmeasured
 from detent.core.rollout.gates import ACTIVE_ACK
-from detent.offline.promotion.dataset_folder import verify_dataset
+from detent.offline.promotion.dataset_finding import find_dataset
 from detent.offline.promotion.evidence_file import read_evidence, write_evidence
 from detent.offline.registry.artifact_url import read_artifact_at
 
@@ -153,7 +153,7 @@ def _gates(
 def _dataset(report: EvaluationReport, folder: Path | None) -> GateResult:
     """Judge that the data set is there now, whole, and the one of the report (R336)."""
     bound, evidence = "the report's, verified now", "data set"
-    found = verify_dataset(folder)
+    found = find_dataset(folder)
     if found.finding:
         return choice("dataset_now", found.finding, bound, evidence, passes=False)
     if found.dataset_hash is None:
