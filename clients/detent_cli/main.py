@@ -19,6 +19,7 @@ from detent_cli.plan import app as plan_app
 from detent_cli.promotion import evaluate, promote
 from detent_cli.registry import app as registry_app
 from detent_cli.stand_down import stand_down
+from detent_cli.sweep import sweep
 from detent_cli.train import train
 from detent_cli.up import up
 
@@ -35,6 +36,7 @@ app.command()(decide)
 app.command()(train)
 app.command()(attribution)
 app.command()(backtest)
+app.command()(sweep)
 app.command()(monitor)
 app.command()(stand_down)
 app.command()(verify_determinism)

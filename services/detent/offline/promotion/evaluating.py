@@ -28,6 +28,7 @@ from detent.offline.promotion.run_folder import (
     run_folder_of,
 )
 from detent.offline.promotion.scores import RESAMPLES, Predictions
+from detent.offline.sweeping.trials import swept_trials
 
 
 class EvidencePaths(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +96,7 @@ def evaluate_artifact(
         data_span_ms=_span_ms(predictions, manifest.bar_interval_ms),
         bar_interval_ms=manifest.bar_interval_ms,
         horizon_bars=manifest.horizon_bars,
-        trial_count=run.trial_count,
+        trial_count=_tried(run, paths.artifact),
         learning=read_learning(list(paths.fills), paths.model_backtest),
         champion=None if paths.champion is None else read_champion(paths.champion),
         architecture_id=manifest.architecture_id,
@@ -154,6 +155,11 @@ def feature_weights(serving: Serving) -> tuple[str | None, tuple[FeatureWeight, 
         FeatureWeight(name=explainer.names[place], weight_ppm=round(shares[place] * PPM_ONE))
         for place in order
     )
+
+
+def _tried(run: RunFacts, artifact: Path) -> int | None:
+    """Count every trial: of the run, and of each sweep of its policy; None where nobody did."""
+    return None if run.trial_count is None else run.trial_count + swept_trials(artifact)
 
 
 def _origin(artifact: Artifact, run: RunFacts, paths: EvidencePaths) -> OriginMeasures:
