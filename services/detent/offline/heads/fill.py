@@ -29,7 +29,7 @@ from detent.core.features.engine import EngineConfig
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.feature_spec import caller_feature
 from detent.core.signals.binary_maps import binary_map
-from detent.core.signals.calibration import fit_calibration
+from detent.core.signals.calibration_choice import choose_calibration
 from detent.offline.cells import decimal_cell, integer_cell, invalid_at, raw_cells
 from detent.offline.packing import DataFacts, Identity, PackedModel, golden_places, pack_artifact
 from detent.offline.samples import Progress
@@ -42,6 +42,7 @@ from detent.offline.walk_forward.folds import (
     FoldPlan,
     bounds_of,
     check_both_classes,
+    rows_in_flight,
     walk_forward,
 )
 from detent.offline.walk_forward.trees import LIGHTGBM_FIXED, floor_booster
@@ -226,8 +227,12 @@ def _fit(orders: Orders, fold: Fold, *, seed: int) -> tuple[bytes, Calibration, 
     )
     session = open_session(graph, contract, execution_provider="cpu")
     check_monotone(up(session, _swept(values[fold.test])).reshape(-1, len(SWEEP_BPS)))
-    # The slope of this map is never against the model's order, so what is served keeps it.
-    calibration = fit_calibration(up(session, values[fold.calibration]), labels[fold.calibration])
+    # No map goes against the model's order, so what is served keeps it whichever is chosen.
+    calibration = choose_calibration(
+        up(session, values[fold.calibration]),
+        labels[fold.calibration],
+        purge_rows=rows_in_flight(orders.ts_ms, orders.settled_ts_ms, fold.calibration),
+    ).spec
     p = binary_map(calibration).many(up(session, values[fold.test]))
     base = np.full(len(fold.test), float(np.mean(labels[fold.train])))
     report = FillFold(
