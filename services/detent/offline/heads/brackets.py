@@ -25,6 +25,7 @@ from detent.contracts.manifest import Metric
 from detent.contracts.reasons import Reason
 from detent.contracts.units import BPS_ONE, INT64_MAX, PPM_ONE
 from detent.core.evaluation.class_scores import class_log_loss, top_label_accuracy
+from detent.core.evaluation.scores import LOG_LOSS_NAME
 from detent.core.features.engine import EngineConfig
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.feature_spec import caller_feature
@@ -203,9 +204,9 @@ def train_brackets(
         calibration=last.calibration,
         accuracy_bps=round(last.test_accuracy * BPS_ONE),
         metrics=(
-            Metric(name="log_loss_apart_ppm", value=last.report.apart_log_loss_ppm),
-            Metric(name="log_loss_base_ppm", value=last.report.base_log_loss_ppm),
-            Metric(name="log_loss_ppm", value=last.report.coupled_log_loss_ppm),
+            Metric(name=f"{LOG_LOSS_NAME}_apart_ppm", value=last.report.apart_log_loss_ppm),
+            Metric(name=f"{LOG_LOSS_NAME}_base_ppm", value=last.report.base_log_loss_ppm),
+            Metric(name=f"{LOG_LOSS_NAME}_ppm", value=last.report.coupled_log_loss_ppm),
         ),
         golden_inputs=events.values[fold.test[golden_places(len(fold.test))]],
         output_classes=events.brackets,

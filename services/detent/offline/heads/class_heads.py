@@ -23,6 +23,7 @@ from detent.contracts.errors import DataInvalid
 from detent.contracts.manifest import REGIME_CLASSES, SPACING_CLASSES, GraphOutput, Metric
 from detent.contracts.units import BPS_ONE, PPM_ONE
 from detent.core.evaluation.class_scores import class_log_loss
+from detent.core.evaluation.scores import LOG_LOSS_NAME
 from detent.core.signals.calibration_choice import choose_class_calibration
 from detent.core.signals.class_maps import class_map
 from detent.offline.datasets.folder import Dataset
@@ -154,8 +155,8 @@ def train_class_head(
         calibration=last.calibration,
         accuracy_bps=round(_accuracy(last, rows, fold) * BPS_ONE),
         metrics=(
-            Metric(name="log_loss_base_ppm", value=last.report.base_log_loss_ppm),
-            Metric(name="log_loss_ppm", value=last.report.log_loss_ppm),
+            Metric(name=f"{LOG_LOSS_NAME}_base_ppm", value=last.report.base_log_loss_ppm),
+            Metric(name=f"{LOG_LOSS_NAME}_ppm", value=last.report.log_loss_ppm),
         ),
         golden_inputs=rows.values[fold.test[golden_places(len(fold.test))]],
         output_name=REGIME_OUTPUT,

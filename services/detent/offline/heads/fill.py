@@ -24,7 +24,7 @@ from detent.contracts.decimals import check_decimal
 from detent.contracts.errors import ArtifactInvalid, InvalidField
 from detent.contracts.manifest import OUTPUT_CLASSES, Metric
 from detent.contracts.units import BPS_ONE, INT64_MAX, PPM_ONE
-from detent.core.evaluation.scores import Floats, accuracy, brier_score, log_loss
+from detent.core.evaluation.scores import LOG_LOSS_NAME, Floats, accuracy, brier_score, log_loss
 from detent.core.features.engine import EngineConfig
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.feature_spec import caller_feature
@@ -199,7 +199,7 @@ def train_fill(
         metrics=(
             Metric(name="brier_base_ppm", value=report.base_brier_ppm),
             Metric(name="brier_ppm", value=report.brier_ppm),
-            Metric(name="log_loss_ppm", value=round(log_loss(p, labels) * PPM_ONE)),
+            Metric(name=f"{LOG_LOSS_NAME}_ppm", value=round(log_loss(p, labels) * PPM_ONE)),
         ),
         golden_inputs=orders.values[fold.test[golden_places(len(fold.test))]],
     )
