@@ -20,7 +20,7 @@ from detent.contracts.plan import Plan
 from detent.core.ledger.record import BoundPlan
 
 PARTIAL = ".partial"
-PAGE_BYTES = 8_192
+PAGE_BYTES = 32768
 _RECORD = (
     "INSERT INTO decision_records (plan_id, symbol, ts_ms, kind, sequence, record_hash, canonical)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -83,7 +83,7 @@ def bulk_ledger(path: Path) -> Iterator[BulkLedger]:
     try:
         db = sqlite3.connect(partial, isolation_level=None)
         with contextlib.closing(db):
-            # Four records a page and not two with a gap: a fifth less to write.
+            # Large pages: fewer writes, and less space left over beside records of two kilobytes.
             db.execute(f"PRAGMA page_size={PAGE_BYTES}")
             db.execute("PRAGMA journal_mode=OFF")
             db.execute("PRAGMA synchronous=OFF")
