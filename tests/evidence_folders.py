@@ -18,6 +18,7 @@ from tests.builders import HOUR_MS, START_MS, SYMBOL
 from tests.unit.artifacts import artifact_in, contents_of
 from tests.unit.core.evaluation.promotion_cases import GIT_SHA, bands, good_readiness
 from tests.unit.offline.planted_models import BARS, Candidate, good
+from tests.unit.training_rows import dataset_in
 
 from detent.adapters.artifact_store import read_artifact, read_pinned_manifest, write_artifact
 from detent.adapters.sqlite_file import Durability
@@ -74,7 +75,7 @@ def lay_out(
     """Write an artifact and everything that speaks for it."""
     planted = candidate or good(1, bars=BARS)
     folder.mkdir(parents=True, exist_ok=True)
-    dataset = write_dataset(folder / "dataset")
+    dataset = dataset_in(folder / "datasets")
     dataset_id = sha256_hex((dataset / "manifest.json").read_bytes())
     (folder / "source").mkdir()
     source = artifact_in(folder / "source")
@@ -148,15 +149,6 @@ def add_shadows(path: Path, signals: Sequence[ShadowSignal]) -> None:
         await ledger.close()
 
     asyncio.run(add())
-
-
-def write_dataset(folder: Path) -> Path:
-    folder.mkdir()
-    content = b"columns of a data set"
-    (folder / "data.parquet").write_bytes(content)
-    fields = {"schema_version": 1, "sha256": {"data.parquet": sha256_hex(content)}}
-    (folder / "manifest.json").write_text(json.dumps(fields))
-    return folder
 
 
 def write_run(folder: Path, candidate: Candidate, digest: str, dataset_id: str) -> None:

@@ -23,6 +23,7 @@ from detent_cli.registry import app as registry_app
 from detent_cli.rollout import app as rollout_app
 from detent_cli.shadow import app as shadow_app
 from detent_cli.stand_down import stand_down
+from detent_cli.sweep import sweep
 from detent_cli.train import train
 from detent_cli.up import up
 
@@ -40,6 +41,7 @@ app.command()(train)
 app.command()(attribution)
 app.command()(backtest)
 app.command()(capital)
+app.command()(sweep)
 app.command()(monitor)
 app.command()(stand_down)
 app.command()(verify_determinism)

@@ -45,7 +45,8 @@ def evaluate(
     ] = None,
     dataset: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
     fills: Annotated[
-        list[Path] | None, typer.Option(help="Fills of the model, .jsonl or .parquet.")
+        list[Path] | None,
+        typer.Option(help="Fills beside those of the back-test, .jsonl or .parquet."),
     ] = None,
     champion: Annotated[
         Path | None, typer.Option(help="Artifact in production, its run beside it.")

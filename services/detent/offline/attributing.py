@@ -28,6 +28,7 @@ from detent.offline.cells import invalid, invalid_at
 
 Fact = TypeVar("Fact", bound=Fill | Outcome)
 LINES_SUFFIX = ".jsonl"
+BACKTEST_LEDGER = "decisions.sqlite"
 # A fill has a dozen short fields.
 LINE_BYTES_MAX = 65_536
 
@@ -43,7 +44,8 @@ def attribute_ledger(
     """Attribute what a ledger holds, with facts from files beside those in it.
 
     Args:
-        ledger: `postgresql://` with what was shipped, or the SQLite file of a policy service.
+        ledger: `postgresql://` with what was shipped, the SQLite file of a policy service, or
+            the folder of a back-test.
         fills: More fills, `.jsonl` or `.parquet`; one that the ledger has as well counts once.
         outcomes: More outcomes, in the same forms.
         plan_id: Only this plan; empty for all.
@@ -54,10 +56,7 @@ def attribute_ledger(
         LedgerUnavailable: The ledger cannot be read.
         DetentError: The facts contradict each other or the ledger; see `attribute`.
     """
-    if not ledger.startswith(POSTGRESQL_PREFIX) and not Path(ledger).is_file():
-        name = Path(ledger).name
-        raise invalid(name, "(no such file)", "the ledger file of a policy service")
-    held = read_held(ledger, plan_id)
+    held = read_held(_found(ledger), plan_id)
     if not held.records:
         of = f" of plan {plan_id!r}" if plan_id else ""
         raise invalid("ledger", "no decision", f"at least one decision{of}")
@@ -70,6 +69,19 @@ def attribute_ledger(
         plans=held.plans,
         plan_score=plan_score,
     )
+
+
+def _found(ledger: str) -> str:
+    """Give the ledger itself, where a folder of a back-test is named."""
+    if ledger.startswith(POSTGRESQL_PREFIX):
+        return ledger
+    path = Path(ledger)
+    if path.is_dir():
+        path /= BACKTEST_LEDGER
+    if not path.is_file():
+        expected = "the ledger file of a policy service, or the folder of a back-test"
+        raise invalid(path.name, "(no such file)", expected)
+    return str(path)
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):

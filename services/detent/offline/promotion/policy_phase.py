@@ -31,7 +31,8 @@ from detent.core.policy.overrides import TIER_EMERGENCY
 from detent.core.replanning.material import material_of
 from detent.offline.backtesting.folder import BacktestRun, read_run
 from detent.offline.cells import invalid
-from detent.offline.promotion.run_folder import CONDITIONS, is_kept_apart, learning_measures
+from detent.offline.promotion.learning_fills import is_kept_apart
+from detent.offline.promotion.run_folder import CONDITIONS
 from detent.offline.promotion.trading import measure_account
 
 EXECUTED = Reason.EMERGENCY_EXIT_EXECUTED
@@ -144,8 +145,8 @@ def _learning(reader: LedgerReader) -> LearningMeasures:
         for fill in fills
         if fill.get("record_hash") is not None
     )
-    apart = learning_measures(fills)
-    return LearningMeasures(fill_count=apart.fill_count, untagged_count=apart.untagged_count + lost)
+    mixed = sum(not is_kept_apart(fill) for fill in fills)
+    return LearningMeasures(fill_count=len(fills), untagged_count=mixed + lost)
 
 
 def measure_policy(policy: Path, baseline: Path) -> PolicyMeasures:

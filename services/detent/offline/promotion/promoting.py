@@ -23,7 +23,7 @@ from detent.core.evaluation.gates import (
     unmeasured,
 )
 from detent.core.evaluation.readiness_report import prerequisite_gates
-from detent.offline.promotion.dataset_folder import verify_dataset
+from detent.offline.promotion.dataset_finding import find_dataset
 from detent.offline.promotion.evidence_file import read_evidence, write_evidence
 from detent.offline.registry.artifact_url import read_artifact_at
 
@@ -162,7 +162,7 @@ def _prerequisites(asked: PromotionRequest, *, now_ms: int) -> tuple[GateResult,
 def _dataset(report: EvaluationReport, folder: Path | None) -> GateResult:
     """Judge that the data set is there now, whole, and the one of the report (R336)."""
     bound, evidence = "the report's, verified now", "data set"
-    found = verify_dataset(folder)
+    found = find_dataset(folder)
     if found.finding:
         return choice("dataset_now", found.finding, bound, evidence, passes=False)
     if found.dataset_hash is None:
