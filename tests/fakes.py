@@ -255,25 +255,20 @@ class PolicyHost:
         )
         self._server = Server(
             ServerOptions(listen="127.0.0.1:0", reflection=False, drain_grace_s=1.0),
-            [
-                Service(
-                    name="PolicyService",
-                    handler=self.handler,
-                    on_refusal=self.handler.note_refusal,
-                ),
-                Service(
-                    name="LedgerService",
-                    handler=LedgerHandler(ledger=self.ledger),
-                ),
-                Service(
-                    name="RolloutService",
-                    handler=RolloutHandler(
-                        self.kills, self.model_path, rollouts=self.rollouts, held=held
-                    ),
-                ),
-            ],
+            self._services(),
             self._tracer,
         )
+
+    def _services(self) -> list[Service]:
+        rollouts = RolloutHandler(
+            self.kills, self.model_path, rollouts=self.rollouts, held=self._held
+        )
+        note = self.handler.note_refusal
+        return [
+            Service(name="PolicyService", handler=self.handler, on_refusal=note),
+            Service(name="LedgerService", handler=LedgerHandler(ledger=self.ledger)),
+            Service(name="RolloutService", handler=rollouts),
+        ]
 
     async def __aenter__(self) -> Self:
         self.kills.start()
