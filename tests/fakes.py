@@ -224,12 +224,12 @@ class PolicyHost:
         self.features = features or FakeFeatures(binding)
         self.inference = inference or FakeInference(binding)
         self.now_ms = START_MS + 100_000 * HOUR_MS
-        self.target = ""
-        self._tracer = tracer or no_tracer()
+        self.target, self._tracer = "", tracer or no_tracer()
         self.ledger = SqliteLedger(ledger_file, reserve_bytes=reserve_bytes)
         self.plans = Plans(self.ledger)
         self.kills = kills or KillSwitches(clock=time.monotonic)
         self.rollouts = rollouts or Rollouts(clock=time.monotonic)
+        facts = SqliteTrades(self.ledger.file)
         held = self._held = held_of((binding, *also_held), caller_names)
         self.model_path = ModelPath(
             routes=routes or FixedRoutes(self.features, self.inference),
@@ -245,9 +245,7 @@ class PolicyHost:
             plans=self.plans,
             held=held,
             model_path=self.model_path,
-            trade_facts=TradeFactsTaker(
-                plans=self.plans, ledger=self.ledger, facts=SqliteTrades(self.ledger.file)
-            ),
+            trade_facts=TradeFactsTaker(plans=self.plans, ledger=self.ledger, facts=facts),
             rollouts=self.rollouts,
             now_ms=lambda: self.now_ms,
             future_skew_ms=1_000,

@@ -91,6 +91,7 @@ def test_every_error_that_travels_has_a_reason_of_its_own() -> None:
         errors.DataInvalid,
         errors.ControlUnavailable,
         errors.GuardRefused,
+        errors.LeaderDeposed,
         errors.ModelNotRegistered,
         errors.RegistryConflict,
     }
