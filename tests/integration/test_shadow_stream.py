@@ -255,6 +255,8 @@ async def test_a_shadow_that_hangs_changes_no_byte(
         if bar == BARS // 3:
             os.kill(pid, signal.SIGSTOP)
         if bar == 2 * BARS // 3:
+            # A shadow is asked once nothing was decided for a while.
+            time.sleep(0.5)
             os.kill(pid, signal.SIGCONT)
 
     limits = {"SHADOW_DEADLINE_MS": 100, "SHADOW_ROWS_MAX": 50}
