@@ -79,9 +79,7 @@ class Policy:
         self.kills, self.rollouts = _shared_state(settings)
         held = {key: _held(pinned) for key, pinned in folder.accepted.items()}
         model_path = ModelPath(
-            routes=routes.knowing(
-                {key: pinned.manifest.model_id for key, pinned in folder.accepted.items()}
-            ),
+            routes=routes.knowing(_model_ids(folder)),
             enablement=settings.enablement,
             kill_switch_env=kill_switch_env,
             tracer=tracer,
@@ -267,6 +265,10 @@ def _held(pinned: PinnedManifest) -> HeldBinding:
         bar_interval_ms=pinned.manifest.bar_interval_ms,
         caller_names=frozenset(pinned.feature_set.caller_names),
     )
+
+
+def _model_ids(folder: ManifestFolder) -> dict[str, str]:
+    return {key: pinned.manifest.model_id for key, pinned in folder.accepted.items()}
 
 
 def _log_folder(folder: ManifestFolder) -> None:
