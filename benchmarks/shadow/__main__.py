@@ -26,9 +26,9 @@ from detent_client import ClientOptions, DetentClient, read_binding
 SCHEMA = "detent.benchmark.shadow.v1"
 # Rows of a call, and calls of one side in one round: a burst, as at the close of a bar, and
 # more than a shadow waits for, so that it has to run beside them.
-SIZES = ((1, 20), (1, 400), (64, 5), (64, 80))
+SIZES = ((1, 20), (1, 150), (64, 5), (64, 30))
 # A shadow that is behind may not be measured as the other side's load.
-SETTLE_S_MIN, SETTLE_S_PER_CALL = 0.5, 0.02
+SETTLE_S_MIN, SETTLE_S_PER_CALL = 0.5, 0.01
 RESAMPLES, SEED = 2_000, 20_260_101
 SIDES = ("off", "on")
 ROWS_MAX = {"off": "0", "on": "20000"}

@@ -5,6 +5,7 @@ control database. The candidate's process is sound, killed in the middle, or nev
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,8 @@ async def test_a_candidate_in_shadow_changes_no_byte_whatever_becomes_of_it(
 ) -> None:
     def kill(bar: int) -> None:
         if bar == BARS // 2:
+            # A shadow is asked once nothing was decided for a while: before it is killed too.
+            time.sleep(1.0)
             candidate.kill("inference")
 
     without = await decided(stable, candidate, artifacts, tmp_path / "off", SHADOW_ROWS_MAX=0)

@@ -25,6 +25,7 @@ from tests.strategist import feed, ledger_rows
 from tests.tidy.tree import ROOT
 
 from detent.adapters.grpc_dependencies import GrpcInference
+from detent.contracts.binding import ModelBinding
 from detent.contracts.calls.inference import InferSignalsRequest, InferSignalsResponse
 from detent.contracts.decision import Decision
 from detent.contracts.plan import OrderStyle
@@ -130,13 +131,20 @@ async def policy(
         await asyncio.to_thread(running.__exit__, None, None, None)
 
 
-async def play(client: DetentClient, artifacts: Artifacts, trouble: Trouble = nothing) -> None:
+async def play(
+    client: DetentClient,
+    artifacts: Artifacts,
+    trouble: Trouble = nothing,
+    *,
+    binding: ModelBinding | None = None,
+    word: str = "",
+) -> None:
     """Decide every bar three times: one symbol in a call, two in a call, two in a stream."""
-    binding, bars = artifacts.stable_binding, artifacts.bars
+    binding, bars = binding or artifacts.stable_binding, artifacts.bars
     symbols = (SYMBOL, OTHER_SYMBOL)
-    alone = await client.open_plan(plan_of("alone"), binding)
-    batch = await client.open_plan(plan_of("batch", symbols), binding)
-    streamed = await client.open_plan(plan_of("streamed", symbols), binding)
+    alone = await client.open_plan(plan_of(f"{word}alone"), binding)
+    batch = await client.open_plan(plan_of(f"{word}batch", symbols), binding)
+    streamed = await client.open_plan(plan_of(f"{word}streamed", symbols), binding)
     held_ppm: dict[tuple[str, str], int] = Counter()
 
     def hold(plan_id: str, decision: Decision | None) -> None:
@@ -247,6 +255,8 @@ async def test_a_shadow_that_hangs_changes_no_byte(
         if bar == BARS // 3:
             os.kill(pid, signal.SIGSTOP)
         if bar == 2 * BARS // 3:
+            # A shadow is asked once nothing was decided for a while.
+            time.sleep(0.5)
             os.kill(pid, signal.SIGCONT)
 
     limits = {"SHADOW_DEADLINE_MS": 100, "SHADOW_ROWS_MAX": 50}
