@@ -102,14 +102,7 @@ def _market() -> dict[str, tuple[Bar, ...]]:
     }
 
 
-def stack_of(
-    models: Mapping[str, Path],
-    candidate: str,
-    folder: Path,
-    *,
-    monitor: bool,
-    ports: Mapping[str, int] | None = None,
-) -> Stack:
+def stack_of(models: Mapping[str, Path], candidate: str, folder: Path, *, monitor: bool) -> Stack:
     return Stack(
         StackOptions(
             artifact_dir=models["stable"],
@@ -117,7 +110,6 @@ def stack_of(
             state_dir=folder / "state",
             control_url=f"sqlite:///{folder}/control.sqlite",
             monitor=monitor,
-            ports=ports or {},
             environment=PATIENT | {"DETENT_MONITOR_CHECK_INTERVAL_S": "3600"},
         )
     )
@@ -181,46 +173,6 @@ async def start(client: DetentClient, stable: Path, candidate: Path) -> None:
         **WHO,
     )
     await client.set_canary_percent(request)
-
-
-@pytest.mark.proves("R118")
-async def test_a_killed_leader_is_followed_by_the_other_monitor(
-    models: dict[str, Path], market: dict[str, tuple[Bar, ...]], tmp_path: Path
-) -> None:
-    """Both watch the same ledger; the one that leads is killed before anything tells."""
-    with stack_of(models, "flipped", tmp_path, monitor=True) as stack:
-        ports = {
-            name: int(stack.targets[name].rpartition(":")[2])
-            for name in ("feature", "inference", "policy")
-        }
-        other = stack_of(models, "flipped", tmp_path, monitor=True, ports=ports)
-        try:
-            await asyncio.to_thread(other.start, "monitor")
-            led = [await leads(one) for one in (stack, other)]
-            stack.kill("monitor")
-            found = await roll_out(stack, models, "flipped", market)
-            follows = await leads(other)
-        finally:
-            other.stop_all()
-    actions = [one.action for one in found.history]
-
-    assert led == [True, False]
-    assert follows
-    assert found.stage is RolloutStage.ROLLED_BACK
-    assert actions.count(RolloutAction.ROLLED_BACK) == 1
-
-
-async def leads(stack: Stack) -> bool:
-    """Say whether a monitor leads, once it has looked."""
-    ends_s = time.monotonic() + 20.0
-    while time.monotonic() < ends_s:
-        for line in (await asyncio.to_thread(scraped, stack)).splitlines():
-            name, _, value = line.rpartition(" ")
-            if name == "detent_rollout_looked_timestamp_seconds" and float(value) > 0.0:
-                text = await asyncio.to_thread(scraped, stack)
-                return "detent_monitor_leader 1.0" in text
-        await asyncio.sleep(0.1)
-    raise AssertionError(stack.log_lines("monitor"))
 
 
 def scraped(stack: Stack) -> str:
