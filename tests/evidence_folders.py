@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import structs
+from tests.builders import HOUR_MS, START_MS, SYMBOL
 from tests.unit.artifacts import artifact_in, contents_of
-from tests.unit.core.evaluation.promotion_cases import GIT_SHA
+from tests.unit.core.evaluation.promotion_cases import GIT_SHA, bands, good_readiness
 from tests.unit.offline.planted_models import BARS, Candidate, good
+from tests.unit.training_rows import dataset_in
 
 from detent.adapters.artifact_store import read_artifact, read_pinned_manifest, write_artifact
-from detent.contracts.binding import PROXY_BINDING
+from detent.adapters.sqlite_file import Durability
+from detent.adapters.sqlite_ledger import SqliteLedger
+from detent.adapters.sqlite_shadows import SqliteShadows
+from detent.contracts.binding import PROXY_BINDING, SignalSource
 from detent.contracts.canonical import sha256_hex
+from detent.contracts.decision import DecisionKind
+from detent.contracts.shadow import ShadowSignal
 from detent.core.evaluation.equity import EquityCurve
+from detent.core.evaluation.readiness_report import readiness_bytes, readiness_report
 from detent.offline.promotion.evaluating import EvidencePaths
+from detent.offline.promotion.evidence_file import write_evidence
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +43,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         model: Folder of its back-test.
         proxy: Folder of the proxy's.
         fills: Fills that it was the source of.
+        readiness: Report that the policy phase is in place.
+        ledger: Ledger that holds its shadow.
         model_version_hash: Manifest hash of the artifact.
     """
 
@@ -39,6 +53,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     model: Path
     proxy: Path
     fills: Path
+    readiness: Path
+    ledger: Path
     model_version_hash: str
 
     @property
@@ -49,6 +65,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
             model_backtest=self.model,
             proxy_backtest=self.proxy,
             fills=(self.fills,),
+            ledgers=(str(self.ledger),),
         )
 
 
@@ -58,7 +75,7 @@ def lay_out(
     """Write an artifact and everything that speaks for it."""
     planted = candidate or good(1, bars=BARS)
     folder.mkdir(parents=True, exist_ok=True)
-    dataset = write_dataset(folder / "dataset")
+    dataset = dataset_in(folder / "datasets")
     dataset_id = sha256_hex((dataset / "manifest.json").read_bytes())
     (folder / "source").mkdir()
     source = artifact_in(folder / "source")
@@ -77,23 +94,61 @@ def lay_out(
     write_account(folder / "proxy", planted.proxy, PROXY_BINDING.binding_hash)
     fills = folder / "fills.jsonl"
     fills.write_text("".join(json.dumps({"book": "main", "fill_id": str(n)}) + "\n" for n in "ab"))
+    report = readiness_report(good_readiness(), bands(), at_ms=time.time_ns() // 1_000_000)
+    readiness = folder / "ready.json"
+    write_evidence(readiness, readiness_bytes(report))
     return Evidence(
         artifact=artifact,
         dataset=dataset,
         model=folder / "model",
         proxy=folder / "proxy",
         fills=fills,
+        readiness=readiness,
+        ledger=write_shadow(folder / "ledger.sqlite", binding_hash),
         model_version_hash=manifest.model_version_hash,
     )
 
 
-def write_dataset(folder: Path) -> Path:
-    folder.mkdir()
-    content = b"columns of a data set"
-    (folder / "data.parquet").write_bytes(content)
-    fields = {"schema_version": 1, "sha256": {"data.parquet": sha256_hex(content)}}
-    (folder / "manifest.json").write_text(json.dumps(fields))
-    return folder
+def shadow_of(binding_hash: str, bar: int, symbol: str = SYMBOL, **changes: Any) -> ShadowSignal:
+    """Give what a candidate said of one bar that the proxy decided."""
+    signal = ShadowSignal(
+        binding_hash=binding_hash,
+        plan_id="plan",
+        symbol=symbol,
+        ts_ms=START_MS + bar * HOUR_MS,
+        kind=DecisionKind.BAR,
+        record_hash="e" * 64,
+        used_source=SignalSource.PROXY,
+        used_p_hat_bps=5_000,
+        used_reason=None,
+        model_id="direction_v1.0.0",
+        horizon_bars=4,
+        features_hash="f" * 64,
+        p_hat_raw_bps=6_000,
+        p_hat_bps=6_000,
+        reason=None,
+        latency_us=20_000 + bar,
+    )
+    return structs.replace(signal, **changes)
+
+
+def write_shadow(path: Path, binding_hash: str, *, bars: int = 100, symbols: int = 10) -> Path:
+    """Leave a ledger with the shadow of a candidate."""
+    names = [f"SYM{number}" for number in range(symbols)]
+    signals = [shadow_of(binding_hash, bar, name) for bar in range(bars) for name in names]
+    add_shadows(path, signals)
+    return path
+
+
+def add_shadows(path: Path, signals: Sequence[ShadowSignal]) -> None:
+    """Write shadow answers as the policy process does."""
+
+    async def add() -> None:
+        ledger = SqliteLedger(path, Durability.UNSAFE_MEMORY)
+        await SqliteShadows(ledger.file).add_shadows(signals)
+        await ledger.close()
+
+    asyncio.run(add())
 
 
 def write_run(folder: Path, candidate: Candidate, digest: str, dataset_id: str) -> None:

@@ -42,6 +42,7 @@ from detent.servers.policy.handler import PolicyHandler
 from detent.servers.policy.held import HeldBinding
 from detent.servers.policy.kill_switches import KillSwitches
 from detent.servers.policy.ledger_handler import LedgerHandler
+from detent.servers.policy.model_breakers import ModelBreakers
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.plans import Plans
 from detent.servers.policy.ports import Routes
@@ -217,17 +218,18 @@ class PolicyHost:
         rollouts: Rollouts | None = None,
         also_held: Sequence[ModelBinding] = (),
         routes: Routes | None = None,
+        breakers: ModelBreakers | None = None,
     ) -> None:
         self.ledger_file, self.binding = ledger_file, binding
         self.features = features or FakeFeatures(binding)
         self.inference = inference or FakeInference(binding)
         self.now_ms = START_MS + 100_000 * HOUR_MS
-        self.target = ""
-        self._tracer = tracer or no_tracer()
+        self.target, self._tracer = "", tracer or no_tracer()
         self.ledger = SqliteLedger(ledger_file, reserve_bytes=reserve_bytes)
         self.plans = Plans(self.ledger)
         self.kills = kills or KillSwitches(clock=time.monotonic)
         self.rollouts = rollouts or Rollouts(clock=time.monotonic)
+        facts = SqliteTrades(self.ledger.file)
         held = self._held = held_of((binding, *also_held), caller_names)
         self.model_path = ModelPath(
             routes=routes or FixedRoutes(self.features, self.inference),
@@ -236,15 +238,14 @@ class PolicyHost:
             tracer=self._tracer,
             kill_reading=self.kills.reading,
             note_outcomes=self.kills.note_outcomes,
+            breakers=breakers,
         )
         self.handler = PolicyHandler(
             ledger=self.ledger,
             plans=self.plans,
             held=held,
             model_path=self.model_path,
-            trade_facts=TradeFactsTaker(
-                plans=self.plans, ledger=self.ledger, facts=SqliteTrades(self.ledger.file)
-            ),
+            trade_facts=TradeFactsTaker(plans=self.plans, ledger=self.ledger, facts=facts),
             rollouts=self.rollouts,
             now_ms=lambda: self.now_ms,
             future_skew_ms=1_000,
@@ -252,25 +253,20 @@ class PolicyHost:
         )
         self._server = Server(
             ServerOptions(listen="127.0.0.1:0", reflection=False, drain_grace_s=1.0),
-            [
-                Service(
-                    name="PolicyService",
-                    handler=self.handler,
-                    on_refusal=self.handler.note_refusal,
-                ),
-                Service(
-                    name="LedgerService",
-                    handler=LedgerHandler(ledger=self.ledger),
-                ),
-                Service(
-                    name="RolloutService",
-                    handler=RolloutHandler(
-                        self.kills, self.model_path, rollouts=self.rollouts, held=held
-                    ),
-                ),
-            ],
+            self._services(),
             self._tracer,
         )
+
+    def _services(self) -> list[Service]:
+        rollouts = RolloutHandler(
+            self.kills, self.model_path, rollouts=self.rollouts, held=self._held
+        )
+        note = self.handler.note_refusal
+        return [
+            Service(name="PolicyService", handler=self.handler, on_refusal=note),
+            Service(name="LedgerService", handler=LedgerHandler(ledger=self.ledger)),
+            Service(name="RolloutService", handler=rollouts),
+        ]
 
     async def __aenter__(self) -> Self:
         self.kills.start()

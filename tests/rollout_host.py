@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from msgspec import structs
-from tests.builders import model_binding
+from tests.builders import HOUR_MS, START_MS, model_binding, plan_of, row_of
 from tests.fakes import FakeFeatures, FakeInference, PolicyHost
 
 from detent.adapters.control_database import ControlDatabase
@@ -18,12 +18,14 @@ from detent.contracts.calls.rollout import (
     SetCanaryPercentRequest,
     StartRolloutRequest,
 )
+from detent.contracts.decision import Decision
 from detent.contracts.rollout import RampCaps, RampStep, Rollout
 from detent.core.rollout.kill_state import KillState, is_stale
 from detent.servers.policy.kill_switches import KillSwitches, SharedKills
 from detent.servers.policy.rollouts import Rollouts, SharedRollouts
 from detent.servers.policy.routes import FixedRoutes
-from detent_client import DetentClient
+from detent_client import ClientOptions, DetentClient
+from detent_client.opened_plan import OpenedPlan
 
 STABLE = model_binding()
 CANDIDATE = model_binding(model_id="direction_test_v1.1.0", model_version_hash="f" * 64)
@@ -33,6 +35,8 @@ RAMP = (
     RampStep(canary_bps=5_000, hold_ms=0, caps=RampCaps(max_weight_ppm=100_000)),
     RampStep(canary_bps=10_000, hold_ms=0),
 )
+SYMBOLS = tuple(f"SYM{number}" for number in range(12))
+PLAN = plan_of("plan", SYMBOLS)
 STABLE_BPS, CANDIDATE_BPS = 9_000, 8_000
 
 
@@ -104,3 +108,17 @@ async def set_percent(
 
 async def roll_back(client: DetentClient, rollout_id: str = "r1") -> Rollout:
     return (await client.roll_back(RollBackRequest(rollout_id=rollout_id, **BY))).rollout
+
+
+def client_of(rig: RolloutHost, folder: Path, name: str = "journal") -> DetentClient:
+    return DetentClient(
+        ClientOptions(journal_file=folder / f"{name}.jsonl", policy_target=rig.host.target)
+    )
+
+
+async def decide(client: DetentClient, opened: OpenedPlan, bar: int = 0) -> list[Decision]:
+    rows = tuple(row_of(symbol) for symbol in opened.plan.symbols)
+    results = await client.decide_many(opened, ts_ms=START_MS + bar * HOUR_MS, rows=rows)
+    found = [result.decision for result in results]
+    assert all(found), results
+    return [one for one in found if one is not None]

@@ -17,6 +17,7 @@ from benchmarks.backtest.market import write_question
 from detent.contracts.canonical import canonical_bytes, sha256_hex
 
 SIZES = ((100_000, 1), (20_000, 50))
+SMALL = (2_000, 2)
 WAYS = {
     "columns": "Detent, columns, parity B",
     "next_bar": "Detent, columns, next bar",
@@ -25,7 +26,7 @@ WAYS = {
 PEERS = {"vectorbt": "vectorbt", "bt": "bt", "backtesting": "backtesting.py"}
 PEER_PYTHON = Path(".venv-backtesters/bin/python")
 HERE = Path(__file__).parent
-LABEL = {(100_000, 1): "1 x 100 k", (20_000, 50): "50 x 20 k"}
+LABEL = {(100_000, 1): "1 x 100 k", (20_000, 50): "50 x 20 k", SMALL: "2 x 2 k"}
 # Text of a record's size, for what serialising and hashing one alone takes.
 RECORD_FIELDS = {f"field_{index:02d}": "x" * 24 for index in range(36)}
 EQUAL_WITHIN = 1e-9
@@ -91,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--only-ours", action="store_true")
+    parser.add_argument("--small", action="store_true", help="2 x 2 k, to see that all run")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     console = Console()
@@ -99,7 +101,8 @@ def main() -> None:
         "record_alone_us": record_alone_us(),
         "hash_alone_us": hash_alone_us(),
     }
-    for size in SIZES:
+    sizes = (SMALL,) if asked.small else SIZES
+    for size in sizes:
         with console.status(LABEL[size]):
             report[LABEL[size]] = measure(*size, peers=peers, repeats=asked.repeats)
         table = Table(title=f"{LABEL[size]}: symbol-bars per second of CPU", title_justify="left")
@@ -124,7 +127,7 @@ def main() -> None:
     if asked.json is not None:
         asked.json.parent.mkdir(parents=True, exist_ok=True)
         asked.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    for size in SIZES:
+    for size in sizes:
         apart = report[LABEL[size]].get("vectorbt", {}).get("apart") or 0.0
         if apart > EQUAL_WITHIN:
             sys.exit(f"{LABEL[size]}: vectorbt's equity is {apart} apart, at most {EQUAL_WITHIN}")

@@ -73,10 +73,14 @@ class Strategist:
         *,
         bar_count: int,
         stream: DecisionStream | None = None,
+        way: str = "",
     ) -> None:
-        """Draw the bars; nothing is asked yet. With a stream, bars are asked over it."""
+        """Draw the bars; nothing is asked yet. With a stream, bars are asked over it.
+
+        `way` tells plans and symbols of one size apart.
+        """
         self.rows = rows
-        way = "" if stream is None else "S"
+        way = way or ("" if stream is None else "S")
         self.plan_id = f"bench-{rows}{way}"
         symbols = tuple(f"B{rows}{way}N{number}" for number in range(rows))
         self._client = client
@@ -133,6 +137,11 @@ class Strategist:
         answer = await anext(self._stream)
         assert answer.error is None, answer.error
         return answer.results
+
+    @property
+    def calls_us(self) -> tuple[float, ...]:
+        """Give the time of every call since the last `forget`, microseconds."""
+        return tuple(self._call_us)
 
     def forget(self) -> None:
         """Drop what was measured so far: it was the warm-up."""

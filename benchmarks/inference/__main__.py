@@ -150,6 +150,7 @@ def _cell(kind: str, name: str, rows: int, in_flight: int, loads: Sequence[Load]
         in_flight=in_flight,
         call=timing_of(times_us),
         calls_per_s=round(len(times_us) / wall_s, 1),
+        turns=tuple(round(len(load.times_us) / load.wall_s, 1) for load in loads),
         server_cpu_us=round(server_cpu_s / len(times_us) * 1e6, 1),
         client_busy=round(sum(load.client_cpu_s for load in loads) / wall_s, 3),
         unanswered_rows=sum(load.unanswered_rows for load in loads),

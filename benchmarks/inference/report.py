@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import statistics
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         rows: Rows per call.
         in_flight: Calls in flight.
         call: Time of a call.
-        calls_per_s: Calls per second.
+        calls_per_s: Calls per second, over all turns.
+        turns: Calls per second of each turn.
         server_cpu_us: Processor time of the server per call, microseconds; 0 for no server.
         client_busy: Share of its core that the client used; 0 for no client.
         unanswered_rows: Rows that were asked and not answered.
@@ -51,6 +53,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     call: Timing
     calls_per_s: float
+    turns: tuple[float, ...]
     server_cpu_us: float
     client_busy: float
     unanswered_rows: int
@@ -94,14 +97,20 @@ _Key = tuple[str, str, int, int]
 
 
 def ratios_of(report: Report) -> tuple[Ratio, ...]:
-    """Give the ratios in which targets are stated."""
+    """Give the ratios in which targets are stated, each the median of those of the rounds.
+
+    What is compared within a round was measured within seconds: a machine that is slow for a
+    minute is slow for both sides.
+    """
     cells = {(cell.model, cell.name, cell.rows, cell.in_flight): cell for cell in report.cells}
 
     def over(ours: _Key, *theirs: _Key) -> float:
-        found = [cells[one].rows_per_s for one in theirs if one in cells]
+        found = [cells[one] for one in theirs if one in cells]
         if ours not in cells or not found:
             return 0.0
-        return round(cells[ours].rows_per_s / max(found), 3)
+        rounds = zip(cells[ours].turns, *(cell.turns for cell in found), strict=True)
+        size = cells[ours].rows / found[0].rows
+        return round(statistics.median(size * mine / max(others) for mine, *others in rounds), 3)
 
     wanted: dict[str, tuple[_Key, ...]] = {
         "T1: InferSignals over plain grpcio, logistic, 1 row, 16 in flight": (

@@ -36,6 +36,9 @@ def main(
         int, typer.Option(help="How often the batch sizes take turns.", min=1, max=10_000)
     ] = 25,
     rows: Annotated[int, typer.Option(help="Records for the ledger.", min=1_000)] = 20_000,
+    verified_rows: Annotated[
+        int, typer.Option(help="Records of the ledger that is verified.", min=1_000)
+    ] = 300_000,
     turns: Annotated[int, typer.Option(help="How often the ledger is measured.", min=1)] = 3,
     postgres: Annotated[
         str | None, typer.Option(help="An empty database; None starts one, with fsync on.")
@@ -56,8 +59,9 @@ def main(
         if Part.DECISIONS in parts:
             decisions = measure_decisions(DECISION_TURNS)
         if Part.LEDGER in parts:
-            task = bar.add_task("ledger", total=turns)
-            rates = measure_ledger(rows, postgres, turns, functools.partial(bar.advance, task))
+            task = bar.add_task("ledger", total=2 * turns)
+            step = functools.partial(bar.advance, task)
+            rates = measure_ledger(rows, verified_rows, postgres, turns, step)
         if Part.SERVED in parts:
             task = bar.add_task("served", total=steps(rounds))
             step = functools.partial(bar.advance, task)

@@ -9,7 +9,7 @@ import contextlib
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,8 +17,10 @@ import psycopg
 from tests.builders import HOUR_MS, START_MS, plan_of, record_of, row_of
 from tests.postgres_server import postgres_server
 
+from detent.adapters.cpu_quota import cpu_count
+from detent.adapters.ledger_auditing import audit
 from detent.adapters.ledger_migrating import migrate_postgresql
-from detent.adapters.ledger_reading import PostgresReader, SqliteReader, audit
+from detent.adapters.ledger_reading import LedgerReader, PostgresReader, SqliteReader
 from detent.adapters.ledger_shipping import LedgerShipper, ShippingOptions
 from detent.adapters.sqlite_ledger import SqliteLedger, Written
 from detent.contracts.binding import PROXY_BINDING
@@ -52,7 +54,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     postgresql: Store
 
 
-def chained(rows: int) -> list[list[Written]]:
+def chained(rows: int) -> Iterator[list[Written]]:
     """Decide bars of 100 symbols and give their records in batches of 1,000."""
     bound = bind_plan(plan_of("plan", SYMBOLS), PROXY_BINDING)
     points = dict.fromkeys(SYMBOLS, CHAIN_START)
@@ -66,7 +68,9 @@ def chained(rows: int) -> list[list[Written]]:
         points[symbol] = ChainPoint(
             sequence=record.sequence + 1, previous_hash=record_hash, state=record.state_after
         )
-    return [written[at : at + BATCH] for at in range(0, rows, BATCH)]
+        if len(written) == BATCH or number == rows - 1:
+            yield written
+            written = []
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -89,7 +93,7 @@ def bare_sqlite(path: Path, batches: list[list[Written]]) -> None:
             db.execute("COMMIT")
 
 
-def ledger_sqlite(path: Path, batches: list[list[Written]]) -> None:
+def ledger_sqlite(path: Path, batches: Iterable[list[Written]]) -> None:
     """Write the records as policy does."""
 
     async def write() -> None:
@@ -123,6 +127,11 @@ def ship(url: str, path: Path) -> None:
     assert shipper.stop(60.0)
 
 
+def verify(reader: LedgerReader) -> None:
+    """Verify a whole ledger with all processors."""
+    assert audit(reader, [], workers=cpu_count()).is_whole
+
+
 @contextlib.contextmanager
 def database(url: str | None) -> Iterator[Callable[[], str]]:
     """Give what makes an empty database in the form of today."""
@@ -140,17 +149,20 @@ def database(url: str | None) -> Iterator[Callable[[], str]]:
         yield fresh
 
 
-def measure_ledger(rows: int, url: str | None, turns: int, step: Callable[[], None]) -> Rates:
+def measure_ledger(
+    rows: int, verified_rows: int, url: str | None, turns: int, step: Callable[[], None]
+) -> Rates:
     """Measure everything and keep the best of each.
 
     Args:
-        rows: Records, in batches of 1,000.
+        rows: Records that are written and shipped, in batches of 1,000.
+        verified_rows: Records of the ledger that is verified, as `detent ledger verify` does.
         url: An empty database to ship to; None starts a PostgreSQL of the development group,
             with fsync on.
         turns: How often each is measured.
         step: Called after each turn.
     """
-    batches = chained(rows)
+    batches = list(chained(rows))
     best: dict[str, float] = {}
 
     def note(name: str, spent_s: float) -> None:
@@ -162,13 +174,19 @@ def measure_ledger(rows: int, url: str | None, turns: int, step: Callable[[], No
             bare = Path(folder) / f"bare-{number}.sqlite"
             note("bare", seconds(lambda path=bare: bare_sqlite(path, batches)))
             note("ledger", seconds(lambda path=path: ledger_sqlite(path, batches)))
-            note("verified", seconds(lambda path=path: audit(SqliteReader(path), [])))
             target = fresh()
             note("bare pg", seconds(lambda url=target: bare_postgres(url, batches)))
             note("shipped", seconds(lambda url=target, path=path: ship(url, path)))
-            note("verified pg", seconds(lambda url=target: audit(PostgresReader(url), [])))
             step()
-    per_second = {name: round(rows / spent_s) for name, spent_s in best.items()}
+        large, target = Path(folder) / "large.sqlite", fresh()
+        ledger_sqlite(large, chained(verified_rows))
+        ship(target, large)
+        for _ in range(turns):
+            note("verified", seconds(lambda: verify(SqliteReader(large))))
+            note("verified pg", seconds(lambda: verify(PostgresReader(target))))
+            step()
+    sizes = {"verified": verified_rows, "verified pg": verified_rows}
+    per_second = {name: round(sizes.get(name, rows) / spent_s) for name, spent_s in best.items()}
     return Rates(
         rows=rows,
         bytes_per_record=len(batches[0][0].canonical),

@@ -254,6 +254,7 @@ def to_json_difference(difference: Any) -> dict[str, JsonValue]:
 def _show(folder: Path, *, as_json: bool, done: str = "") -> None:
     """Show an artifact; if it was just made, also where it is."""
     from detent.adapters.artifact_store import read_pinned_manifest  # noqa: PLC0415
+    from detent.core.evaluation.scores import stated_name  # noqa: PLC0415
 
     with reported(as_json=as_json):
         pinned = read_pinned_manifest(folder)
@@ -269,7 +270,7 @@ def _show(folder: Path, *, as_json: bool, done: str = "") -> None:
     else:
         console.print(good(manifest.model_id))
     print_sheet(_manifest_facts(manifest, pinned.binding_hash))
-    metrics = [(one.name, one.value) for one in manifest.training_metadata.metrics]
+    metrics = [(stated_name(one.name), one.value) for one in manifest.training_metadata.metrics]
     if metrics:
         print_rows("On rows held out", ("metric", "value"), metrics)
 

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 def attribution(
     *,
     ledger: Annotated[
-        str, typer.Option(help="postgresql://, or the policy service's ledger file.")
+        str,
+        typer.Option(
+            help="postgresql://, the policy service's ledger file, or a back-test's folder."
+        ),
     ],
     fills: Annotated[
         Path | None, typer.Option(help="More fills: .jsonl or .parquet, one per row.")

@@ -1,4 +1,4 @@
-"""Train the heads beside direction, and discover rules: `detent heads class|fill|rules`."""
+"""Train the heads beside direction, and discover rules: `detent heads`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +24,9 @@ Name = Annotated[str, typer.Option(help="Name of the model's line.")]
 Version = Annotated[str, typer.Option(help="v<major>.<minor>.<patch>.")]
 Seed = Annotated[int, typer.Option(help="Seed of every fit.", min=0)]
 Folds = Annotated[int, typer.Option(help="Test blocks.", min=1)]
+BarIntervalMs = Annotated[
+    int, typer.Option(help="Length of the bars of the plans that will ask.", min=1)
+]
 
 
 @app.command(name="class")
@@ -78,9 +81,7 @@ def fill(
     version: Version = "v1.0.0",
     seed: Seed = 0,
     folds: Folds = 5,
-    bar_interval_ms: Annotated[
-        int, typer.Option(help="Length of the bars of the plans that will ask.", min=1)
-    ] = 900_000,
+    bar_interval_ms: BarIntervalMs = 900_000,
     as_json: JsonFlag = False,
 ) -> None:
     """Train P(fill), which never rises with the distance from the mid."""
@@ -89,6 +90,42 @@ def fill(
     with reported(as_json=as_json), progress_bar() as progress:
         path, reports = train_fill_file(
             orders,
+            out_dir=out_dir,
+            created_at=created_at,
+            model_name=name,
+            version=version,
+            seed=seed,
+            fold_count=folds,
+            bar_interval_ms=bar_interval_ms,
+            progress=progress,
+        )
+    rows = [msgspec.to_builtins(fold) for fold in reports]
+    if as_json:
+        print_json({"artifact": str(path), "folds": rows})
+        return
+    console.print(good("trained"), Text(str(path)), soft_wrap=True)
+    print_rows("Out of fold", tuple(rows[0]), [tuple(one.values()) for one in rows])
+
+
+@app.command()
+def brackets(
+    events: Annotated[Path, typer.Argument(help="What came true of events: .parquet or .csv.")],
+    *,
+    out_dir: Out,
+    created_at: CreatedAt,
+    name: Name = "brackets",
+    version: Version = "v1.0.0",
+    seed: Seed = 0,
+    folds: Folds = 3,
+    bar_interval_ms: BarIntervalMs = 900_000,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train exclusive outcomes, one against the rest each, coupled to one distribution."""
+    from detent.offline.heads.commands import train_brackets_file  # noqa: PLC0415
+
+    with reported(as_json=as_json), progress_bar() as progress:
+        path, reports = train_brackets_file(
+            events,
             out_dir=out_dir,
             created_at=created_at,
             model_name=name,

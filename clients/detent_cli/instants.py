@@ -33,3 +33,8 @@ def instant_text(ts_ms: int) -> str:
     )
     finest = "milliseconds" if instant.microsecond else "seconds"
     return instant.isoformat(timespec=finest).removesuffix("+00:00") + "Z"
+
+
+def day_text(ts_ms: int) -> str:
+    """Write the day of an instant."""
+    return instant_text(ts_ms)[:10]

@@ -73,11 +73,12 @@ def replayed(place: str, record_hash: str) -> ReplayDecisionResponse:
 
 def print_replayed(place: str, plan_id: str, *, as_json: bool) -> bool:
     """Decide every record of a plan, or of all, again; say whether the bytes are the same."""
+    from detent.adapters.cpu_quota import cpu_count  # noqa: PLC0415
     from detent.adapters.ledger_reading import open_reader  # noqa: PLC0415
     from detent.adapters.ledger_replaying import replay_all  # noqa: PLC0415
 
     with errors.status("replaying", spinner="dots"):
-        answer = replay_all(open_reader(place), plan_id)
+        answer = replay_all(open_reader(place), plan_id, workers=cpu_count())
     same = answer.difference_count == 0
     if as_json:
         print_json(to_json(answer) | {"reproduced": same})
@@ -102,12 +103,14 @@ def verified(
         InvalidField: There are anchors without a key, or it is no key.
         LedgerUnavailable: The ledger or a file of anchors cannot be read.
     """
+    from detent.adapters.cpu_quota import cpu_count  # noqa: PLC0415
     from detent.adapters.ledger_anchors import (  # noqa: PLC0415
         AnchorFile,
         AnchorKey,
         trusted_anchors,
     )
-    from detent.adapters.ledger_reading import audit, open_reader  # noqa: PLC0415
+    from detent.adapters.ledger_auditing import audit  # noqa: PLC0415
+    from detent.adapters.ledger_reading import open_reader  # noqa: PLC0415
 
     anchored = []
     if anchor_files:
@@ -115,7 +118,7 @@ def verified(
             raise InvalidField("--key", None, "the public key that signed the anchors")
         key = AnchorKey.read(key_file)
         anchored = [trusted_anchors(AnchorFile(path).read(), key) for path in anchor_files]
-    return audit(open_reader(place), anchored, plan_id).response
+    return audit(open_reader(place), anchored, plan_id, workers=cpu_count()).response
 
 
 def migrate(
@@ -148,7 +151,7 @@ def check(
     from detent.adapters.ledger_reading import open_reader  # noqa: PLC0415
 
     with reported(as_json=as_json):
-        calendars = _calendars(bars) if bars is not None else None
+        calendars = calendars_of(bars) if bars is not None else None
         found = check_completeness(open_reader(place), calendars)
     invalid = [run for run in found.runs if not run.is_valid]
     if as_json:
@@ -201,7 +204,8 @@ def anchor_key(
     console.print(f"private key in {to}, public key in {to.with_suffix('.pub')}")
 
 
-def _calendars(bars: Path) -> dict[str, list[int]]:
+def calendars_of(bars: Path) -> dict[str, list[int]]:
+    """Read when each symbol had a bar: close times, rising."""
     from detent.offline.bars import load_bars  # noqa: PLC0415
 
     table = load_bars(bars)

@@ -2,17 +2,17 @@
 
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from detent.contracts.json_codec import to_json
 from detent.core.evaluation.evaluation_report import MAX_AGE_S
-from detent.core.evaluation.gates import GateResult, Verdict, is_promotable, not_passed
+from detent.core.evaluation.gates import is_promotable, not_passed
 from detent.core.rollout.gates import ACTIVE_ACK
+from detent_cli.gate_tables import judged, print_gates
 from detent_cli.output import (
     EXIT_NEGATIVE,
     JsonFlag,
@@ -20,18 +20,12 @@ from detent_cli.output import (
     console,
     good,
     print_json,
-    print_rows,
     reported,
 )
 
 MAX_AGE = "DETENT_EVIDENCE_MAX_AGE_S"
 KEPT_IN = "DETENT_EVIDENCE_DIR"
 SOURCE = "cli"
-_MARKS = {
-    Verdict.PASSED: Text("passed", style="green"),
-    Verdict.FAILED: Text("FAILED", style="bold red"),
-    Verdict.INSUFFICIENT: Text("NO EVIDENCE", style="bold yellow"),
-}
 Registry = Annotated[
     str, typer.Option("--registry", help="sqlite:///FILE or postgresql://USER@HOST/DATABASE.")
 ]
@@ -51,10 +45,15 @@ def evaluate(
     ] = None,
     dataset: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
     fills: Annotated[
-        list[Path] | None, typer.Option(help="Fills of the model, .jsonl or .parquet.")
+        list[Path] | None,
+        typer.Option(help="Fills beside those of the back-test, .jsonl or .parquet."),
     ] = None,
     champion: Annotated[
         Path | None, typer.Option(help="Artifact in production, its run beside it.")
+    ] = None,
+    ledger: Annotated[
+        list[str] | None,
+        typer.Option(help="Where its shadow is: a ledger file, or postgresql://."),
     ] = None,
     run: Annotated[
         Path | None, typer.Option(help="Folder of the run; by default ARTIFACT.run.")
@@ -84,6 +83,7 @@ def evaluate(
             proxy_backtest=proxy_backtest,
             fills=tuple(fills or ()),
             champion=champion,
+            ledgers=tuple(ledger or ()),
         )
         found = evaluate_artifact(paths, profile_named(profile), at_ms=_now_ms())
         digest = write_evidence(out, report_bytes(found.report))
@@ -93,9 +93,9 @@ def evaluate(
             write_page(page, found)
     gates = found.report.gates
     if as_json:
-        print_json(_judged(gates) | {"report": str(out), "sha256": digest})
+        print_json(judged(gates, verdict="promotable") | {"report": str(out), "sha256": digest})
     else:
-        _print_gates(f"{artifact.name}, profile {profile}", gates)
+        print_gates(f"{artifact.name}, profile {profile}", gates)
         console.print(good("promotable") if is_promotable(gates) else bad("not promotable"))
         console.print("report", Text(str(out)), soft_wrap=True)
     if not is_promotable(gates):
@@ -111,6 +111,7 @@ def promote(
     actor: Actor,
     reason: Reason,
     dataset: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    readiness: Annotated[Path | None, typer.Option(help="Report of `detent ready`.")] = None,
     profile: Annotated[str, typer.Option(help="Bounds to be held to.")] = "standard",
     ack: Annotated[str, typer.Option(help=f"A person types {ACTIVE_ACK}.")] = "",
     as_json: JsonFlag = False,
@@ -137,6 +138,7 @@ def promote(
                 key=model,
                 report=report,
                 dataset=dataset,
+                readiness=readiness,
                 profile=profile,
                 ack=ack,
                 max_age_s=os.environ.get(MAX_AGE, str(MAX_AGE_S)),
@@ -147,31 +149,14 @@ def promote(
     pointer = found.model.pointer
     if as_json:
         facts = {"promoted": found.is_promoted, "pointer": to_json(pointer)}
-        print_json(_judged(found.gates) | facts)
+        print_json(judged(found.gates, verdict="promotable") | facts)
     elif found.is_promoted:
         console.print(good("in production"), pointer.registry_id)
     else:
         failing = not_passed(found.gates)
-        _print_gates(f"Refused: {len(failing)} of {len(found.gates)} gates", failing)
+        print_gates(f"Refused: {len(failing)} of {len(found.gates)} gates", failing)
     if not found.is_promoted:
         raise typer.Exit(EXIT_NEGATIVE)
-
-
-def _judged(gates: Sequence[GateResult]) -> dict[str, Any]:
-    return {
-        "promotable": is_promotable(gates),
-        "gates": [to_json(gate) for gate in gates],
-        "refused_by": [gate.name for gate in not_passed(gates)],
-    }
-
-
-def _print_gates(title: str, gates: Sequence[GateResult]) -> None:
-    columns = ("gate", "number", "bound", "verdict", "of")
-    rows = [
-        (gate.name, gate.number or "-", gate.bound, _MARKS[gate.verdict], gate.evidence)
-        for gate in gates
-    ]
-    print_rows(title, columns, rows)
 
 
 def _now_ms() -> int:

@@ -8,6 +8,7 @@ When no service answers in time, `decide` answers by itself: it holds or reduces
 that answer, and reports it once a service is back. `infer_signals` asks for the heads that
 advise the strategist itself; for the regime and toxicity it always has an answer, too.
 `Replanner` says when it is time to think a plan over, and replaces it in one step.
+`follow_rollout` replans whenever the rollout changes that a plan was opened under.
 `stream_decisions` asks for many bars over one stream, with the promises of `decide`.
 """
 
@@ -18,6 +19,7 @@ from detent_client.opened_plan import OpenedPlan
 from detent_client.options import ClientOptions
 from detent_client.plan_calls import Replanned
 from detent_client.replanner import Proposal, Replanner
+from detent_client.rollout_following import follow_rollout
 from detent_client.signal_answer import SignalAnswer
 
 __all__ = [
@@ -30,5 +32,6 @@ __all__ = [
     "Replanner",
     "SignalAnswer",
     "StreamedDecisions",
+    "follow_rollout",
     "read_binding",
 ]

@@ -30,7 +30,7 @@ RAISED: dict[type[DetentError], DetentError] = {
     errors.RolloutRevisionStale: errors.RolloutRevisionStale("r1", found=3, newest=5),
     errors.RolloutConflict: errors.RolloutConflict("r1", found="ended", expected="live"),
     errors.RolloutHold: errors.RolloutHold(
-        "r1", canary_bps=5_000, canary_bps_max=2_500, not_before_ms=1_700_000_000_000
+        "r1", canary_bps=5_000, canary_bps_max=2_500, wait_ms=1_000, at_ms=1_700_000_000_000
     ),
     errors.RolloutArmEmpty: errors.RolloutArmEmpty(
         "r1", canary_bps=100, symbols=3, canary_bps_min=812
@@ -91,6 +91,7 @@ def test_every_error_that_travels_has_a_reason_of_its_own() -> None:
         errors.DataInvalid,
         errors.ControlUnavailable,
         errors.GuardRefused,
+        errors.LeaderDeposed,
         errors.ModelNotRegistered,
         errors.RegistryConflict,
     }

@@ -36,7 +36,7 @@ def test_back_tests_are_measured_and_belong_to_one_artifact(tmp_path: Path) -> N
     artifact = artifact_in(tmp_path)
     runs = tmp_path / "runs"
     arguments = ["backtest", "--data", str(write_bars(tmp_path / "bars.csv")), "--out", str(runs)]
-    arguments += ["--artifact", str(artifact), "--no-records", "--json"]
+    arguments += ["--artifact", str(artifact), "--json"]
     ran = CliRunner().invoke(app, arguments)
     assert ran.exit_code == 0, ran.output
 
@@ -44,7 +44,25 @@ def test_back_tests_are_measured_and_belong_to_one_artifact(tmp_path: Path) -> N
     assert mine["backtests"]["verdict"] == "passed"
     assert mine["turnover"]["number"] is not None
     assert mine["capital_resolved"]["verdict"] == "passed"
+    assert mine["learning_isolation"]["verdict"] == "passed"
+    assert mine["learning_isolation"]["number"] == "0"
 
     other = gates_of(other_artifact_in(tmp_path), runs, tmp_path / "other.json")
     assert other["backtests"]["verdict"] == "failed"
     assert other["backtests"]["number"].startswith("model: bound to")
+
+
+def test_a_back_test_is_attributed_by_its_folder(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    bars = write_bars(tmp_path / "bars.csv")
+    ran = CliRunner().invoke(app, ["backtest", "--data", str(bars), "--out", str(runs), "--json"])
+    assert ran.exit_code == 0, ran.output
+    arguments = ["attribution", "--ledger", str(runs / "proxy"), "--json"]
+    found = CliRunner().invoke(app, arguments)
+    assert found.exit_code == 0, found.output
+    profit = json.loads(found.stdout)["profit"]
+
+    assert profit["residual"] == "0"
+    assert profit["unlinked_fill_ids"] == []
+    assert len(profit["trade_sets"]) > 3
+    assert profit["verdict"]["primary"]

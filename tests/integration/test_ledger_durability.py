@@ -19,7 +19,8 @@ from tests.fakes import remote
 from tests.integration.ledger_audit import assert_chains_whole, read_records
 
 from detent.adapters.ledger_anchors import AnchorFile, AnchorKey, make_key, trusted_anchors
-from detent.adapters.ledger_reading import PostgresReader, SqliteReader, audit
+from detent.adapters.ledger_auditing import audit
+from detent.adapters.ledger_reading import PostgresReader, SqliteReader
 from detent.adapters.ledger_shipping import LedgerShipper, ShippingOptions
 from detent.contracts.binding import PROXY_BINDING, PROXY_BINDING_HASH
 from detent.contracts.calls.policy import (

@@ -15,7 +15,8 @@ from tests.fakes import remote
 from tests.integration.ledger_audit import assert_chains_whole, read_records
 from tests.integration.test_ledger_durability import Policy, policy_process
 
-from detent.adapters.ledger_reading import PostgresReader, audit
+from detent.adapters.ledger_auditing import audit
+from detent.adapters.ledger_reading import PostgresReader
 from detent.contracts.binding import PROXY_BINDING, PROXY_BINDING_HASH
 from detent.contracts.calls.policy import OpenPlanRequest, OpenPlanResponse
 from detent.contracts.decision import Decision

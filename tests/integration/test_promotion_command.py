@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.evidence_folders import Evidence, lay_out
+from msgspec import structs
+from tests.evidence_folders import Evidence, add_shadows, lay_out, shadow_of, write_shadow
+from tests.unit.core.evaluation.promotion_cases import bands, good_readiness
 from typer.testing import CliRunner, Result
 
-from detent.adapters.artifact_store import read_artifact
+from detent.adapters.artifact_store import read_artifact, read_pinned_manifest
 from detent.contracts.canonical import sha256_hex
 from detent.contracts.errors import InvalidField, ModelNotRegistered
+from detent.contracts.reasons import Reason
+from detent.core.evaluation.readiness_report import readiness_bytes, readiness_report
 from detent.core.rollout.gates import ACTIVE_ACK
+from detent.offline.promotion.evidence_file import write_evidence
 from detent_cli.main import app
 from detent_cli.served import ServedBy, served
 
@@ -60,6 +66,7 @@ def evaluated(evidence: Evidence, out: Path, *more: str) -> Result:
         *("--backtest", str(evidence.model)),
         *("--proxy-backtest", str(evidence.proxy)),
         *("--fills", str(evidence.fills)),
+        *("--ledger", str(evidence.ledger)),
         *("--out", str(out)),
         *more,
     )
@@ -71,6 +78,7 @@ def promoted(registry: str, evidence: Evidence, report: Path, **changes: str | N
         "--registry": registry,
         "--report": str(report),
         "--dataset": str(evidence.dataset),
+        "--readiness": str(evidence.readiness),
         "--ack": ACTIVE_ACK,
         "--actor": "quant",
         "--reason": "better",
@@ -167,12 +175,53 @@ def test_an_edited_report_is_refused(
     assert refused_by(promoted(registry, evidence, copy)) == ["report", "evidence"]
 
 
+@pytest.mark.proves("R332")
+def test_a_shadow_that_is_slow_short_or_absent_promotes_nothing(
+    registry: str, evidence: Evidence, tmp_path: Path
+) -> None:
+    """What a ledger holds is measured by the tool; nobody reads it off a page."""
+    binding_hash = read_pinned_manifest(evidence.artifact).binding_hash
+    write_shadow(tmp_path / "short.sqlite", binding_hash, bars=23, symbols=50)
+    slow = [shadow_of(binding_hash, bar, latency_us=260_000) for bar in range(200, 215)]
+    add_shadows(write_shadow(tmp_path / "slow.sqlite", binding_hash), slow)
+    late = {"p_hat_raw_bps": None, "p_hat_bps": None, "reason": Reason.INFERENCE_DEADLINE}
+    failing = [shadow_of(binding_hash, bar, **late) for bar in range(200, 260)]
+    add_shadows(write_shadow(tmp_path / "failing.sqlite", binding_hash), failing)
+    write_shadow(tmp_path / "other.sqlite", "0" * 64)
+    gates = ["shadow_rows", "shadow_hours", "shadow_p99", "shadow_p999", "shadow_errors"]
+
+    for name, expected in {
+        "short": ["shadow_hours"],
+        "slow": ["shadow_p99", "shadow_p999"],
+        "failing": ["shadow_errors"],
+        "other": gates,
+    }.items():
+        another = structs.replace(evidence, ledger=tmp_path / f"{name}.sqlite")
+        out = tmp_path / f"{name}.json"
+        assert refused_by(evaluated(another, out)) == expected, name
+        assert refused_by(promoted(registry, another, out)) == expected, name
+
+
+@pytest.mark.proves("R238")
+def test_no_model_is_enabled_before_policy_and_learning_isolation_are_in_place(
+    registry: str, evidence: Evidence, report: Path, tmp_path: Path
+) -> None:
+    assert refused_by(promoted(registry, evidence, report, readiness=None)) == ["readiness"]
+    unfinished = structs.replace(good_readiness(), learning=None, guard=None)
+    judged = readiness_report(unfinished, bands(), at_ms=time.time_ns() // 1_000_000)
+    write_evidence(tmp_path / "ready.json", readiness_bytes(judged))
+    refused = promoted(registry, evidence, report, readiness=str(tmp_path / "ready.json"))
+    assert refused_by(refused) == ["readiness.replan_guard", "readiness.learning_isolation"]
+    assert promoted(registry, evidence, report).exit_code == 0
+
+
 @pytest.mark.proves("R343")
 def test_a_report_too_old_for_the_environment_is_refused(
     registry: str, evidence: Evidence, report: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DETENT_EVIDENCE_MAX_AGE_S", "a day")
-    assert refused_by(promoted(registry, evidence, report)) == ["report", "evidence"]
+    refused = refused_by(promoted(registry, evidence, report))
+    assert refused == ["report", "evidence", "readiness"]
     monkeypatch.setenv("DETENT_EVIDENCE_MAX_AGE_S", "86400")
     assert promoted(registry, evidence, report).exit_code == 0
 
@@ -262,7 +311,7 @@ def test_people_read_tables(registry: str, evidence: Evidence, report: Path) -> 
     history = CliRunner().invoke(app, ["registry", "history", "--registry", registry])
 
     assert refused.exit_code == 1
-    assert "Refused: 2 of" in refused.output
+    assert "Refused: 3 of" in refused.output
     assert "human_approval" in refused.output
     assert (listed.exit_code, history.exit_code) == (0, 0)
     assert "staged" in listed.output

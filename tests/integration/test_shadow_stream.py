@@ -58,13 +58,13 @@ def _behind(artifacts: Artifacts, tmp_path_factory: pytest.TempPathFactory) -> I
     try:
         for name in ("feature", "inference"):
             stack.start(name)
-        asyncio.run(_fed(stack, artifacts, folder))
+        asyncio.run(fed(stack, artifacts, folder))
         yield stack
     finally:
         stack.stop_all()
 
 
-async def _fed(stack: Stack, artifacts: Artifacts, folder: Path) -> None:
+async def fed(stack: Stack, artifacts: Artifacts, folder: Path) -> None:
     options = ClientOptions(
         journal_file=folder / "journal.jsonl", feature_target=stack.targets["feature"]
     )

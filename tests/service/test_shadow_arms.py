@@ -36,7 +36,7 @@ async def shadowed(folder: Path, *arms: BoundPlan) -> tuple[list[dict[str, Any]]
     """Hand one decided bar of each arm to a shadow; gives the rows and who was asked how often."""
     stable, candidate = FakeInference(STABLE), FakeInference(CANDIDATE, p_hat_bps=4_000)
     routes = FixedRoutes(
-        FakeFeatures(STABLE), stable, inference_by_hash={CANDIDATE.binding_hash: candidate}
+        FakeFeatures(STABLE), stable, inference_of={CANDIDATE.binding_hash: candidate}
     )
     ledger = SqliteLedger(folder / "ledger.sqlite")
     shadowing = Shadowing(

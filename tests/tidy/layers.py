@@ -82,6 +82,7 @@ DRAWN_LATE = frozenset(
     {
         "detent_cli.attribution_page",
         "detent_cli.backtest_page",
+        "detent_cli.sweep_page",
         "detent_cli.demo.report",
         "detent_cli.evaluation_page",
         "detent_cli.monitor_page",

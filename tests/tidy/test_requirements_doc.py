@@ -58,6 +58,43 @@ def test_the_document_is_up_to_date(found: Trace) -> None:
     assert written == traceability.render(found), "run python -m tests.tidy.traceability --write"
 
 
+def own_tests(found: Trace, rows: list[str]) -> dict[str, str]:
+    """Match rows with tests so that no test stands for two; what has none of its own is out."""
+    tests = {row: [p.test for p in found.proofs if p.row == row and not p.command] for row in rows}
+    taken: dict[str, str] = {}
+
+    def take(row: str, seen: set[str]) -> bool:
+        for test in tests[row]:
+            if test not in seen:
+                seen.add(test)
+                if test not in taken or take(taken[test], seen):
+                    taken[test] = row
+                    return True
+        return False
+
+    for row in rows:
+        take(row, set())
+    return {row: test for test, row in taken.items()}
+
+
+@pytest.mark.proves("R151")
+def test_each_training_requirement_has_a_test_of_its_own(found: Trace) -> None:
+    rows = [f"R{number}" for number in range(143, 155) if number != 151]
+
+    assert set(own_tests(found, rows)) == set(rows)
+
+
+def test_a_test_that_stands_for_two_rows_is_the_own_test_of_one() -> None:
+    both = _trace("@pytest.mark.proves('R1', 'R2')\ndef test_x(): ...")
+    two = _trace(
+        "@pytest.mark.proves('R1', 'R2')\ndef test_x(): ...",
+        "@pytest.mark.proves('R1')\ndef test_y(): ...",
+    )
+
+    assert len(own_tests(both, ["R1", "R2"])) == 1
+    assert set(own_tests(two, ["R1", "R2"])) == {"R1", "R2"}
+
+
 def test_a_new_marker_makes_the_document_stale(found: Trace) -> None:
     marked = "import pytest\n@pytest.mark.proves('R1')\ndef test_planted() -> None: ...\n"
     rows = traceability.SOURCE_FILE.read_text(encoding="utf-8")

@@ -30,14 +30,15 @@ BURN_BELOW = (
 )
 
 
-def _cell(name: str, calls_per_s: float) -> Cell:
+def _cell(name: str, *turns: float) -> Cell:
     return Cell(
         model="logistic",
         name=name,
         rows=SMALL,
         in_flight=MANY,
         call=timing_of([1.0]),
-        calls_per_s=calls_per_s,
+        calls_per_s=sum(turns) / len(turns),
+        turns=turns,
         server_cpu_us=1.0,
         client_busy=0.1,
         unanswered_rows=0,
@@ -64,6 +65,12 @@ def _ratios(*cells: Cell) -> dict[str, float]:
 def test_ratio_counts_the_better_form_of_a_server() -> None:
     ratios = _ratios(_cell(FACADE, 300.0), _cell(PYTRITON, 100.0), _cell(PYTRITON_BATCHING, 200.0))
     assert ratios[PYTRITON] == 1.5
+
+
+def test_ratio_is_the_median_of_the_rounds() -> None:
+    """A machine that was slow for one round was slow for both sides of it."""
+    ratios = _ratios(_cell(FACADE, 300.0, 30.0, 290.0), _cell(KSERVE, 100.0, 10.0, 29.0))
+    assert ratios[KSERVE] == 3.0
 
 
 def test_ratio_over_a_missing_server_is_zero() -> None:

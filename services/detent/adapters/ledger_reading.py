@@ -6,21 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
-
 from detent.adapters.ledger_columns import BOUND, PLANS, SHIPPED
+from detent.adapters.ledger_spans import EVERY, Span
 from detent.adapters.sqlite_schema import SCHEMA_VERSION, STORED
-from detent.contracts.calls.ledger import (
-    ChainBreak,
-    ChainHead,
-    ListDecisionsRequest,
-    VerifyLedgerResponse,
-)
+from detent.contracts.calls.ledger import ListDecisionsRequest
 from detent.contracts.errors import InvalidField, LedgerUnavailable
 from detent.contracts.replanning import ReplanOutcome
-from detent.contracts.units import ROWS_MAX
-from detent.core.ledger.anchor import Anchored, digest_breaks
-from detent.core.ledger.chain import BREAKS_MAX, StoredRecord, Verification, verify_chains
+from detent.core.ledger.chain import StoredRecord
 from detent.core.replanning.measures import ReplanRow
 
 Row = tuple[Any, ...]
@@ -39,6 +31,10 @@ _POSTGRESQL_REASONS = (
 )
 
 
+# Compared byte by byte, as SQLite does, whatever the language of the database is.
+POSTGRESQL_SYMBOL = 'symbol COLLATE "C"'
+
+
 class LedgerReader(Protocol):
     """Reads one ledger; every call opens what it needs and closes it."""
 
@@ -46,8 +42,12 @@ class LedgerReader(Protocol):
         """Give rows as they come; `?` marks a value."""
         ...
 
-    def stored(self, plan_id: str) -> Iterator[StoredRecord]:
+    def stored(self, plan_id: str, span: Span = EVERY) -> Iterator[StoredRecord]:
         """Give the records of a plan, or of all, each chain in its order."""
+        ...
+
+    def symbol_counts(self, plan_id: str) -> list[tuple[str, int]]:
+        """Give how many records each symbol of a plan, or of all, has, in the order of spans."""
         ...
 
     def table(self, name: str, source: str) -> Iterator[Row]:
@@ -89,11 +89,14 @@ class SqliteReader:
         except sqlite3.Error as error:
             raise LedgerUnavailable(f"the ledger cannot be read: {error}", cause=error) from error
 
-    def stored(self, plan_id: str) -> Iterator[StoredRecord]:
+    def stored(self, plan_id: str, span: Span = EVERY) -> Iterator[StoredRecord]:
         """Give the records of a plan, or of all, each chain in its order."""
-        where = "WHERE plan_id = ?" if plan_id else ""
-        values = (plan_id,) if plan_id else ()
+        where, values = _of_span(plan_id, span, "symbol")
         return self.query(f"SELECT {STORED} FROM decision_records {where} ORDER BY id", values)
+
+    def symbol_counts(self, plan_id: str) -> list[tuple[str, int]]:
+        """Give how many records each symbol of a plan, or of all, has, in the order of spans."""
+        return _counted(self, plan_id, "symbol")
 
     def table(self, name: str, source: str) -> Iterator[Row]:  # noqa: ARG002  There is one.
         """Give the rows of one table with their numbers, in their order."""
@@ -144,15 +147,18 @@ class PostgresReader:
             cause = f"PostgreSQL: {type(error).__name__}"
             raise LedgerUnavailable(f"the ledger cannot be read: {cause}", cause=cause) from error
 
-    def stored(self, plan_id: str) -> Iterator[StoredRecord]:
+    def stored(self, plan_id: str, span: Span = EVERY) -> Iterator[StoredRecord]:
         """Give the records of a plan, or of all, each chain in its order."""
-        where = "WHERE plan_id = ?" if plan_id else ""
-        values = (plan_id,) if plan_id else ()
+        where, values = _of_span(plan_id, span, POSTGRESQL_SYMBOL)
         columns = "plan_id, symbol, ts_ms, kind, sequence, record_hash"
         text = "convert_to(canonical, 'UTF8')"
         return self.query(
             f"SELECT {columns}, {text} FROM decision_records {where} ORDER BY source, id", values
         )
+
+    def symbol_counts(self, plan_id: str) -> list[tuple[str, int]]:
+        """Give how many records each symbol of a plan, or of all, has, in the order of spans."""
+        return _counted(self, plan_id, POSTGRESQL_SYMBOL)
 
     def table(self, name: str, source: str) -> Iterator[Row]:
         """Give the rows of one table of one ledger with their numbers, in their order."""
@@ -175,6 +181,25 @@ class PostgresReader:
             (source, after_id, *values, query.page_size),
         )
         return list(rows)
+
+
+def _of_span(plan_id: str, span: Span, symbol: str) -> tuple[str, list[object]]:
+    """Give the WHERE of some symbols of a plan, or of all, and its values."""
+    asked = (
+        ("plan_id = ?", plan_id or None),
+        (f"{symbol} >= ?", span.first),
+        (f"{symbol} < ?", span.before),
+    )
+    selected = [(sql, value) for sql, value in asked if value is not None]
+    where = " AND ".join(sql for sql, _ in selected)
+    return f"WHERE {where}" if where else "", [value for _, value in selected]
+
+
+def _counted(reader: LedgerReader, plan_id: str, symbol: str) -> list[tuple[str, int]]:
+    where, values = _of_span(plan_id, EVERY, symbol)
+    sql = f"SELECT symbol, count(*) FROM decision_records {where} GROUP BY symbol"
+    rows = reader.query(f"{sql} ORDER BY {symbol}", values)
+    return [(name, count) for name, count in rows]
 
 
 def _selected(query: ListDecisionsRequest, of_reason: str) -> tuple[str, list[object]]:
@@ -260,90 +285,3 @@ def replan_rows(reader: LedgerReader, book: str) -> list[ReplanRow]:
         ReplanRow(ts_ms=ts_ms, outcome=ReplanOutcome(outcome), reason=reason)
         for ts_ms, outcome, reason in rows
     ]
-
-
-class Audit(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds what a whole verification found.
-
-    Attributes:
-        chains: What the walk over the chains found.
-        anchor_count: The anchors that were held against it.
-        later_count: Rows of other tables after the last anchor.
-        breaks: What does not hold of the anchors and the tables without chains.
-    """
-
-    chains: Verification
-    anchor_count: int
-    later_count: int
-    breaks: tuple[str, ...]
-
-    @property
-    def is_whole(self) -> bool:
-        """Say whether nothing was found."""
-        return not self.chains.breaks and not self.breaks
-
-    @property
-    def response(self) -> VerifyLedgerResponse:
-        """Say it as the wire does; a break of the anchors names no plan."""
-        chains = self.chains
-        of_chains = [
-            ChainBreak(
-                plan_id=one.plan_id,
-                symbol=one.symbol,
-                sequence=one.sequence,
-                message=one.message,
-            )
-            for one in chains.breaks
-        ]
-        of_anchors = [
-            ChainBreak(plan_id="", symbol="", sequence=0, message=message)
-            for message in self.breaks
-        ]
-        return VerifyLedgerResponse(
-            record_count=chains.record_count,
-            chain_count=len(chains.heads),
-            breaks=tuple([*of_anchors, *of_chains][:BREAKS_MAX]),
-            heads=tuple(
-                ChainHead(
-                    plan_id=head.plan_id,
-                    symbol=head.symbol,
-                    sequence=head.sequence,
-                    record_hash=head.record_hash,
-                )
-                for head in chains.heads[:ROWS_MAX]
-            ),
-            unanchored_count=chains.unanchored_count,
-            anchor_count=self.anchor_count,
-        )
-
-
-def audit(reader: LedgerReader, anchored: Sequence[Anchored], plan_id: str = "") -> Audit:
-    """Verify chains, and with anchors also what was before them, table by table.
-
-    Args:
-        reader: Where the ledger lies.
-        anchored: The anchors of each ledger whose rows are read; none says nothing of suffixes.
-        plan_id: Only this plan; empty verifies all.
-
-    Raises:
-        LedgerUnavailable: It cannot be read.
-    """
-    pins = {
-        key: held for one in anchored for key, held in one.pins.items() if plan_id in ("", key[0])
-    }
-    chains = verify_chains(reader.stored(plan_id), pins)
-    breaks = [broken for one in anchored for broken in one.breaks]
-    later_count = 0
-    for one in anchored:
-        if plan_id or one.last is None:
-            continue
-        for table, expected in one.tables.items():
-            later, found = digest_breaks(reader.table(table, one.last.ledger_id), expected)
-            later_count += later
-            breaks += [f"{table}: {broken}" for broken in found]
-    return Audit(
-        chains=chains,
-        anchor_count=sum(one.count for one in anchored),
-        later_count=later_count,
-        breaks=tuple(breaks),
-    )

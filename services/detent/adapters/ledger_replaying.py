@@ -1,10 +1,12 @@
 """Decide what a ledger holds once more, where it lies: from its text alone, without a service."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 
 from detent.adapters.ledger_reading import LedgerReader, plan_row, record_row
+from detent.adapters.ledger_spans import SHARED_ROWS_MIN, Span, spread
 from detent.adapters.plan_texts import bound_of
 from detent.adapters.sqlite_ledger import Written, written_of
 from detent.contracts.calls.ledger import ReplayDecisionResponse
@@ -96,18 +98,41 @@ def _point_before(readers: Sequence[LedgerReader], record: DecisionRecord) -> Ch
     return chain_start(carried_from(cited.record, cited.record_hash))
 
 
-def replay_all(reader: LedgerReader, plan_id: str = "") -> Replayed:
+def replay_all(
+    reader: LedgerReader,
+    plan_id: str = "",
+    *,
+    workers: int = 1,
+    shared_rows_min: int = SHARED_ROWS_MIN,
+) -> Replayed:
     """Decide every record of a plan again, or of all when the name is empty.
 
     A record builds on the text of the one before it, not on what its replay gave: one that
     differs is named once, and not everything after it as well.
 
+    Args:
+        reader: Where the ledger lies.
+        plan_id: Only this plan; empty replays all.
+        workers: Processes that share the records.
+        shared_rows_min: Records from which on they do.
+
     Raises:
         LedgerUnavailable: It cannot be read.
     """
+    counts = reader.symbol_counts(plan_id) if workers > 1 else ()
+    walk = partial(_replay, reader, plan_id)
+    parts = spread(walk, counts, workers=workers, shared_rows_min=shared_rows_min)
+    return Replayed(
+        record_count=sum(part.record_count for part in parts),
+        difference_count=sum(part.difference_count for part in parts),
+        differences=tuple(one for part in parts for one in part.differences)[:DIFFERENCES_MAX],
+    )
+
+
+def _replay(reader: LedgerReader, plan_id: str, span: Span) -> Replayed:
     record_count = difference_count = 0
     differences: list[Difference] = []
-    for row, message in _replayed(reader, plan_id):
+    for row, message in _replayed(reader, plan_id, span):
         record_count += 1
         if message is None:
             continue
@@ -121,11 +146,13 @@ def replay_all(reader: LedgerReader, plan_id: str = "") -> Replayed:
     )
 
 
-def _replayed(reader: LedgerReader, plan_id: str) -> Iterator[tuple[StoredRecord, str | None]]:
+def _replayed(
+    reader: LedgerReader, plan_id: str, span: Span
+) -> Iterator[tuple[StoredRecord, str | None]]:
     """Give every record with what is wrong with it, or None."""
     plans: dict[str, BoundPlan] = {}
     points: dict[tuple[str, str], ChainPoint] = {}
-    for row in reader.stored(plan_id):
+    for row in reader.stored(plan_id, span):
         of_plan, symbol, _, _, _, record_hash, canonical = row
         chain = of_plan, symbol
         try:

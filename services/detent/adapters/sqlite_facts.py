@@ -37,6 +37,12 @@ class FactTable(msgspec.Struct, frozen=True, kw_only=True):
     key: tuple[str, ...]
     beside_decisions: bool = True
 
+    @property
+    def insert(self) -> str:
+        """Give the statement that adds a row: the columns, and after them the canonical text."""
+        marks = ", ".join("?" * (len(self.columns) + 1))
+        return f"INSERT INTO {self.name} ({', '.join(self.columns)}, canonical) VALUES ({marks})"
+
 
 class SqliteFacts:
     """Holds the facts of one table; every write is durable when it returns."""
@@ -69,10 +75,7 @@ class SqliteFacts:
                 elif known != text:
                     raise DataConflict(f"{table.name}[{index}]", text, f"what is held: {known}")
             if new:
-                marks = ", ".join("?" * (len(table.columns) + 1))
-                sql = f"INSERT INTO {table.name} ({', '.join(table.columns)}, canonical)"
-                statement = (f"{sql} VALUES ({marks})", new)
-                await self._file.write([statement], alone=not table.beside_decisions)
+                await self._file.write([(table.insert, new)], alone=not table.beside_decisions)
         return len(new)
 
     async def _held(self, keys: Sequence[Key]) -> dict[Key, str]:

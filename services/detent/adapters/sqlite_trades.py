@@ -6,7 +6,7 @@ from detent.adapters.sqlite_facts import FactTable, SqliteFacts
 from detent.adapters.sqlite_file import SqliteFile
 from detent.contracts.trades import Fill, Outcome
 
-_FILLS = FactTable(
+FILLS = FactTable(
     name="fills",
     columns=("fill_id", "plan_id", "book", "symbol", "ts_ms"),
     key=("fill_id",),
@@ -23,7 +23,7 @@ class SqliteTrades:
 
     def __init__(self, file: SqliteFile) -> None:
         """Share the file, its thread and its commits with the ledger."""
-        self._fills = SqliteFacts(file, _FILLS)
+        self._fills = SqliteFacts(file, FILLS)
         self._outcomes = SqliteFacts(file, _OUTCOMES)
 
     async def add_fills(self, fills: Sequence[Fill]) -> int:

@@ -46,7 +46,6 @@ Each class has a stable `reason` and string `metadata`; messages say what was fo
 was expected and, where it helps, what to do. `rpc/status.py` alone knows status codes.
 """
 
-from datetime import UTC, datetime
 from typing import ClassVar
 
 from detent.contracts.reasons import ErrorReason, Reason
@@ -281,13 +280,14 @@ class RolloutHold(DetentError):
     reason = ErrorReason.ROLLOUT_HOLD
 
     def __init__(
-        self, rollout_id: str, *, canary_bps: int, canary_bps_max: int, not_before_ms: int
+        self, rollout_id: str, *, canary_bps: int, canary_bps_max: int, wait_ms: int, at_ms: int
     ) -> None:
-        """Say what was asked for, how far it may go, and from when on."""
-        from_utc = datetime.fromtimestamp(not_before_ms / 1_000, UTC).isoformat("T", "seconds")
+        """Say what was asked for and when, how far it may go, and how long that has to wait."""
+        not_before_ms = at_ms + wait_ms
         message = (
             f"rollout {rollout_id!r}: found {canary_bps} basis points, expected at most"
-            f" {canary_bps_max}, from {from_utc} on; an override says why not to wait"
+            f" {canary_bps_max}, {wait_ms / 3_600_000:.2f} hours from now; an override says why"
+            " not to wait"
         )
         super().__init__(
             message,

@@ -28,6 +28,7 @@ from detent.offline.cells import invalid, invalid_at
 
 Fact = TypeVar("Fact", bound=Fill | Outcome)
 LINES_SUFFIX = ".jsonl"
+BACKTEST_LEDGER = "decisions.sqlite"
 # A fill has a dozen short fields.
 LINE_BYTES_MAX = 65_536
 
@@ -43,7 +44,8 @@ def attribute_ledger(
     """Attribute what a ledger holds, with facts from files beside those in it.
 
     Args:
-        ledger: `postgresql://` with what was shipped, or the SQLite file of a policy service.
+        ledger: `postgresql://` with what was shipped, the SQLite file of a policy service, or
+            the folder of a back-test.
         fills: More fills, `.jsonl` or `.parquet`; one that the ledger has as well counts once.
         outcomes: More outcomes, in the same forms.
         plan_id: Only this plan; empty for all.
@@ -54,10 +56,7 @@ def attribute_ledger(
         LedgerUnavailable: The ledger cannot be read.
         DetentError: The facts contradict each other or the ledger; see `attribute`.
     """
-    if not ledger.startswith(POSTGRESQL_PREFIX) and not Path(ledger).is_file():
-        name = Path(ledger).name
-        raise invalid(name, "(no such file)", "the ledger file of a policy service")
-    held = _read(ledger, plan_id)
+    held = read_held(_found(ledger), plan_id)
     if not held.records:
         of = f" of plan {plan_id!r}" if plan_id else ""
         raise invalid("ledger", "no decision", f"at least one decision{of}")
@@ -72,7 +71,20 @@ def attribute_ledger(
     )
 
 
-class _Held(msgspec.Struct, frozen=True, kw_only=True):
+def _found(ledger: str) -> str:
+    """Give the ledger itself, where a folder of a back-test is named."""
+    if ledger.startswith(POSTGRESQL_PREFIX):
+        return ledger
+    path = Path(ledger)
+    if path.is_dir():
+        path /= BACKTEST_LEDGER
+    if not path.is_file():
+        expected = "the ledger file of a policy service, or the folder of a back-test"
+        raise invalid(path.name, "(no such file)", expected)
+    return str(path)
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
     """Holds what a ledger holds of a plan, or of all, in the order of writing."""
 
     records: list[DecisionRecord]
@@ -81,7 +93,13 @@ class _Held(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: list[Outcome]
 
 
-def _read(ledger: str, plan_id: str) -> _Held:
+def read_held(ledger: str, plan_id: str = "") -> Held:
+    """Read what a ledger holds of a plan, or of all when its name is empty.
+
+    Raises:
+        DataInvalid: It holds more decisions than are attributed at once.
+        LedgerUnavailable: It cannot be read.
+    """
     reader = open_reader(ledger)
     records: list[DecisionRecord] = []
     for text in canonical_texts(reader, "decision_records", plan_id):
@@ -90,7 +108,7 @@ def _read(ledger: str, plan_id: str) -> _Held:
             raise invalid("ledger", "more decisions", f"at most {RECORDS_MAX}")
     decided = {record.plan_id for record in records}
     opened = plan_rows(reader)
-    return _Held(
+    return Held(
         records=records,
         plans={row[0]: bound_of(row[1:]) for row in opened if row[0] in decided},
         fills=_held_facts(reader, Fill, "fills", plan_id),

@@ -14,7 +14,7 @@ from detent.adapters.onnx_session import OnnxSession
 from detent.contracts.binding import Head
 from detent.contracts.calibration import Calibration, CalibrationMethod
 from detent.contracts.manifest import OUTPUT_CLASSES, Manifest
-from detent.core.evaluation.scores import Labels, accuracy
+from detent.core.evaluation.scores import FORMER_LOG_LOSS_NAME, Labels, accuracy
 from detent.core.features.feature_set import FeatureSet
 from detent.core.signals.calibration import Calibrator
 from detent.core.signals.calibration_choice import BINARY_FITS, choose_calibration
@@ -153,6 +153,7 @@ def _fit(parts: Parts, recipe: Recipe, *, symbol_count: int, progress: Progress)
         np.array([calibrator.probability(float(p)) for p in p_raw]),
         parts.test.labels,
         base_share=float(np.mean(train.labels)),
+        log_loss_name=FORMER_LOG_LOSS_NAME,
     )
     progress("evaluate", 1, 1)
     return PackedModel(

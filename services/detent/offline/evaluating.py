@@ -11,7 +11,14 @@ from detent.core.evaluation.reliability import (
     null_band,
     reliability_bins,
 )
-from detent.core.evaluation.scores import Floats, Labels, accuracy, brier_score, log_loss
+from detent.core.evaluation.scores import (
+    LOG_LOSS_NAME,
+    Floats,
+    Labels,
+    accuracy,
+    brier_score,
+    log_loss,
+)
 from detent.offline.train_report import ReportBin
 
 NULL_RESAMPLES = 500
@@ -23,7 +30,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         accuracy_bps: Share of rows on the right side of one half, after calibration.
-        metrics: Every score, by name.
+        metrics: Every score, by the name that states its definition (D21).
         reliability_raw: Reliability curve before calibration, with its null band.
         reliability: Reliability curve after calibration, with its null band.
     """
@@ -34,7 +41,14 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     reliability: tuple[ReportBin, ...]
 
 
-def evaluate(p_raw: Floats, p: Floats, labels: Labels, *, base_share: float) -> Evaluation:
+def evaluate(
+    p_raw: Floats,
+    p: Floats,
+    labels: Labels,
+    *,
+    base_share: float,
+    log_loss_name: str = LOG_LOSS_NAME,
+) -> Evaluation:
     """Score raw and calibrated probabilities beside a constant.
 
     Args:
@@ -42,6 +56,8 @@ def evaluate(p_raw: Floats, p: Floats, labels: Labels, *, base_share: float) -> 
         p: Shape (n,), float64: after calibration.
         labels: Shape (n,), bool.
         base_share: Share of up in the training rows: what a model without inputs says.
+        log_loss_name: What the log loss is called; `FORMER_LOG_LOSS_NAME` where an artifact
+            from before has to be built again to the byte.
     """
     base = np.full(p.shape, base_share)
     # The draws of the null band: the same for the same number of rows, run after run.
@@ -50,7 +66,7 @@ def evaluate(p_raw: Floats, p: Floats, labels: Labels, *, base_share: float) -> 
     for suffix, probabilities in (("", p), ("_raw", p_raw), ("_base", base)):
         bins = reliability_bins(probabilities, labels)
         found[f"brier{suffix}_ppm"] = brier_score(probabilities, labels)
-        found[f"log_loss{suffix}_ppm"] = log_loss(probabilities, labels)
+        found[f"{log_loss_name}{suffix}_ppm"] = log_loss(probabilities, labels)
         found[f"{ece_name()}{suffix}_ppm"] = calibration_error(bins)
     found[f"{ece_name()}_null95_ppm"] = null_band(p, draws).ece_high
     return Evaluation(

@@ -115,6 +115,7 @@ class PackedModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         metrics: Scores on test rows, by name.
         golden_inputs: Shape (n, width), float32: test rows that it must answer for ever.
         output_name: Name of the first output.
+        output_classes: Its columns, where they are the artifact's own; None for the head's.
         further_outputs: Outputs beside it.
         input_shape: Shape of a row where it is a window.
         reliability_raw: Curve before calibration.
@@ -132,6 +133,7 @@ class PackedModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     metrics: tuple[Metric, ...]
     golden_inputs: NDArray[np.float32]
     output_name: str = "probabilities"
+    output_classes: tuple[str, ...] | None = None
     further_outputs: tuple[GraphOutput, ...] = ()
     input_shape: tuple[int, ...] = ()
     reliability_raw: tuple[ReportBin, ...] = ()
@@ -248,7 +250,7 @@ def _manifest(
         input_name=INPUT_NAME,
         input_features=facts.feature_set.input_names,
         output_name=model.output_name,
-        output_classes=OUTPUT_CLASSES[facts.head],
+        output_classes=model.output_classes or OUTPUT_CLASSES[facts.head],
         calibration_method=model.calibration.method,
         calibration_version=model.calibration.calibration_version,
         training_window=TrainingWindow(

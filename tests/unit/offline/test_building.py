@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from decimal import Decimal
@@ -26,7 +27,8 @@ from detent.adapters.artifact_store import read_artifact
 from detent.contracts.calibration import CalibrationMethod
 from detent.contracts.canonical import sha256_hex
 from detent.contracts.errors import ArtifactInvalid, InvalidField
-from detent.core.evaluation.scores import brier_score
+from detent.core.evaluation.calibration_metrics import binary_metrics
+from detent.core.evaluation.scores import brier_score, log_loss, stated_name
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.feature_spec import FeatureTransform, Normalisation, derived, feature
 from detent.core.signals.calibration import Calibrator
@@ -229,6 +231,12 @@ def test_metrics_are_those_of_the_test_rows(tmp_path: Path) -> None:
     assert len(later) == manifest.training_metadata.test_samples
     assert metrics["brier_ppm"] == round(1e6 * brier_score(p, later.labels))
     assert metrics["brier_ppm"] < metrics["brier_base_ppm"]
+    metrics = {stated_name(name): value for name, value in metrics.items()}
+    assert metrics["log_loss_clip2p52_ppm"] == round(1e6 * log_loss(p, later.labels))
+    defined = binary_metrics(p, later.labels, np.full((2, len(p)), 0.5))
+    for name in set(metrics) - {"up_share_ppm"}:
+        stated = re.sub(r"(_raw|_base)?_ppm$", "", name)
+        assert stated in defined, name
     assert manifest.training_metadata.test_accuracy_bps > 5_500
 
 

@@ -46,6 +46,7 @@ def only_unknown(seed: int) -> None:
     assert {gate.verdict for gate in found} == {Verdict.PASSED, Verdict.INSUFFICIENT}
 
 
+@pytest.mark.proves("R129")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_bad_model_is_refused_by_the_gate_for_it(fault: str) -> None:
     refused(fault, seed=1)

@@ -210,6 +210,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The limit of all learning positions together cut the weight."""
     REASON_LEARNING_TRADE_COUNT: _Reason.ValueType  # 118
     """The learning book has begun as many trades as it may in a day: no new one."""
+    REASON_MODEL_BREAKER_OPEN: _Reason.ValueType  # 119
+    """The model failed on most rows of late and is not asked for a while."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Says why the proxy answered, or which rule changed a weight. Growing.
@@ -405,6 +407,8 @@ REASON_LEARNING_EXPOSURE_CAP: Reason.ValueType  # 117
 """The limit of all learning positions together cut the weight."""
 REASON_LEARNING_TRADE_COUNT: Reason.ValueType  # 118
 """The learning book has begun as many trades as it may in a day: no new one."""
+REASON_MODEL_BREAKER_OPEN: Reason.ValueType  # 119
+"""The model failed on most rows of late and is not asked for a while."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _ErrorReason:

@@ -64,6 +64,11 @@ class InferenceColumns(msgspec.Struct, frozen=True, kw_only=True):
         if left or not 0 < row_bytes <= INPUT_BYTES_MAX or row_bytes % FLOAT_BYTES:
             expected = f"{count} times a multiple of 4 in [4, {INPUT_BYTES_MAX}]"
             raise InvalidField("values", f"{size} bytes", expected)
+        first = self.ts_ms[:TS_BYTES]
+        if self.ts_ms == first * count:
+            # Nearly always: all rows are of one bar.
+            check_ts_ms("ts_ms[0]", int.from_bytes(first, "little", signed=True))
+            return
         instants = self.instants
         if instants.min() < TS_MS_MIN or instants.max() > TS_MS_MAX:
             for index, ts_ms in enumerate(instants.tolist()):

@@ -8,9 +8,8 @@ Source: rows R133, R341 and R343; FORMULAS, fill probability and evidence artifa
 """
 
 import json
-from collections.abc import Callable
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -28,6 +27,7 @@ MAX_AGE_S = 7 * 86_400
 _MAX_AGE_S_MAX = 366 * 86_400
 _FUTURE_MS_MAX = 5 * 60_000
 _WEIGHTS_MAX = 65_536
+R = TypeVar("R", bound=Any)
 
 
 class ReportCode(StrEnum):
@@ -105,6 +105,13 @@ class ReportCheck(msgspec.Struct, frozen=True, kw_only=True):
     report: EvaluationReport | None
 
 
+class Unreadable(msgspec.Struct, frozen=True, kw_only=True):
+    """Says why a text is no report."""
+
+    code: ReportCode
+    detail: str
+
+
 def evidence_bytes(fields: dict[str, JsonValue]) -> bytes:
     """Give the text of an evidence file: keys sorted, two spaces, a newline at the end."""
     return (json.dumps(fields, sort_keys=True, indent=2, ensure_ascii=True) + "\n").encode("ascii")
@@ -132,31 +139,56 @@ def check_report(
         now_ms: The time, Unix milliseconds.
         max_age_s: Oldest age that is taken, seconds, as the environment has it.
     """
+    read = read_report(EvaluationReport, text, sha256=sha256, max_age_s=max_age_s)
+    if isinstance(read, Unreadable):
+        return ReportCheck(code=read.code, detail=read.detail, report=None)
+    report = read
+    found = report.measures.origin.model_version_hash
+    code, detail = age_finding(report.evaluated_at_ms, now_ms=now_ms, max_age_s=max_age_s)
+    if found != model_version_hash:
+        code = ReportCode.MODEL_PROVENANCE_MISMATCH
+        detail = f"a report of {found[:16]}, expected {model_version_hash[:16]}"
+    return ReportCheck(code=code, detail=detail, report=report)
+
+
+def read_report(
+    kind: type[R], text: bytes, *, sha256: str | None, max_age_s: str
+) -> "R | Unreadable":
+    """Read a report of some kind, or say under which code it cannot be relied upon.
+
+    Args:
+        kind: What it should be; its `SCHEMA` has to be the text's.
+        text: The report.
+        sha256: What the file beside it says; None where there is none.
+        max_age_s: Oldest age that will be taken, seconds, as the environment has it.
+    """
     if not (max_age_s.isascii() and max_age_s.isdigit() and 1 <= int(max_age_s) <= _MAX_AGE_S_MAX):
         found = f"oldest age {max_age_s!r}, expected seconds in [1, {_MAX_AGE_S_MAX}]"
-        return _refused(ReportCode.ENV_INVALID, found)
+        return Unreadable(code=ReportCode.ENV_INVALID, detail=found)
     if sha256 is None or sha256_hex(text) != sha256:
         found = f"SHA-256 {sha256_hex(text)}, expected {sha256 or 'a file that says which'}"
-        return _refused(ReportCode.SHA256_MISMATCH, found)
+        return Unreadable(code=ReportCode.SHA256_MISMATCH, detail=found)
     try:
         fields = parse_json("report", text)
     except InvalidField as error:
-        return _refused(ReportCode.PARSE_ERROR, error.message)
-    if fields.get("schema") != EvaluationReport.SCHEMA:
-        return _refused(ReportCode.SCHEMA_UNSUPPORTED, f"schema {fields.get('schema')!r}")
+        return Unreadable(code=ReportCode.PARSE_ERROR, detail=error.message)
+    if fields.get("schema") != kind.SCHEMA:
+        found = f"schema {fields.get('schema')!r}"
+        return Unreadable(code=ReportCode.SCHEMA_UNSUPPORTED, detail=found)
     try:
-        report = from_json(EvaluationReport, fields)
+        return from_json(kind, fields)
     except InvalidField as error:
-        return _refused(_field_code(error), error.message)
-    for code, finding in _FRESHNESS:
-        detail = finding(report, model_version_hash, now_ms, int(max_age_s))
-        if detail:
-            return ReportCheck(code=code, detail=detail, report=report)
-    return ReportCheck(code=ReportCode.OK, detail="", report=report)
+        return Unreadable(code=_field_code(error), detail=error.message)
 
 
-def _refused(code: ReportCode, detail: str) -> ReportCheck:
-    return ReportCheck(code=code, detail=detail, report=None)
+def age_finding(at_ms: int, *, now_ms: int, max_age_s: str) -> tuple[ReportCode, str]:
+    """Say whether something of an instant is from the future or too old, and by how much."""
+    age_ms = now_ms - at_ms
+    if -age_ms > _FUTURE_MS_MAX:
+        return ReportCode.TIMESTAMP_FUTURE, f"{-age_ms} ms ahead"
+    if age_ms > int(max_age_s) * 1000:
+        return ReportCode.TIMESTAMP_TOO_OLD, f"{age_ms // 1000} s old"
+    return ReportCode.OK, ""
 
 
 def _field_code(error: InvalidField) -> ReportCode:
@@ -167,25 +199,3 @@ def _field_code(error: InvalidField) -> ReportCode:
         return ReportCode.SCHEMA_UNSUPPORTED
     is_typed = error.expected.startswith(("a value", "an object", "a list", "a JSON "))
     return ReportCode.BAD_TYPE if is_typed else ReportCode.OUT_OF_RANGE
-
-
-def _other_model(report: EvaluationReport, model: str, _now_ms: int, _max_age_s: int) -> str:
-    found = report.measures.origin.model_version_hash
-    return "" if found == model else f"a report of {found[:16]}, expected {model[:16]}"
-
-
-def _from_future(report: EvaluationReport, _model: str, now_ms: int, _max_age_s: int) -> str:
-    ahead_ms = report.evaluated_at_ms - now_ms
-    return f"{ahead_ms} ms ahead" if ahead_ms > _FUTURE_MS_MAX else ""
-
-
-def _too_old(report: EvaluationReport, _model: str, now_ms: int, max_age_s: int) -> str:
-    age_ms = now_ms - report.evaluated_at_ms
-    return f"{age_ms // 1000} s old" if age_ms > max_age_s * 1000 else ""
-
-
-_FRESHNESS: tuple[tuple[ReportCode, Callable[[EvaluationReport, str, int, int], str]], ...] = (
-    (ReportCode.MODEL_PROVENANCE_MISMATCH, _other_model),
-    (ReportCode.TIMESTAMP_FUTURE, _from_future),
-    (ReportCode.TIMESTAMP_TOO_OLD, _too_old),
-)

@@ -22,6 +22,7 @@ from detent.core.evaluation.measures import (
     SampleMeasures,
 )
 from detent.core.evaluation.profiles import PromotionProfile
+from detent.core.rollout.gates import ACTIVE_ACK
 
 NOT_MEASURED = "not measured"
 
@@ -78,6 +79,13 @@ def choice(name: str, number: str, bound: str, evidence: str, *, passes: bool) -
     """Give the result of a gate that is met or not."""
     verdict = Verdict.PASSED if passes else Verdict.FAILED
     return GateResult(name=name, number=number, bound=bound, verdict=verdict, evidence=evidence)
+
+
+def approval_gate(ack: str) -> GateResult:
+    """Judge that a person acknowledged what follows, to the letter."""
+    number = "typed" if ack == ACTIVE_ACK else "(missing)"
+    evidence = "what a person acknowledged"
+    return choice("human_approval", number, ACTIVE_ACK, evidence, passes=ack == ACTIVE_ACK)
 
 
 def origin_gates(origin: OriginMeasures) -> tuple[GateResult, ...]:

@@ -9,6 +9,8 @@ stays below with 95% confidence.
 import msgspec
 
 from detent.contracts.calibration import CalibrationMethod
+from detent.contracts.checks import check_int
+from detent.contracts.units import INT64_MAX
 
 
 class SampleMeasures(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,6 +198,31 @@ class LearningMeasures(msgspec.Struct, frozen=True, kw_only=True):
     untagged_count: int
 
 
+class ServiceMeasures(msgspec.Struct, frozen=True, kw_only=True):
+    """Says how the candidate answered while it ran unused.
+
+    Attributes:
+        row_count: Rows that it was asked for, at least 1.
+        error_count: Those without an answer.
+        covered_ms: Bars that it was asked for, times their length.
+        p99_us: Latency that 99 of 100 rows do not exceed, microseconds.
+        p999_us: Latency that 999 of 1000 do not.
+    """
+
+    row_count: int
+    error_count: int
+    covered_ms: int
+    p99_us: int
+    p999_us: int
+
+    def __post_init__(self) -> None:
+        """Refuse a measure of no row, and more errors than rows."""
+        check_int("row_count", self.row_count, 1, INT64_MAX)
+        check_int("error_count", self.error_count, 0, self.row_count)
+        for name in ("covered_ms", "p99_us", "p999_us"):
+            check_int(name, getattr(self, name), 0, INT64_MAX)
+
+
 class Measures(msgspec.Struct, frozen=True, kw_only=True):
     """Gathers everything that the gates judge; None is what nobody measured."""
 
@@ -206,3 +233,4 @@ class Measures(msgspec.Struct, frozen=True, kw_only=True):
     champion: ScoreComparison | None
     trading: TradingMeasures | None
     learning: LearningMeasures | None
+    service: ServiceMeasures | None = None

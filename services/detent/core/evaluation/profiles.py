@@ -1,6 +1,6 @@
 """Name the bounds that a candidate is held to: the seeds' own, and the standard ones.
 
-Source: decision D17; QUANT C5; seed 004, section 6 (`seed`); rows R132, R135, R170, R354.
+Source: decision D17; QUANT C5; seed 004, section 6 (`seed`); rows R132, R135, R170, R332, R354.
 """
 
 import msgspec
@@ -9,6 +9,24 @@ from detent.contracts.errors import InvalidField
 
 # A month of 365.25 / 12 days, six of them.
 _SIX_MONTHS_MS = 15_778_800_000
+
+
+class ServiceBounds(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds what a candidate's shadow has to show before it may be used.
+
+    Attributes:
+        row_count_min: Rows; with fewer, the slowest of a thousand is not among them.
+        covered_ms_min: Time that its bars have to cover.
+        p99_below_us: The latency of 99 of 100 rows stays below this, microseconds.
+        p999_below_us: That of 999 of 1000.
+        errors_below_ppm: The share of rows without an answer stays below this.
+    """
+
+    row_count_min: int = 1_000
+    covered_ms_min: int = 86_400_000
+    p99_below_us: int = 100_000
+    p999_below_us: int = 250_000
+    errors_below_ppm: int = 50_000
 
 
 class PromotionProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +54,7 @@ class PromotionProfile(msgspec.Struct, frozen=True, kw_only=True):
         trade_count_min: Fills of the candidate.
         drawdown_ratio_below_ppm: Its deepest drawdown over the proxy's stays below this.
         slippage_below_bps_x1000: Its slippage less the proxy's stays below this.
+        service: What its shadow has to show.
     """
 
     name: str
@@ -58,6 +77,7 @@ class PromotionProfile(msgspec.Struct, frozen=True, kw_only=True):
     trade_count_min: int = 40
     drawdown_ratio_below_ppm: int = 1_500_000
     slippage_below_bps_x1000: int = 25_000
+    service: ServiceBounds | None = None
 
 
 SEED = PromotionProfile(
@@ -77,6 +97,7 @@ STANDARD = PromotionProfile(
     max_drawdown_max_ppm=None,
     fees_of_gross_max_ppm=None,
     deflated_sharpe_min_ppm=950_000,
+    service=ServiceBounds(),
 )
 PROFILES = {profile.name: profile for profile in (STANDARD, SEED)}
 

@@ -13,6 +13,7 @@ from detent.core.evaluation.gates import (
 from detent.core.evaluation.measures import Measures
 from detent.core.evaluation.profiles import PromotionProfile
 from detent.core.evaluation.score_gates import score_gates
+from detent.core.evaluation.service_gates import service_gates
 from detent.core.evaluation.trading_gates import trading_gates
 
 
@@ -32,6 +33,7 @@ def judge(profile: PromotionProfile, measures: Measures) -> tuple[GateResult, ..
         *origin_gates(measures.origin),
         *sample_gates(profile, measures.sample),
         *statistical,
+        *service_gates(profile, measures.service),
         learning_gate(measures.learning),
     )
 

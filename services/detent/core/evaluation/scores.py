@@ -15,6 +15,8 @@ Labels = NDArray[np.bool_]
 LOG_LOSS_CLIP = 2.0**-52
 # With another clip it is another metric, and has another name.
 LOG_LOSS_NAME = "log_loss_clip2p52"
+# What artifacts from before call it; they are pinned by their bytes, and built again to them.
+FORMER_LOG_LOSS_NAME = "log_loss"
 
 
 def brier_score(p: Floats, labels: Labels) -> float:
@@ -60,3 +62,10 @@ def check_rows(p: Floats, labels: Labels) -> None:
     # Written so that a NaN, which is on no side of anything, is refused too.
     if not np.all((p >= 0.0) & (p <= 1.0)):
         raise InvalidField("p", p[~((p >= 0.0) & (p <= 1.0))][0], "a probability in [0, 1]")
+
+
+def stated_name(metric: str) -> str:
+    """Give the name that states a metric's definition, of one of today or of one of before."""
+    if metric.startswith(f"{LOG_LOSS_NAME}_") or not metric.startswith(f"{FORMER_LOG_LOSS_NAME}_"):
+        return metric
+    return LOG_LOSS_NAME + metric.removeprefix(FORMER_LOG_LOSS_NAME)

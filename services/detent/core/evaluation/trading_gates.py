@@ -1,6 +1,7 @@
 """Judge what trading by the candidate would have done, beside trading by the proxy."""
 
 from detent.contracts.units import PPM_ONE
+from detent.core.evaluation.capital import CapitalMeasures, capital_gates
 from detent.core.evaluation.gates import GateResult, Verdict, choice, percent, unmeasured
 from detent.core.evaluation.measures import AccountMeasures, TradingMeasures
 from detent.core.evaluation.profiles import PromotionProfile
@@ -122,44 +123,16 @@ def _deflated(profile: PromotionProfile, trading: TradingMeasures | None) -> tup
 
 def _capital(profile: PromotionProfile, trading: TradingMeasures | None) -> tuple[GateResult, ...]:
     """Judge by what the forerunner asked before it gave capital (R354)."""
-    ratio_below, slippage_below = (
-        profile.drawdown_ratio_below_ppm,
-        profile.slippage_below_bps_x1000,
-    )
-    bounds = (
-        ("capital_resolved", f">= {profile.trade_count_min}", "fills"),
-        ("capital_expectancy", "> 0", "net profit of a fill, of starting equity"),
-        ("capital_drawdown", f"< {ratio_below / PPM_ONE:g}", "drawdown over the proxy's"),
-        ("capital_slippage", f"< {_basis_points(slippage_below)}", _SLIPPAGE),
-    )
-    if trading is None:
-        return tuple(unmeasured(*bound) for bound in bounds)
-    resolved, expectancy, drawdown, slippage = bounds
-    count, gain = trading.model.trade_count, trading.model.expectancy_ppb
-    enough = Verdict.PASSED if count >= profile.trade_count_min else Verdict.INSUFFICIENT
-    delta = trading.slippage_difference_bps_x1000
-    deepest, allowed = trading.model.max_drawdown_ppm, trading.proxy.max_drawdown_ppm
-    ratio = f"{deepest / allowed:.4f}" if allowed else f"{percent(deepest)} over none"
-    # Multiplied out: a proxy that lost nothing has no ratio, and allows no loss.
-    stays = deepest * PPM_ONE < ratio_below * allowed or deepest == 0
-    return (
-        GateResult(
-            name=resolved[0],
-            number=str(count),
-            bound=resolved[1],
-            verdict=enough,
-            evidence=resolved[2],
-        ),
-        unmeasured(*expectancy)
-        if gain is None
-        else choice(expectancy[0], f"{gain / 1e9:.7%}", *expectancy[1:], passes=gain > 0),
-        choice(drawdown[0], ratio, *drawdown[1:], passes=stays),
-        unmeasured(*slippage)
-        if delta is None
-        else choice(
-            slippage[0], _basis_points(delta), *slippage[1:], passes=delta < slippage_below
-        ),
-    )
+    found = None
+    if trading is not None:
+        found = CapitalMeasures(
+            resolved_count=trading.model.trade_count,
+            expectancy_ppb=trading.model.expectancy_ppb,
+            drawdown_ppm=trading.model.max_drawdown_ppm,
+            baseline_drawdown_ppm=trading.proxy.max_drawdown_ppm,
+            slippage_delta_bps_x1000=trading.slippage_difference_bps_x1000,
+        )
+    return capital_gates(profile, found, resolved="fills")
 
 
 def _basis_points(value_x1000: int) -> str:

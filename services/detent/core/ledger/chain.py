@@ -145,6 +145,22 @@ def verify_chains(
     )
 
 
+def joined(parts: Iterable[Verification]) -> Verification:
+    """Give what walks over different chains found together; heads by their chains' names."""
+    walks = tuple(parts)
+    return Verification(
+        record_count=sum(walk.record_count for walk in walks),
+        unanchored_count=sum(walk.unanchored_count for walk in walks),
+        breaks=tuple(broken for walk in walks for broken in walk.breaks)[:BREAKS_MAX],
+        heads=tuple(
+            sorted(
+                (head for walk in walks for head in walk.heads),
+                key=lambda head: (head.plan_id, head.symbol),
+            )
+        ),
+    )
+
+
 def _follows(row: StoredRecord, chain: _Chain, chains: Mapping[ChainKey, _Chain]) -> bool:
     """Say whether a row plainly follows; one that does not is looked at more closely."""
     plan_id, symbol, ts_ms, kind, sequence, record_hash, canonical = row

@@ -99,14 +99,14 @@ def promoted(rollout: Rollout, *, seen_revision: int, change: Change) -> Rollout
     _check_seen(rollout, seen_revision)
     if rollout.stage not in (RolloutStage.SHADOW, RolloutStage.CANARY):
         raise RolloutConflict(rollout.rollout_id, found=rollout.stage, expected="canary")
-    last_ms = rollout.since_ms + rollout.ramp[-1].hold_ms
-    held = rollout.canary_bps == BPS_ONE and change.at_ms >= last_ms
-    if not held and change.override_reason is None:
+    wait_ms = not_before_ms(rollout) - change.at_ms
+    if change.override_reason is None and (rollout.canary_bps != BPS_ONE or wait_ms > 0):
         raise RolloutHold(
             rollout.rollout_id,
             canary_bps=BPS_ONE,
             canary_bps_max=next_bps(rollout),
-            not_before_ms=not_before_ms(rollout),
+            wait_ms=max(0, wait_ms),
+            at_ms=change.at_ms,
         )
     changed = structs.replace(
         rollout, canary_bps=BPS_ONE, stage=RolloutStage.FULL, since_ms=change.at_ms
@@ -182,10 +182,14 @@ def _check_seen(rollout: Rollout, seen_revision: int) -> None:
 
 
 def _check_hold(rollout: Rollout, canary_bps: int, at_ms: int) -> None:
-    most, from_ms = next_bps(rollout), not_before_ms(rollout)
-    if canary_bps > most or at_ms < from_ms:
+    most, wait_ms = next_bps(rollout), not_before_ms(rollout) - at_ms
+    if canary_bps > most or wait_ms > 0:
         raise RolloutHold(
-            rollout.rollout_id, canary_bps=canary_bps, canary_bps_max=most, not_before_ms=from_ms
+            rollout.rollout_id,
+            canary_bps=canary_bps,
+            canary_bps_max=most,
+            wait_ms=max(0, wait_ms),
+            at_ms=at_ms,
         )
 
 

@@ -39,6 +39,8 @@ MEANT = frozenset(
         Reason.ACTIVE_DISABLED,
         Reason.BAD_ACK,
         Reason.ENV_NOT_ALLOWED,
+        Reason.NOT_IN_CANARY,
+        Reason.ROLLED_BACK,
     }
 )
 

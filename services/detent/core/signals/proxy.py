@@ -102,7 +102,7 @@ def proxy_series(closes: Floats, config: ProxyConfig) -> NDArray[np.int32]:
         # A copy row by row: sums then add up in the order in which they do for one bar.
         begin = start - first
         windows = momentum[begin : stop - start + begin + config.window_bars - 1]
-        rows = np.ascontiguousarray(sliding_window_view(windows, config.window_bars))
+        rows = np.array(sliding_window_view(windows, config.window_bars), order="C")
         series[start:stop] = _beliefs_bps(*_standing(rows, config), config)
     return series
 

@@ -84,6 +84,22 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             raise DataInvalid(message, found=found, expected=expected)
 
 
+class BarFills(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Holds what was filled on one bar; arrays of shape (s,).
+
+    Attributes:
+        bar: Number of the bar in its stretch.
+        price: What the orders met, before slippage.
+        before: What was held before, base units.
+        after: What was held after; elsewhere than before where something was filled.
+    """
+
+    bar: int
+    price: Floats
+    before: Floats
+    after: Floats
+
+
 class Stretch(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Holds everything about successive bars; arrays of shape (t, s), see each type.
 
@@ -93,6 +109,7 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         p_hat_bps: int64, the probability that counted.
         wanted: What the signal asked for.
         walked: What was held and decided.
+        fills: What was filled, bar by bar; bars without fills are not there.
         outcomes: Why.
         before: What policy remembered before the first bar.
         states: What it remembered after each.
@@ -103,6 +120,7 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     p_hat_bps: Ints
     wanted: WantedColumns
     walked: Walked
+    fills: list[BarFills]
     outcomes: OutcomeColumns
     before: StateColumns
     states: StateColumns
@@ -191,7 +209,9 @@ def _stretches(setup: Setup, account: Account, columns: _Columns) -> Iterator[St
         asked, p_hat_bps = _asked(setup, rows)
         wanted = wanted_columns(terms, asked)
         moves = moves_of(terms, asked, wanted)
-        walked = _walk(setup, rows, walk=walk, moves=moves, account=account, rule=rule, to=columns)
+        walked, fills = _walk(
+            setup, rows, walk=walk, moves=moves, account=account, rule=rule, to=columns
+        )
         states = states_after(walked, before)
         rebalanced = np.vstack([before.last_rebalance_ts_ms, states.last_rebalance_ts_ms[:-1]])
         outcomes = outcomes_of(
@@ -208,6 +228,7 @@ def _stretches(setup: Setup, account: Account, columns: _Columns) -> Iterator[St
             p_hat_bps=p_hat_bps,
             wanted=wanted,
             walked=walked,
+            fills=fills,
             outcomes=outcomes,
             before=before,
             states=states,
@@ -238,7 +259,7 @@ def _walk(
     account: Account,
     rule: OrderRule | None,
     to: _Columns,
-) -> Walked:
+) -> tuple[Walked, list[BarFills]]:
     """Walk over some bars: fill what waits, pay, mark, decide, order."""
     market = setup.market
     present = market.present[rows]
@@ -247,10 +268,12 @@ def _walk(
     shape = present.shape
     current, final = np.zeros(shape), np.zeros(shape)
     trades: Flags = np.zeros(shape, dtype=np.bool_)
-    equity_cents = []
+    equity_cents: list[int] = []
+    filled: list[BarFills] = []
     for bar, ts_ms in enumerate(times_ms):
         at = rows.start + bar
         price, there = market.close[at], None if whole[bar] else present[bar]
+        before = account.quantity
         if rule is None:
             fills = account.fill(market.open[at], there)
         if market.funding is not None:
@@ -275,9 +298,12 @@ def _walk(
             fills = account.fill(price, there)
             equity -= fills.fees + fills.slippage
         to.note(at, equity, fills)
+        if fills.trades:
+            met = market.open[at] if rule is None else price
+            filled.append(BarFills(bar=bar, price=met, before=before, after=account.quantity))
     _check_weights(current)
     to.weight_ppm[rows] = current
-    return Walked(
+    walked = Walked(
         ts_ms=market.ts_ms[rows],
         equity_cents=equity_cents,
         current_ppm=current,
@@ -285,6 +311,7 @@ def _walk(
         trades=trades,
         present=present,
     )
+    return walked, filled
 
 
 def _check_weights(current_ppm: Floats) -> None:

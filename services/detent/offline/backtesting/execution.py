@@ -90,11 +90,20 @@ class RuleB:
 
     def __call__(self, target: Floats, held: Held) -> Flags:
         """Say which symbols have an order due, and remember that they are filled."""
-        away = np.abs(target - held.quantity * held.price / held.equity)
-        due = (away > self._band) & (away * held.equity >= self._notional)
+        away = held.quantity * held.price
+        away /= held.equity
+        np.subtract(target, away, out=away)
+        np.abs(away, out=away)
+        due = away > self._band
+        # Products keep their order when they are rounded: where the band itself is worth the least
+        # notional, whatever is beyond it is.
+        if self._band * held.equity < self._notional:
+            due &= away * held.equity >= self._notional
         if self._cooldown_bars:
-            due &= held.bar - self._filled >= self._cooldown_bars
-        due = held.there(due | (~(np.abs(target) > 0.0) & (np.abs(held.quantity) > 0.0)))
+            due &= self._filled <= held.bar - self._cooldown_bars
+        if np.count_nonzero(target) < len(target):
+            due |= (target == 0.0) & (held.quantity != 0.0)
+        due = held.there(due)
         if self._cooldown_bars:
             self._filled[due] = held.bar
         return due

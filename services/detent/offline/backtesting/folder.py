@@ -2,7 +2,7 @@
 
     results_summary.json   what it ran on and came to; canonical, so the same run is the same bytes
     equity.parquet         the account bar by bar
-    decisions.sqlite       the ledger: plan log, records, summary; not there without records
+    decisions.sqlite       the ledger: plan log, records, fills, summary; not there without records
 
 A run is invalid when one of its parts is missing or says less than it must (R67, R233): nothing
 is put in its place.
@@ -24,7 +24,9 @@ from detent.contracts.json_codec import from_json, to_json
 from detent.core.evaluation.equity import EquityCurve
 from detent.core.ledger.chain import ChainEnd
 from detent.core.ledger.completeness import REQUIRED, judge_runs
-from detent.offline.backtesting.engine import Ran, Setup, run
+from detent.offline.attributing import BACKTEST_LEDGER
+from detent.offline.backtesting.engine import Ran, Setup, Stretch, run
+from detent.offline.backtesting.fill_texts import FillWriter
 from detent.offline.backtesting.record_texts import RecordWriter
 from detent.offline.backtesting.results import BacktestSummary, summary_of
 from detent.offline.backtesting.tally import Tally
@@ -32,7 +34,7 @@ from detent.offline.samples import Progress
 
 SUMMARY_FILE = "results_summary.json"
 EQUITY_FILE = "equity.parquet"
-LEDGER_FILE = "decisions.sqlite"
+LEDGER_FILE = BACKTEST_LEDGER
 REPORT_FILE = "report.html"
 HEADS_SCHEMA = "detent.backtest_heads.v1"
 
@@ -83,9 +85,13 @@ def run_into(
     if records:
         with bulk_ledger(folder / LEDGER_FILE) as ledger:
             ledger.open_plan(setup.bound)
-            writer = RecordWriter(setup)
-            tell = (tally, lambda stretch: ledger.add_records(writer.rows(stretch)))
-            ran = run(setup, tell, progress)
+            writer, fills = RecordWriter(setup), FillWriter(setup)
+
+            def file(stretch: Stretch) -> None:
+                ledger.add_records(writer.rows(stretch))
+                ledger.add_fills(fills.rows(stretch, writer.written))
+
+            ran = run(setup, (tally, file), progress)
             heads = _heads(setup, writer)
             ledger.close_plan(setup.bound, tally.ledger_summary(heads).canonical)
         heads_hash = canonical_hash(HEADS_SCHEMA, {"heads": [to_json(head) for head in heads]})

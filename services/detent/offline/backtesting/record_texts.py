@@ -14,19 +14,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from detent.contracts.binding import SignalSource
 from detent.contracts.decimals import format_decimal
 from detent.contracts.decision import GENESIS_HASH, DecisionKind, DecisionRecord, DecisionRow
 from detent.contracts.errors import InternalError
 from detent.contracts.plan import OrderStyle, PolicyState, PositionState, TriggerState
 from detent.contracts.reasons import Reason
-from detent.contracts.units import TS_MS_MAX
+from detent.contracts.units import BPS_HALF, TS_MS_MAX
 from detent.core.ledger.record import ChainPoint, record_decision
 from detent.core.policy.column_outcomes import ORDER_NONE, ORDER_POST_ONLY, ORDER_TAKER
-from detent.core.policy.columns import ABSENT, TRIGGER_STATES, Ints, reasons_of
+from detent.core.policy.columns import ABSENT, TRIGGER_STATES, Flags, Floats, Ints, reasons_of
 from detent.core.signals.choice import ModelOutcome
 from detent.core.signals.proxy import SERIES_FLAT, SERIES_WARMING_UP, ProxyAnswer
 from detent.offline.backtesting.engine import Setup, Stretch
-from detent.offline.backtesting.record_template import WriteText, record_text
+from detent.offline.backtesting.record_template import PREVIOUS, RecordTemplate, record_template
 from detent.offline.backtesting.signals import REFUSALS
 
 _STYLE_TEXTS = {
@@ -40,6 +41,8 @@ PROXY_REASONS = {
     SERIES_WARMING_UP: Reason.PROXY_WARMING_UP,
     SERIES_FLAT: Reason.PROXY_FLAT,
 }
+_PROXY_TEXTS = {code: f'"{reason}"' for code, reason in PROXY_REASONS.items()}
+_SOURCE_TEXTS = {True: SignalSource.MODEL.value, False: SignalSource.PROXY.value}
 # One row of `decision_records`.
 Filed = tuple[str, str, int, str, int, str, str]
 _DIRECTED = frozenset({TriggerState.LONG_ALLOWED, TriggerState.SHORT_ALLOWED})
@@ -51,6 +54,7 @@ class RecordWriter:
     Attributes:
         head_hashes: Hash of the last record of each symbol.
         sequences: Sequence of the next record of each symbol.
+        written: Hashes of the records of the last stretch, in the order of writing.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -59,10 +63,9 @@ class RecordWriter:
         symbols = setup.bound.plan.symbols
         self.head_hashes = [GENESIS_HASH] * len(symbols)
         self.sequences = [0] * len(symbols)
-        self._write: WriteText | None = None
+        self.written: list[str] = []
+        self._template: RecordTemplate | None = None
         self._reasons: dict[int, str] = {}
-        prefix = f"{setup.bound.plan.plan_id}/"
-        self._symbols = [(symbol, f"{prefix}{symbol}/") for symbol in symbols]
 
     def rows(self, stretch: Stretch) -> Iterator[Filed]:
         """Give the records of a stretch as the ledger files them, bar by bar.
@@ -70,31 +73,36 @@ class RecordWriter:
         Raises:
             InternalError: The first of them is not what the scalar core writes.
         """
-        plan = self._setup.bound.plan
-        kind = DecisionKind.BAR.value
-        columns = self._columns(stretch)
-        present = stretch.walked.present.tolist()
+        self.written = written = []
         expected = self._first(stretch)
-        hashes, sequences, write = self.head_hashes, self.sequences, self._write
-        assert write is not None
-        for bar, ts_ms in enumerate(stretch.walked.ts_ms.tolist()):
-            equity = format_decimal(Decimal(stretch.walked.equity_cents[bar]) / 100)
-            valid_until = min(ts_ms + plan.bar_interval_ms, TS_MS_MAX)
-            items = zip(present[bar], *(column[bar] for column in columns), strict=True)
-            for place, (is_present, *own) in enumerate(items):
-                if not is_present:
-                    continue
-                symbol, set_prefix = self._symbols[place]
-                sequence = sequences[place]
-                text = write(
-                    symbol, set_prefix, sequence, hashes[place], ts_ms, valid_until, equity, *own
-                )
-                if expected is not None:
-                    check_text(text, expected)
-                    expected = None
-                record_hash = hashlib.sha256(text.encode("ascii")).hexdigest()
-                yield plan.plan_id, symbol, ts_ms, kind, sequence, record_hash, text
-                sequences[place], hashes[place] = sequence + 1, record_hash
+        if expected is None:
+            return
+        assert self._template is not None
+        plan, kind = self._setup.bound.plan, DecisionKind.BAR.value
+        bars, places = np.nonzero(stretch.walked.present)
+        sequences = self._sequences(stretch.walked.present)
+        columns = self._columns(stretch, bars, places, sequences)
+        texts = zip(*(columns[name] for name in self._template.columns), strict=True)
+        keys = zip(
+            places.tolist(),
+            columns["symbol"],
+            stretch.walked.ts_ms[bars].tolist(),
+            sequences.tolist(),
+            texts,
+            strict=True,
+        )
+        parts, hashes, sha256 = self._template.parts(), self.head_hashes, hashlib.sha256
+        previous_at = 2 * self._template.columns.index(PREVIOUS) + 1
+        for place, symbol, ts_ms, sequence, own in keys:
+            parts[1::2] = own
+            parts[previous_at] = hashes[place]
+            text = "".join(parts)
+            if expected is not None:
+                check_text(text, expected)
+                expected = None
+            hashes[place] = record_hash = sha256(text.encode("ascii")).hexdigest()
+            written.append(record_hash)
+            yield plan.plan_id, symbol, ts_ms, kind, sequence, record_hash, text
 
     def _first(self, stretch: Stretch) -> str | None:
         """Have the scalar core write the first row, and take the text of all from its."""
@@ -108,52 +116,89 @@ class RecordWriter:
             state=state_before(stretch, bar, place),
         )
         record = scalar_record(self._setup, stretch, bar, place, point)
-        if self._write is None:
-            texts = {code: f'"{reason}"' for code, reason in PROXY_REASONS.items()}
-            self._write = record_text(record, texts)
+        if self._template is None:
+            self._template = record_template(record)
         return record.canonical.decode("ascii")
 
-    def _columns(self, stretch: Stretch) -> list[list[list[Any]]]:
-        """Give what each row's own arguments are, in the order of `ARGUMENTS`, bar by bar."""
-        setup, outcomes, wanted = self._setup, stretch.outcomes, stretch.wanted
-        rows, model = stretch.rows, setup.signals.model
-        shape = stretch.walked.present.shape
-        absent = np.full(shape, ABSENT)
-        active = json_text([one.trigger_id for one in setup.bound.plan.triggers])
-        return [
-            column.tolist() if isinstance(column, np.ndarray) else column
-            for column in (
-                outcomes.delta_weight_ppm,
-                texts_of(outcomes.order_style, _STYLE_TEXTS),
-                outcomes.tier,
-                self._reason_texts(outcomes.reasons),
-                wanted.signal_deadbanded_ppm,
-                outcomes.target_weight_final_ppm,
-                outcomes.target_weight_policy_ppm,
-                wanted.target_weight_raw_ppm,
-                wanted.vol_scale_ppm,
-                texts_of(
-                    stretch.asked.trigger,
-                    {code: active if state in _DIRECTED else "[]" for code, state in _STATES},
-                ),
-                [list(map(close_text, bar)) for bar in setup.market.close[rows].tolist()],
-                stretch.walked.current_ppm.astype(np.int64),
-                texts_of(stretch.asked.trigger, dict(_STATES)),
-                stretch.asked.vol_hat_ppm,
-                nulls(shape) if model is None else texts_of(model.refusal[rows], _REFUSAL_TEXTS),
-                nulls(shape) if model is None else hash_texts(model.features_hash, rows, shape),
-                stretch.p_hat_bps,
-                absent if model is None else model.p_hat_bps[rows],
-                absent if model is None else model.p_hat_raw_bps[rows],
-                setup.signals.proxy[rows],
-                stretch.asked.strength_bps,
-                stretch.states.entry_ts_ms,
-                stretch.states.last_rebalance_ts_ms,
-                stretch.states.trade_set_count,
-            )
-        ]
+    def _sequences(self, present: Flags) -> Ints:
+        """Number the rows of each symbol on, in the order of writing."""
+        counts = np.cumsum(present, axis=0)
+        numbers = counts - 1 + np.array(self.sequences)
+        self.sequences = (np.array(self.sequences) + counts[-1]).tolist()
+        return np.asarray(numbers[present])
 
-    def _reason_texts(self, masks: Ints) -> list[list[str]]:
+    def _columns(
+        self, stretch: Stretch, bars: Ints, places: Ints, sequences: Ints
+    ) -> dict[str, list[str]]:
+        """Give the texts of all rows by column, in the order of writing."""
+        setup, outcomes, wanted = self._setup, stretch.outcomes, stretch.wanted
+        plan, at = setup.bound.plan, (bars, places)
+        symbols = list(map(plan.symbols.__getitem__, places.tolist()))
+        prefixes = [f"{plan.plan_id}/{symbol}/" for symbol in plan.symbols]
+        active = json_text([one.trigger_id for one in plan.triggers])
+        trigger = stretch.asked.trigger[at].tolist()
+        set_counts = int_texts(stretch.states.trade_set_count[at])
+        times_ms = stretch.walked.ts_ms
+        ends_ms = np.minimum(times_ms + plan.bar_interval_ms, TS_MS_MAX)
+        of_bar = bars.tolist()
+        equity = [format_decimal(Decimal(cents) / 100) for cents in stretch.walked.equity_cents]
+        triggers = {code: active if state in _DIRECTED else "[]" for code, state in _STATES}
+        states = dict(_STATES)
+        return self._signal_columns(stretch, at) | {
+            "delta": int_texts(outcomes.delta_weight_ppm[at]),
+            "style": texts_of(outcomes.order_style[at], _STYLE_TEXTS),
+            "tier": int_texts(outcomes.tier[at]),
+            "reasons": self._reason_texts(outcomes.reasons[at]),
+            "deadbanded": int_texts(wanted.signal_deadbanded_ppm[at]),
+            "final": int_texts(outcomes.target_weight_final_ppm[at]),
+            "policy": int_texts(outcomes.target_weight_policy_ppm[at]),
+            "raw": int_texts(wanted.target_weight_raw_ppm[at]),
+            "scale": int_texts(wanted.vol_scale_ppm[at]),
+            PREVIOUS: [""] * len(of_bar),
+            "triggers": list(map(triggers.__getitem__, trigger)),
+            "close": close_texts(setup.market.close[stretch.rows][at]),
+            "current": int_texts(stretch.walked.current_ppm[at].astype(np.int64)),
+            "equity": list(map(equity.__getitem__, of_bar)),
+            "symbol": symbols,
+            "state": list(map(states.__getitem__, trigger)),
+            "vol": int_texts(stretch.asked.vol_hat_ppm[at], absent_below=1),
+            "sequence": int_texts(sequences),
+            "entry": int_texts(stretch.states.entry_ts_ms[at], absent_below=0),
+            "rebalanced": int_texts(stretch.states.last_rebalance_ts_ms[at], absent_below=0),
+            "set_count": set_counts,
+            "set_id": list(
+                map(str.__add__, map(prefixes.__getitem__, places.tolist()), set_counts)
+            ),
+            "ts_ms": list(map(int_texts(times_ms).__getitem__, of_bar)),
+            "valid_until": list(map(int_texts(ends_ms).__getitem__, of_bar)),
+        }
+
+    def _signal_columns(self, stretch: Stretch, at: tuple[Ints, Ints]) -> dict[str, list[str]]:
+        """Give the texts of what model and proxy said."""
+        rows, model = stretch.rows, self._setup.signals.model
+        proxy = self._setup.signals.proxy[rows][at]
+        nulls = ["null"] * len(proxy)
+        columns = {
+            "p_hat": int_texts(stretch.p_hat_bps[at]),
+            "proxy": int_texts(np.where(proxy < 0, BPS_HALF, proxy)),
+            "proxy_reason": [_PROXY_TEXTS.get(code, "null") for code in proxy.tolist()],
+            "strength": int_texts(stretch.asked.strength_bps[at]),
+        }
+        if model is None:
+            silent = ("fallback", "features_hash", "calibrated", "p_raw")
+            source = [SignalSource.PROXY.value] * len(proxy)
+            return columns | dict.fromkeys(silent, nulls) | {"source": source}
+        calibrated = model.p_hat_bps[rows][at]
+        hashes = model.features_hash
+        return columns | {
+            "fallback": texts_of(model.refusal[rows][at], _REFUSAL_TEXTS),
+            "features_hash": nulls if hashes is None else hash_texts(hashes[rows][at]),
+            "calibrated": int_texts(calibrated, absent_below=0),
+            "p_raw": int_texts(model.p_hat_raw_bps[rows][at], absent_below=0),
+            "source": [_SOURCE_TEXTS[said] for said in (calibrated >= 0).tolist()],
+        }
+
+    def _reason_texts(self, masks: Ints) -> list[str]:
         known = self._reasons
         for mask in np.unique(masks).tolist():
             if mask not in known:
@@ -176,25 +221,31 @@ def json_text(items: list[Any]) -> str:
     return msgspec.json.encode(items).decode("ascii")
 
 
-def texts_of(codes: NDArray[Any], texts: Mapping[int, str]) -> list[list[str]]:
+def texts_of(codes: NDArray[Any], texts: Mapping[int, str]) -> list[str]:
     """Give the text of each code."""
-    return [[texts[code] for code in bar] for bar in codes.tolist()]
+    return list(map(texts.__getitem__, codes.tolist()))
 
 
-def nulls(shape: tuple[int, ...]) -> list[list[str]]:
-    """Give rows that say nothing."""
-    return [["null"] * shape[1]] * shape[0]
+def int_texts(items: NDArray[Any], *, absent_below: int | None = None) -> list[str]:
+    """Write integers, shape (n,), n at least 1; those below a bound are null."""
+    texts = msgspec.json.encode(items.tolist()).decode("ascii")[1:-1].split(",")
+    if absent_below is not None:
+        for place in np.flatnonzero(items < absent_below).tolist():
+            texts[place] = "null"
+    return texts
 
 
-def hash_texts(
-    hashes: NDArray[np.bytes_] | None, rows: slice, shape: tuple[int, ...]
-) -> list[list[str]]:
+def hash_texts(hashes: NDArray[np.bytes_]) -> list[str]:
     """Give hashes as JSON texts; null where there is none."""
-    if hashes is None:
-        return nulls(shape)
+    return [f'"{one.decode("ascii")}"' if one else "null" for one in hashes.tolist()]
+
+
+def close_texts(prices: Floats) -> list[str]:
+    """Write prices, shape (n,), n at least 1, as `close_text` does."""
+    texts = msgspec.json.encode(prices.tolist()).decode("ascii")[1:-1].split(",")
     return [
-        [f'"{one.decode("ascii")}"' if one else "null" for one in bar]
-        for bar in hashes[rows].tolist()
+        text[:-2] if text.endswith(".0") else close_text(float(text)) if "e" in text else text
+        for text in texts
     ]
 
 

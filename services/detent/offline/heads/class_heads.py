@@ -18,12 +18,13 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from detent.adapters.graph_audit import audit_graph
 from detent.adapters.onnx_session import GraphContract, OnnxSession, open_session
 from detent.contracts.binding import Head
-from detent.contracts.calibration import TemperatureSpec
+from detent.contracts.calibration import Calibration
 from detent.contracts.errors import DataInvalid
 from detent.contracts.manifest import REGIME_CLASSES, SPACING_CLASSES, GraphOutput, Metric
 from detent.contracts.units import BPS_ONE, PPM_ONE
 from detent.core.evaluation.class_scores import class_log_loss
-from detent.core.signals.calibration_temperature import fit_temperature
+from detent.core.evaluation.scores import LOG_LOSS_NAME
+from detent.core.signals.calibration_choice import choose_class_calibration
 from detent.core.signals.class_maps import class_map
 from detent.offline.datasets.folder import Dataset
 from detent.offline.datasets.rows import NEXT_SCORE, SCORE, Rows
@@ -39,7 +40,14 @@ from detent.offline.walk_forward.export import (
     export_lightgbm,
     export_sklearn,
 )
-from detent.offline.walk_forward.folds import PARTS, Fold, FoldPlan, bounds_of, walk_forward
+from detent.offline.walk_forward.folds import (
+    PARTS,
+    Fold,
+    FoldPlan,
+    bounds_of,
+    rows_in_flight,
+    walk_forward,
+)
 from detent.offline.walk_forward.trees import LIGHTGBM_FIXED, floor_booster, floor_forest
 
 Classes = NDArray[np.int64]
@@ -93,7 +101,7 @@ class TrainedHead(msgspec.Struct, frozen=True, kw_only=True):
 class _Fit(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     graph: bytes
     session: OnnxSession
-    calibration: TemperatureSpec
+    calibration: Calibration
     report: ClassFold
     accuracy: float
 
@@ -147,8 +155,8 @@ def train_class_head(
         calibration=last.calibration,
         accuracy_bps=round(_accuracy(last, rows, fold) * BPS_ONE),
         metrics=(
-            Metric(name="log_loss_base_ppm", value=last.report.base_log_loss_ppm),
-            Metric(name="log_loss_ppm", value=last.report.log_loss_ppm),
+            Metric(name=f"{LOG_LOSS_NAME}_base_ppm", value=last.report.base_log_loss_ppm),
+            Metric(name=f"{LOG_LOSS_NAME}_ppm", value=last.report.log_loss_ppm),
         ),
         golden_inputs=rows.values[fold.test[golden_places(len(fold.test))]],
         output_name=REGIME_OUTPUT,
@@ -194,9 +202,11 @@ def _fit(head: Head, rows: Rows, fold: Fold, *, seed: int, multipliers: Floats |
     graph = joined(parts, name=f"detent_{head}")
     audit_graph(graph)
     session = _session(graph, head, values.shape[1], has_spacing=multipliers is not None)
-    calibration = fit_temperature(
-        shares_of(session, rows.values[fold.calibration]), classes[fold.calibration]
-    )
+    calibration = choose_class_calibration(
+        shares_of(session, rows.values[fold.calibration]),
+        classes[fold.calibration],
+        purge_rows=rows_in_flight(rows.ts_ms, rows.label_ts_ms, fold.calibration),
+    ).spec
     said = class_map(calibration, class_count=CLASS_COUNT)
     tested = shares_of(session, rows.values[fold.test])
     told = np.array([said.shares(row) for row in tested.tolist()])

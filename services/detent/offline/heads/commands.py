@@ -4,6 +4,7 @@ from pathlib import Path
 
 from detent.offline.cells import invalid
 from detent.offline.datasets.folder import read_dataset
+from detent.offline.heads.brackets import BracketsFold, read_events, train_brackets
 from detent.offline.heads.class_heads import TrainedHead, train_class_head
 from detent.offline.heads.fill import FillFold, read_orders, train_fill
 from detent.offline.heads.policy_rules import (
@@ -108,6 +109,52 @@ def train_fill_file(
     )
     return train_fill(
         read_orders(orders),
+        identity,
+        FoldPlan(fold_count=fold_count, embargo_ms=0),
+        bar_interval_ms=bar_interval_ms,
+        seed=seed,
+        out_dir=out_dir,
+        progress=progress,
+    )
+
+
+def train_brackets_file(
+    events: Path,
+    *,
+    out_dir: Path,
+    created_at: str,
+    model_name: str,
+    version: str,
+    seed: int,
+    fold_count: int,
+    bar_interval_ms: int,
+    progress: Progress,
+) -> tuple[Path, tuple[BracketsFold, ...]]:
+    """Train exclusive outcomes on a file of events; see `train_brackets`.
+
+    Args:
+        events: The file.
+        out_dir: Folder of artifacts.
+        created_at: UTC, an input.
+        model_name: Name of the model's line.
+        version: Version of the model.
+        seed: Seed of every fit.
+        fold_count: Test blocks.
+        bar_interval_ms: Length of the bars of the plans that will ask.
+        progress: Told of (stage, done, in all).
+
+    Raises:
+        DetentError: As `read_events` and `train_brackets`.
+    """
+    identity = Identity(
+        model_name=model_name,
+        model_version=version,
+        created_at=created_at,
+        horizon_bars=1,
+        horizon_id="event",
+    )
+    return train_brackets(
+        read_events(events),
         identity,
         FoldPlan(fold_count=fold_count, embargo_ms=0),
         bar_interval_ms=bar_interval_ms,

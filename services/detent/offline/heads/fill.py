@@ -24,12 +24,12 @@ from detent.contracts.decimals import check_decimal
 from detent.contracts.errors import ArtifactInvalid, InvalidField
 from detent.contracts.manifest import OUTPUT_CLASSES, Metric
 from detent.contracts.units import BPS_ONE, INT64_MAX, PPM_ONE
-from detent.core.evaluation.scores import Floats, accuracy, brier_score, log_loss
+from detent.core.evaluation.scores import LOG_LOSS_NAME, Floats, accuracy, brier_score, log_loss
 from detent.core.features.engine import EngineConfig
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.feature_spec import caller_feature
 from detent.core.signals.binary_maps import binary_map
-from detent.core.signals.calibration import fit_calibration
+from detent.core.signals.calibration_choice import choose_calibration
 from detent.offline.cells import decimal_cell, integer_cell, invalid_at, raw_cells
 from detent.offline.packing import DataFacts, Identity, PackedModel, golden_places, pack_artifact
 from detent.offline.samples import Progress
@@ -42,6 +42,7 @@ from detent.offline.walk_forward.folds import (
     FoldPlan,
     bounds_of,
     check_both_classes,
+    rows_in_flight,
     walk_forward,
 )
 from detent.offline.walk_forward.trees import LIGHTGBM_FIXED, floor_booster
@@ -198,7 +199,7 @@ def train_fill(
         metrics=(
             Metric(name="brier_base_ppm", value=report.base_brier_ppm),
             Metric(name="brier_ppm", value=report.brier_ppm),
-            Metric(name="log_loss_ppm", value=round(log_loss(p, labels) * PPM_ONE)),
+            Metric(name=f"{LOG_LOSS_NAME}_ppm", value=round(log_loss(p, labels) * PPM_ONE)),
         ),
         golden_inputs=orders.values[fold.test[golden_places(len(fold.test))]],
     )
@@ -226,8 +227,12 @@ def _fit(orders: Orders, fold: Fold, *, seed: int) -> tuple[bytes, Calibration, 
     )
     session = open_session(graph, contract, execution_provider="cpu")
     check_monotone(up(session, _swept(values[fold.test])).reshape(-1, len(SWEEP_BPS)))
-    # The slope of this map is never against the model's order, so what is served keeps it.
-    calibration = fit_calibration(up(session, values[fold.calibration]), labels[fold.calibration])
+    # No map goes against the model's order, so what is served keeps it whichever is chosen.
+    calibration = choose_calibration(
+        up(session, values[fold.calibration]),
+        labels[fold.calibration],
+        purge_rows=rows_in_flight(orders.ts_ms, orders.settled_ts_ms, fold.calibration),
+    ).spec
     p = binary_map(calibration).many(up(session, values[fold.test]))
     base = np.full(len(fold.test), float(np.mean(labels[fold.train])))
     report = FillFold(

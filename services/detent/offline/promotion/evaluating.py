@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from detent.adapters.artifact_store import Artifact, read_artifact
 from detent.adapters.serving import Serving
@@ -16,18 +17,20 @@ from detent.core.evaluation.profiles import PromotionProfile
 from detent.core.evaluation.promotion import judge
 from detent.offline.cells import invalid
 from detent.offline.commands import verify_artifact
-from detent.offline.promotion.dataset_folder import verify_dataset
+from detent.offline.promotion.dataset_finding import find_dataset
+from detent.offline.promotion.learning_fills import read_learning
 from detent.offline.promotion.measuring import Champion, measure_candidate
 from detent.offline.promotion.run_folder import (
     RunFacts,
     backtest_finding,
     read_account,
-    read_learning,
     read_predictions,
     read_run,
     run_folder_of,
 )
 from detent.offline.promotion.scores import RESAMPLES, Predictions
+from detent.offline.promotion.shadow_rows import read_service
+from detent.offline.sweeping.trials import swept_trials
 
 
 class EvidencePaths(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,8 +42,10 @@ class EvidencePaths(msgspec.Struct, frozen=True, kw_only=True):
         dataset: Folder of the data set that the run read.
         model_backtest: Folder of the candidate's back-test.
         proxy_backtest: Folder of the proxy's over the same bars.
-        fills: Files of fills that the model was the source of.
+        fills: Files of more fills that the model was the source of; those of its back-test
+            stand in the ledger of that folder.
         champion: Directory of the artifact in production, its run beside it.
+        ledgers: Ledgers that hold its shadow: files, or `postgresql://` addresses.
     """
 
     artifact: Path
@@ -50,6 +55,7 @@ class EvidencePaths(msgspec.Struct, frozen=True, kw_only=True):
     proxy_backtest: Path | None = None
     fills: tuple[Path, ...] = ()
     champion: Path | None = None
+    ledgers: tuple[str, ...] = ()
 
 
 class Evaluated(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -94,12 +100,16 @@ def evaluate_artifact(
         data_span_ms=_span_ms(predictions, manifest.bar_interval_ms),
         bar_interval_ms=manifest.bar_interval_ms,
         horizon_bars=manifest.horizon_bars,
-        trial_count=run.trial_count,
-        learning=read_learning(list(paths.fills)),
+        trial_count=_tried(run, paths.artifact),
+        learning=read_learning(list(paths.fills), paths.model_backtest),
         champion=None if paths.champion is None else read_champion(paths.champion),
         architecture_id=manifest.architecture_id,
         resamples=resamples,
     )
+    service = read_service(
+        paths.ledgers, serving.artifact.pinned.binding_hash, manifest.bar_interval_ms
+    )
+    measures = structs.replace(measures, service=service)
     method, weights = feature_weights(serving)
     report = EvaluationReport(
         evaluated_at_ms=at_ms,
@@ -155,9 +165,14 @@ def feature_weights(serving: Serving) -> tuple[str | None, tuple[FeatureWeight, 
     )
 
 
+def _tried(run: RunFacts, artifact: Path) -> int | None:
+    """Count every trial: of the run, and of each sweep of its policy; None where nobody did."""
+    return None if run.trial_count is None else run.trial_count + swept_trials(artifact)
+
+
 def _origin(artifact: Artifact, run: RunFacts, paths: EvidencePaths) -> OriginMeasures:
     manifest, choice = artifact.manifest, artifact.calibration.choice
-    verified = verify_dataset(paths.dataset)
+    verified = find_dataset(paths.dataset)
     winner: CalibrationMethod | None = None if choice is None else choice.chosen
     return OriginMeasures(
         model_id=manifest.model_id,

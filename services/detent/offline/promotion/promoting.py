@@ -15,9 +15,15 @@ from detent.core.evaluation.evaluation_report import (
     check_report,
     evidence_bytes,
 )
-from detent.core.evaluation.gates import GateResult, choice, is_promotable, unmeasured
-from detent.core.rollout.gates import ACTIVE_ACK
-from detent.offline.promotion.dataset_folder import verify_dataset
+from detent.core.evaluation.gates import (
+    GateResult,
+    approval_gate,
+    choice,
+    is_promotable,
+    unmeasured,
+)
+from detent.core.evaluation.readiness_report import prerequisite_gates
+from detent.offline.promotion.dataset_finding import find_dataset
 from detent.offline.promotion.evidence_file import read_evidence, write_evidence
 from detent.offline.registry.artifact_url import read_artifact_at
 
@@ -31,6 +37,7 @@ class PromotionRequest(msgspec.Struct, frozen=True, kw_only=True):
         key: Registry id, or model id.
         report: The evaluation's report.
         dataset: Folder of the data set; None where it is not at hand, which refuses.
+        readiness: Report of `detent ready`; None where it is not at hand, which refuses.
         profile: Name of the profile that production asks for.
         ack: What a person typed.
         max_age_s: Oldest age of a report, seconds, as the environment has it.
@@ -39,6 +46,7 @@ class PromotionRequest(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     report: Path
     dataset: Path | None
+    readiness: Path | None
     profile: str
     ack: str
     max_age_s: str
@@ -105,8 +113,10 @@ def promote(
             passes=checked.code is ReportCode.OK,
         ),
         *_gates(checked.report, asked, champion),
+        # (3) No model before policy and the isolation of learning books are in place.
+        *_prerequisites(asked, now_ms=act.at_ms),
     )
-    # (3) Production changes only if everything passed.
+    # (4) Production changes only if everything passed.
     promoted = model
     if is_promotable(gates):
         promoted = registry.promote(
@@ -140,20 +150,19 @@ def _gates(
         *report.gates,
         _dataset(report, asked.dataset),
         _champion(report, champion),
-        choice(
-            "human_approval",
-            "typed" if asked.ack == ACTIVE_ACK else "(missing)",
-            ACTIVE_ACK,
-            "what a person acknowledged",
-            passes=asked.ack == ACTIVE_ACK,
-        ),
+        approval_gate(asked.ack),
     )
+
+
+def _prerequisites(asked: PromotionRequest, *, now_ms: int) -> tuple[GateResult, ...]:
+    text, said = (None, None) if asked.readiness is None else read_evidence(asked.readiness)
+    return prerequisite_gates(text, sha256=said, now_ms=now_ms, max_age_s=asked.max_age_s)
 
 
 def _dataset(report: EvaluationReport, folder: Path | None) -> GateResult:
     """Judge that the data set is there now, whole, and the one of the report (R336)."""
     bound, evidence = "the report's, verified now", "data set"
-    found = verify_dataset(folder)
+    found = find_dataset(folder)
     if found.finding:
         return choice("dataset_now", found.finding, bound, evidence, passes=False)
     if found.dataset_hash is None:

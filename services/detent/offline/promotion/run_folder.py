@@ -1,4 +1,4 @@
-"""Read what training and back-tests left: predictions out of fold, accounts, fills."""
+"""Read what training and back-tests left: predictions out of fold, and accounts."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,8 @@ import pyarrow.parquet as pq
 
 from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.errors import InvalidField
-from detent.contracts.learning import LEARNING_BOOK_PREFIX
 from detent.contracts.units import BPS_ONE
 from detent.core.evaluation.equity import EquityCurve
-from detent.core.evaluation.measures import LearningMeasures
-from detent.offline.attributing import fact_rows
 from detent.offline.cells import invalid
 from detent.offline.promotion.scores import Predictions
 
@@ -145,30 +142,6 @@ def read_account(folder: Path | None) -> EquityCurve | None:
         return EquityCurve(**{name: columns[name].astype(kinds[name]) for name in EQUITY_COLUMNS})
     except InvalidField as error:
         raise invalid(path.name, error.found, error.expected) from error
-
-
-def read_learning(paths: list[Path]) -> LearningMeasures | None:
-    """Count fills whose book and tags contradict each other; None without a file.
-
-    Rows are read as they are: what our own code would refuse is what is looked for.
-
-    Raises:
-        DataInvalid: A file cannot be read.
-    """
-    if not paths:
-        return None
-    fills = [fields for path in paths for _, fields in fact_rows(path)]
-    return LearningMeasures(
-        fill_count=len(fills), untagged_count=sum(not _is_kept_apart(fill) for fill in fills)
-    )
-
-
-def _is_kept_apart(fill: dict[str, Any]) -> bool:
-    """Say whether a fill of a learning book names its experiment, and no other one does."""
-    tags = fill.get("learning")
-    names = isinstance(tags, dict) and bool(tags.get("experiment_id"))
-    learns = str(fill.get("book", "")).startswith(LEARNING_BOOK_PREFIX)
-    return names if learns else "book" in fill and tags is None
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -60,8 +60,8 @@ def measure_trading(
     slipped, slipped_upper = _slippage(model, proxy, horizon_bars, resamples)
     fallen, fallen_upper = _drawdown(returns, proxy_returns, horizon_bars, resamples)
     return TradingMeasures(
-        model=_account(model, bar_interval_ms),
-        proxy=_account(proxy, bar_interval_ms),
+        model=measure_account(model, bar_interval_ms),
+        proxy=measure_account(proxy, bar_interval_ms),
         turnover_ratio_ppm=turned,
         turnover_ratio_upper_ppm=turned_upper,
         slippage_difference_bps_x1000=slipped,
@@ -75,7 +75,8 @@ def measure_trading(
     )
 
 
-def _account(curve: EquityCurve, bar_interval_ms: int) -> AccountMeasures:
+def measure_account(curve: EquityCurve, bar_interval_ms: int) -> AccountMeasures:
+    """Measure what one account did."""
     returns, year = bar_returns(curve), periods_in_year(bar_interval_ms)
     net = float(curve.equity[-1]) - curve.starting_equity
     fees = float(np.sum(curve.fees))

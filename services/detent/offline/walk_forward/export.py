@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 
@@ -93,12 +93,42 @@ def export_line(weights: Floats, intercept: float, *, edge: float) -> Exported:
         helper.make_node("Sub", ["one", "up"], ["down"]),
         helper.make_node("Concat", ["down", "up"], [OUTPUT_NAME], axis=1),
     ]
-    float_, width = TensorProto.FLOAT, len(weights)
+    return _written(nodes, tensors, width=len(weights), classes=2)
+
+
+def export_logits(mean: Floats, scale: Floats, weights: Floats, intercepts: Floats) -> Exported:
+    """Write p = sigmoid(((x - mean) / scale) . weights + intercepts) as a graph.
+
+    Args:
+        mean: Shape (features,).
+        scale: Shape (features,), above 0.
+        weights: Shape (outcomes, features).
+        intercepts: Shape (outcomes,).
+    """
+    tensors = {
+        "mean": mean.astype(np.float32),
+        "scale": scale.astype(np.float32),
+        "weights": np.ascontiguousarray(weights.T).astype(np.float32),
+        "intercepts": intercepts.astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Sub", [INPUT_NAME, "mean"], ["centred"]),
+        helper.make_node("Div", ["centred", "scale"], ["scaled"]),
+        helper.make_node("Gemm", ["scaled", "weights", "intercepts"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], [OUTPUT_NAME]),
+    ]
+    return _written(nodes, tensors, width=len(mean), classes=len(intercepts))
+
+
+def _written(
+    nodes: list[NodeProto], tensors: dict[str, NDArray[np.float32]], *, width: int, classes: int
+) -> Exported:
+    float_ = TensorProto.FLOAT
     graph = helper.make_graph(
         nodes,
         GRAPH_NAME,
         [helper.make_tensor_value_info(INPUT_NAME, float_, [None, width])],
-        [helper.make_tensor_value_info(OUTPUT_NAME, float_, [None, 2])],
+        [helper.make_tensor_value_info(OUTPUT_NAME, float_, [None, classes])],
         initializer=[numpy_helper.from_array(value, key) for key, value in tensors.items()],
     )
     model = helper.make_model(

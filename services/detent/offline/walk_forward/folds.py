@@ -129,6 +129,16 @@ def inner_split(rows: Ints, ts_ms: Ints, label_ts_ms: Ints, plan: FoldPlan) -> F
     return Fold(number=-1, train=train, calibration=judged, test=judged)
 
 
+def rows_in_flight(ts_ms: Ints, label_ts_ms: Ints, places: Ints) -> int:
+    """Count the most rows of a part that are begun and not settled when another one begins.
+
+    So many rows before a block may know an outcome that the block tells as well.
+    """
+    begun = np.sort(ts_ms[places])
+    settled = np.searchsorted(np.sort(label_ts_ms[places]), begun, side="left")
+    return int((np.searchsorted(begun, begun, side="right") - settled).max())
+
+
 def bounds_of(values: Ints, places: Ints) -> tuple[int, int]:
     """Give the least and the greatest of some values."""
     return int(values[places].min()), int(values[places].max())

@@ -192,8 +192,7 @@ def _of_rows(
 def _log(serving: Serving, asked: InferenceColumns, inputs_sha256: str, found: _Found) -> None:
     """Write the one line of a call; a large batch names its first rows only."""
     symbols = asked.symbols[:LOGGED_HASHES_MAX]
-    hashes = asked.features_hashes[: len(symbols) * HASH_BYTES].hex()
-    width = 2 * HASH_BYTES
+    hashes = asked.features_hashes[: len(symbols) * HASH_BYTES]
     log_run(
         serving,
         [reason for reason in found.refusals or found.fallback_reasons if reason is not None],
@@ -202,7 +201,7 @@ def _log(serving: Serving, asked: InferenceColumns, inputs_sha256: str, found: _
         error=found.error,
         facts={
             "symbols": symbols,
-            "features_hash": [hashes[at : at + width] for at in range(0, len(hashes), width)],
+            "features_hash": hashes.hex(",", HASH_BYTES).split(","),
             "inputs_sha256": inputs_sha256,
         },
     )

@@ -3,14 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from detent.adapters.ledger_reading import (
-    Audit,
-    LedgerReader,
-    PostgresReader,
-    SqliteReader,
-    audit,
-    token_of,
-)
+from detent.adapters.ledger_auditing import Audit, audit
+from detent.adapters.ledger_reading import LedgerReader, PostgresReader, SqliteReader, token_of
 from detent.adapters.ledger_replaying import find_record, replay_one
 from detent.adapters.sqlite_file import Row
 from detent.adapters.sqlite_ledger import SqliteLedger

@@ -32,6 +32,7 @@ from detent.servers.policy.handler import PolicyHandler
 from detent.servers.policy.held import HeldBinding
 from detent.servers.policy.kill_switches import KillSwitches, SharedKills
 from detent.servers.policy.ledger_handler import LedgerHandler
+from detent.servers.policy.model_breakers import ModelBreakers
 from detent.servers.policy.model_path import KeepInputs, ModelPath
 from detent.servers.policy.plans import Plans
 from detent.servers.policy.rollout_handler import RolloutHandler
@@ -79,15 +80,14 @@ class Policy:
         self.kills, self.rollouts = _shared_state(settings)
         held = {key: _held(pinned) for key, pinned in folder.accepted.items()}
         model_path = ModelPath(
-            routes=routes.knowing(
-                {key: pinned.manifest.model_id for key, pinned in folder.accepted.items()}
-            ),
+            routes=routes.knowing(_model_ids(folder)),
             enablement=settings.enablement,
             kill_switch_env=kill_switch_env,
             tracer=tracer,
             keep_inputs=_input_keeper(self.ledger, settings, now_ms),
             kill_reading=self.kills.reading,
             note_outcomes=self.kills.note_outcomes,
+            breakers=ModelBreakers(settings.breaker_limits, time.monotonic),
         )
         self.shadowing = self._shadowing(settings, model_path)
         self._drain_s = settings.drain_grace_s
@@ -145,9 +145,10 @@ class Policy:
         unused = structs.replace(
             model_path,
             enablement=shadow_enablement(settings.enablement),
-            # What a shadow is given is kept by nobody, and its troubles latch nothing off.
+            # What a shadow is given is kept by nobody, and its troubles switch nothing off.
             keep_inputs=None,
             note_outcomes=None,
+            breakers=None,
         )
         return Shadowing(
             model_path=unused,
@@ -267,6 +268,10 @@ def _held(pinned: PinnedManifest) -> HeldBinding:
         bar_interval_ms=pinned.manifest.bar_interval_ms,
         caller_names=frozenset(pinned.feature_set.caller_names),
     )
+
+
+def _model_ids(folder: ManifestFolder) -> dict[str, str]:
+    return {key: pinned.manifest.model_id for key, pinned in folder.accepted.items()}
 
 
 def _log_folder(folder: ManifestFolder) -> None:

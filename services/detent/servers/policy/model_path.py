@@ -30,6 +30,7 @@ from detent.core.signals.choice import ModelOutcome, refused
 from detent.core.signals.output_gate import gate_columns, gate_response
 from detent.rpc.call import Call
 from detent.rpc.tracing import span
+from detent.servers.policy.model_breakers import ModelBreakers
 from detent.servers.policy.ports import Routes
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
         keep_inputs: Keeps what the model is given, for a replay from there; None keeps nothing.
         kill_reading: Gives what is known now of the watched file and of the shared switches.
         note_outcomes: Counts what goes wrong; None counts nothing.
+        breakers: Spares a model that fails too often; None asks it whatever it does.
     """
 
     routes: Routes
@@ -76,6 +78,7 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
     keep_inputs: KeepInputs | None = None
     kill_reading: Callable[[], KillReading] = lambda: NOTHING_READ
     note_outcomes: NoteOutcomes | None = None
+    breakers: ModelBreakers | None = None
 
     async def ask(
         self, bound: BoundPlan, rows: Sequence[DecisionRow], *, ts_ms: int, call: Call
@@ -89,6 +92,9 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
         asked = [row for row in rows if row.symbol not in closed]
         if not asked:
             return outcomes
+        model_id = bound.binding.model_id
+        if self.breakers is not None and self.breakers.is_open(model_id):
+            return outcomes | {row.symbol: refused(Reason.MODEL_BREAKER_OPEN) for row in asked}
         # (2) Features for all rows in one call.
         inputs = await self._features(bound, asked, ts_ms=ts_ms, call=call)
         outcomes |= {
@@ -103,11 +109,13 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
             if self.keep_inputs is not None:
                 self.keep_inputs(bound.binding.feature_version, ready)
             outcomes |= await self._signals(bound, ready, ts_ms=ts_ms, call=call)
+        if self.breakers is not None:
+            self.breakers.note(model_id, {row.symbol: outcomes[row.symbol] for row in asked})
         # (5) What was switched off while we waited is off: off wins.
         for symbol, reason in self._closed(bound, asked).items():
             outcomes[symbol] = refused(reason, outcomes[symbol].features_hash)
         if self.note_outcomes is not None:
-            self.note_outcomes(bound.binding.model_id, outcomes, ts_ms)
+            self.note_outcomes(model_id, outcomes, ts_ms)
         return outcomes
 
     def _closed(self, bound: BoundPlan, rows: Sequence[DecisionRow]) -> Mapping[str, Reason]:

@@ -17,6 +17,7 @@ from detent.core.ledger.ownership import Ownership
 from detent.core.rollout.gates import Enablement
 from detent.core.rollout.ladder import ArtifactState, Ladder
 from detent.core.rollout.latch import LatchLimits
+from detent.core.rollout.model_breaker import BreakerLimits
 from detent.servers.policy.shadowing import ShadowLimits
 
 
@@ -65,6 +66,8 @@ class PolicySettings(SignatureSettings):
         latch_failures: Bars with a failing model after which it is latched off; 0 never does.
         latch_fallbacks: Bars that fell back though the model was wanted; 0 never does.
         latch_flips: Changes of side of one symbol's probability; 0 never does.
+        breaker_rows: Rows within `breaker_window_s` before the breaker may open; 0 never opens it.
+        breaker_window_s: Length of the window, and how long the breaker stays open.
         environment: Name of this environment, from `DETENT_ENV`.
         future_skew_ms: How far ahead of the clock a bar may close.
         replan_min_interval_s: Least data time between two replans of a plan; one that only
@@ -114,6 +117,8 @@ class PolicySettings(SignatureSettings):
     latch_failures: int = Field(default=30, ge=0)
     latch_fallbacks: int = Field(default=0, ge=0)
     latch_flips: int = Field(default=0, ge=0)
+    breaker_rows: int = Field(default=0, ge=0)
+    breaker_window_s: int = Field(default=300, gt=0)
     environment: str = Field(default="", validation_alias="DETENT_ENV")
     future_skew_ms: int = Field(default=1_000, ge=0)
     replan_min_interval_s: int = Field(default=900, ge=0)
@@ -189,6 +194,11 @@ class PolicySettings(SignatureSettings):
             fallbacks=self.latch_fallbacks,
             flips=self.latch_flips,
         )
+
+    @property
+    def breaker_limits(self) -> BreakerLimits:
+        """Give when a model that fails is spared for a while."""
+        return BreakerLimits(rows_min=self.breaker_rows, window_s=self.breaker_window_s)
 
     @property
     def enablement(self) -> Enablement:

@@ -26,9 +26,11 @@ from detent.servers.policy.ports import Shadows
 
 log = logging.getLogger(__name__)
 
-# Long enough for the answer of a bar to leave first.
-QUIET_S = 0.02
-# Decisions without a pause do not keep a shadow waiting for longer.
+# Decisions come in bursts, one per bar: nothing for so long means that the burst is over and
+# that its answers have left.
+QUIET_S = 0.1
+POLL_S = 0.025
+# Decisions without a pause keep each asking of a shadow waiting for no longer than this.
 QUIET_S_MAX = 1.0
 # A message of so many rows holds the loop up for a millisecond or two.
 ROWS_PER_CALL = 500
@@ -111,6 +113,7 @@ class Shadowing:
         self._workers: set[asyncio.Task[None]] = set()
         self._is_closing = False
         self._said_dropped_s = float("-inf")
+        self._offered_s = float("-inf")
         self.counts = ShadowCounts()
 
     def offer(self, bound: BoundPlan, decided: Sequence[Written]) -> None:
@@ -123,6 +126,7 @@ class Shadowing:
         rows = [item for item in decided if is_shadowed(item.record)]
         if not rows:
             return
+        self._offered_s = self._clock()
         if self._is_closing or self._waiting_rows + len(rows) > self._limits.rows_max:
             self._drop(len(rows))
             return
@@ -176,13 +180,12 @@ class Shadowing:
         await self._write()
 
     async def _quiet(self) -> None:
-        """Wait until the answers have left; one after the other, for a second at most."""
-        waited_s = 0.0
-        while not self._is_closing and waited_s < QUIET_S_MAX:
-            await asyncio.sleep(QUIET_S)
-            waited_s += QUIET_S
-            if not self._is_busy():
+        """Wait until the answers have left and nothing is being decided, a second at most."""
+        ends_s = self._clock() + QUIET_S_MAX
+        while not self._is_closing and self._clock() < ends_s:
+            if not self._is_busy() and self._clock() - self._offered_s >= QUIET_S:
                 return
+            await asyncio.sleep(POLL_S)
 
     async def _ask(self, bound: BoundPlan, asked: BoundPlan, rows: Sequence[Written]) -> None:
         """Ask one binding about rows of one bar, in a call that is nobody's but ours."""

@@ -17,7 +17,18 @@ from detent.core.evaluation.measures import (
     OriginMeasures,
     SampleMeasures,
     ScoreComparison,
+    ServiceMeasures,
     TradingMeasures,
+)
+from detent.core.evaluation.readiness import (
+    ActivityMeasures,
+    Band,
+    EmergencyMeasures,
+    GuardMeasures,
+    PersistenceMeasures,
+    PolicyMeasures,
+    ReadinessBands,
+    ReadinessMeasures,
 )
 
 MODEL_HASH = "a" * 64
@@ -104,7 +115,34 @@ def good_measures() -> Measures:
             deflated_sharpe_ppm=980_000,
         ),
         learning=LearningMeasures(fill_count=400, untagged_count=0),
+        service=ServiceMeasures(
+            row_count=2_000,
+            error_count=20,
+            covered_ms=100 * 3_600_000,
+            p99_us=40_000,
+            p999_us=90_000,
+        ),
     )
+
+
+def good_readiness() -> ReadinessMeasures:
+    active = ActivityMeasures(turnover_ppm=500_000, trade_count=400, drawdown_ppm=50_000)
+    return ReadinessMeasures(
+        emergency=EmergencyMeasures(
+            executed_count=3, vetoed_count=2, wrong_count=0, replayed_otherwise_count=0
+        ),
+        persistence=PersistenceMeasures(
+            closed_count=2, invalid_count=0, hole_count=0, record_count=900, broken_count=0
+        ),
+        guard=GuardMeasures(replaced_count=4, suppressed_count=9, unchanged_count=0),
+        policy=PolicyMeasures(policy=active, baseline=active, finding=""),
+        learning=LearningMeasures(fill_count=400, untagged_count=0),
+    )
+
+
+def bands() -> ReadinessBands:
+    band = Band(low_ppm=500_000, high_ppm=1_500_000)
+    return ReadinessBands(turnover=band, trade_count=band, drawdown=band)
 
 
 def changed(part: str, measures: Measures | None = None, **changes: Any) -> Measures:

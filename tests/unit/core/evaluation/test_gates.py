@@ -86,6 +86,11 @@ BAD: tuple[tuple[str, str, str, dict[str, Any], str], ...] = (
     ("capital_expectancy", "standard", "trading.model", {"expectancy_ppb": 0}, FAILED),
     ("capital_drawdown", "standard", "trading.model", {"max_drawdown_ppm": 90_000}, FAILED),
     ("capital_slippage", "standard", "trading", {"slippage_difference_bps_x1000": 25_000}, FAILED),
+    ("shadow_rows", "standard", "service", {"row_count": 999}, UNKNOWN),
+    ("shadow_hours", "standard", "service", {"covered_ms": DAY_MS - 1}, UNKNOWN),
+    ("shadow_p99", "standard", "service", {"p99_us": 100_000}, FAILED),
+    ("shadow_p999", "standard", "service", {"p999_us": 250_000}, FAILED),
+    ("shadow_errors", "standard", "service", {"error_count": 100}, FAILED),
     ("learning_isolation", "standard", "learning", {"untagged_count": 1}, FAILED),
     ("learning_isolation", "standard", "learning", {"fill_count": 0}, UNKNOWN),
     ("brier_vs_proxy", "seed", "proxy", {"brier_difference_ppb": 1}, FAILED),
@@ -101,7 +106,12 @@ BAD: tuple[tuple[str, str, str, dict[str, Any], str], ...] = (
     ("fees", "seed", "trading.model", {"fees_of_gross_ppm": None}, FAILED),
 )
 # What two gates judge by different bounds cannot break one of them alone.
-ALSO = {"capital_slippage": {"slippage"}, "max_drawdown": {"capital_drawdown"}}
+ALSO = {
+    "capital_slippage": {"slippage"},
+    "max_drawdown": {"capital_drawdown"},
+    # Too few rows say nothing of the slowest either.
+    "shadow_rows": {"shadow_p99", "shadow_p999", "shadow_errors"},
+}
 
 
 @pytest.mark.proves("R131")

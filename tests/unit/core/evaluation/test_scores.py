@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from detent.contracts.errors import InvalidField
-from detent.core.evaluation.scores import accuracy, brier_score, log_loss
+from detent.core.evaluation.scores import accuracy, brier_score, log_loss, stated_name
 
 REFERENCE = Path(__file__).parents[5] / "shared" / "reference" / "quant" / "metrics.json"
 
@@ -76,3 +76,10 @@ def test_scores_agree_with_the_reference_values() -> None:
                 compared += 1
 
     assert compared >= 7
+
+
+def test_names_of_before_are_read_as_what_they_meant() -> None:
+    assert stated_name("log_loss_ppm") == "log_loss_clip2p52_ppm"
+    assert stated_name("log_loss_raw_ppm") == "log_loss_clip2p52_raw_ppm"
+    for name in ("log_loss_clip2p52_ppm", "brier_ppm", "ece_positive_width15_raw_ppm"):
+        assert stated_name(name) == name

@@ -4,9 +4,11 @@ import json
 import math
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,6 +88,72 @@ def test_the_arm_is_the_same_in_every_process_and_under_every_hash_seed() -> Non
     here = resolve_arms([f"SYM{n}" for n in range(1_000)], salt="r-3", canary_bps=1_000)
 
     assert found == {(" ".join(here.candidate) + "\n").encode()}
+
+
+def buckets_elsewhere(seed: str, first: int, count: int) -> bytes:
+    """Give the digest of the arms of some symbols at every share, from a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", EVALUATE, str(first), str(count)],
+        env={"PYTHONHASHSEED": seed},
+        capture_output=True,
+        check=True,
+    ).stdout
+
+
+# Prints a digest of the arm of every symbol at every hundredth share, each evaluated once.
+EVALUATE = """
+import sys
+from hashlib import sha256
+from detent.core.rollout.assignment import in_canary
+first, count = map(int, sys.argv[1:])
+arms = bytes(
+    in_canary("r-5", f"SYM{n}", share)
+    for n in range(first, first + count)
+    for share in range(0, 10_001, 100)
+)
+print(len(arms), sum(arms), sha256(arms).hexdigest())
+"""
+SEEDS = ("0", "1", "4294967295", "random", "random")
+
+
+@pytest.mark.proves("R322")
+def test_evaluations_in_processes_that_began_anew_flip_nothing() -> None:
+    """A sample of the count below; a digest that is compared with itself would not notice."""
+    found = {buckets_elsewhere(seed, 0, 100) for seed in SEEDS[:3]}
+
+    assert len(found) == 1
+    assert buckets_elsewhere("0", 1, 100) not in found
+
+
+@pytest.mark.proves("R322")
+@pytest.mark.long
+def test_a_million_evaluations_over_processes_and_hash_seeds_flip_nothing() -> None:
+    """2,000 symbols at 101 shares in each of five processes: 1,010,000 evaluations."""
+    with ThreadPoolExecutor(2) as pool:
+        found = set(pool.map(lambda seed: buckets_elsewhere(seed, 0, 2_000), SEEDS))
+
+    assert len(found) == 1
+    assert found.pop().split()[0] == b"202000"
+
+
+@pytest.mark.proves("R322")
+def test_a_raise_removes_none_of_a_hundred_thousand_keys() -> None:
+    """From nobody to everybody by tenths of a percent; a bucket is all that the arm depends on.
+
+    So the count of every share is the number of buckets below it, and a key that was inside at
+    a lower share is inside at every higher one: 1,001 shares, 10^5 keys, 0 removed.
+    """
+    buckets = np.array([bucket_of("r-4", f"SYM{number}") for number in range(100_000)])
+    inside = buckets[np.newaxis, :] < np.array(SHARES)[:, np.newaxis]
+    removed = int(np.count_nonzero(inside[:-1] & ~inside[1:]))
+    drawn = np.random.default_rng(1).integers(0, 100_000, 2_000)
+    shares = np.random.default_rng(2).integers(0, len(SHARES), 2_000)
+
+    assert removed == 0
+    assert (int(inside[0].sum()), int(inside[-1].sum())) == (0, 100_000)
+    for number, place in zip(drawn.tolist(), shares.tolist(), strict=True):
+        arm = in_canary("r-4", f"SYM{number}", SHARES[place])
+        assert arm == bool(inside[place, number])
 
 
 @pytest.mark.proves("R322")

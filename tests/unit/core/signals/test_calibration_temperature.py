@@ -65,6 +65,7 @@ def test_fit_of_two_classes_is_the_slope_of_a_logistic_regression(fixture: Any) 
     assert float(spec.temperature) == pytest.approx(fixture["expected"]["T"], rel=1e-4)
 
 
+@pytest.mark.proves("R271")
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
 def test_fit_recovers_what_was_drawn_and_is_the_same_every_time(temperature: float) -> None:
     probabilities, classes = drawn(temperature)

@@ -166,8 +166,14 @@ def test_the_belief_agrees_with_the_reference_values(ddof: int) -> None:
     assert compared == 71
 
 
+# Bars that leave a block of one row, alone or after a whole one, for one config and the other.
+ONE_ROW_LEFT = [
+    config.closes_needed + rows for config in (SMALL, PROXY_DEFAULT) for rows in (0, SERIES_ROWS)
+]
+
+
 @pytest.mark.parametrize("config", [SMALL, PROXY_DEFAULT])
-@pytest.mark.parametrize("count", [3, 61, 900, SERIES_ROWS + 100])
+@pytest.mark.parametrize("count", [3, 61, 900, SERIES_ROWS + 100, *ONE_ROW_LEFT])
 def test_a_series_is_every_bar_by_itself(config: ProxyConfig, count: int) -> None:
     """In integers, on both sides of a block's edge, flat stretches and warm-up included."""
     random = np.random.default_rng(count)

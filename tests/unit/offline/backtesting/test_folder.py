@@ -87,7 +87,9 @@ def test_every_record_is_the_scalar_cores(bound: bool) -> None:
 
 
 def test_a_text_that_drifts_from_the_core_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_texts, "close_text", lambda price: f"{price}0")
+    monkeypatch.setattr(
+        record_texts, "close_texts", lambda prices: [f"{price}0" for price in prices.tolist()]
+    )
     writer = RecordWriter(setup_of())
 
     with pytest.raises(InternalError, match="a record"):

@@ -1,0 +1,1 @@
+"""What a shadow costs the decisions that it stands behind."""

@@ -1,0 +1,145 @@
+"""Write the fills of a stretch of bars as `RecordFills` keeps them: the same facts, the same text.
+
+Quantities are told as the difference of two positions, each rounded to decimal places of the
+symbol's own. So the fills of a position that was left add up to nothing, exactly, and trade sets
+close. The first fill of every stretch is read and written again by the contract; another text
+stops the run.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from detent.contracts.canonical import canonical_bytes, parse_json
+from detent.contracts.errors import InternalError
+from detent.contracts.json_codec import from_json, to_json
+from detent.contracts.trades import Fill, Side
+from detent.contracts.units import BPS_ONE
+from detent.core.policy.columns import Flags, Ints
+from detent.offline.backtesting.engine import Setup, Stretch
+from detent.offline.backtesting.execution import Execution
+from detent.offline.backtesting.market import Market
+from detent.offline.backtesting.record_texts import close_text
+
+# Digits of a position that is worth the whole account at the start.
+QUANTITY_DIGITS = 12
+PLACES_MAX = 18
+# One row of `fills`.
+FiledFill = tuple[str, str, str, str, int, str]
+
+
+class FillWriter:
+    """Writes the fills of one plan, stretch by stretch, each with the decision that asked for it.
+
+    A fill is named after that decision: an order is filled whole or not at all, so a decision has
+    one fill at most, and the hash of a record is nobody else's.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        """Start with nothing ordered."""
+        self._setup = setup
+        self._at_once = setup.execution is not Execution.NEXT_BAR
+        self._early_ms = 0 if self._at_once else setup.market.interval_ms
+        symbols = setup.market.symbols
+        self._ordered_by = [""] * len(symbols)
+        self._places = [
+            places_of(setup.market, column, cash=setup.cash) for column in range(len(symbols))
+        ]
+        self._scales = np.array([10.0**places for places in self._places])
+
+    def rows(self, stretch: Stretch, record_hashes: Sequence[str]) -> Iterator[FiledFill]:
+        """Give the fills of a stretch as the ledger files them, bar by bar.
+
+        Args:
+            stretch: The bars.
+            record_hashes: Hashes of their records, in the order in which those were written.
+
+        Raises:
+            InternalError: The first of them is not what the contract writes.
+        """
+        plan, market = self._setup.bound.plan, self._setup.market
+        present = stretch.walked.present
+        numbers = np.cumsum(present).reshape(present.shape) - 1
+        orders = latest_orders(stretch.walked.trades)
+        is_checked = False
+        for filled in stretch.fills:
+            ts_ms = int(market.ts_ms[stretch.rows.start + filled.bar]) - self._early_ms
+            before, after = (np.rint(held * self._scales) for held in (filled.before, filled.after))
+            for place in np.flatnonzero(before != after).tolist():
+                bar = filled.bar if self._at_once else int(orders[filled.bar, place])
+                record_hash = (
+                    self._ordered_by[place] if bar < 0 else record_hashes[numbers[bar, place]]
+                )
+                # Integers, which subtract without rounding whatever their size.
+                units = int(after[place]) - int(before[place])
+                text = self._text(place, units, float(filled.price[place]), ts_ms, record_hash)
+                if not is_checked:
+                    check_fill_text(text)
+                    is_checked = True
+                yield record_hash, plan.plan_id, plan.book, market.symbols[place], ts_ms, text
+        self._remember(orders[-1], numbers, record_hashes)
+
+    def _text(self, place: int, units: int, met: float, ts_ms: int, record_hash: str) -> str:
+        """Write one fill; what it met is the price before slippage."""
+        plan, costs = self._setup.bound.plan, self._setup.costs
+        sign = 1 if units > 0 else -1
+        price = met * (1.0 + sign * (costs.slippage_bps / BPS_ONE))
+        fee = abs(units) / float(self._scales[place]) * price * (costs.fee_bps / BPS_ONE)
+        side = Side.BUY.value if sign > 0 else Side.SELL.value
+        return (
+            f'{{"book":"{plan.book}","fee":"{close_text(fee)}","fill_id":"{record_hash}",'
+            f'"plan_id":"{plan.plan_id}","price":"{close_text(price)}",'
+            f'"quantity":"{units_text(abs(units), self._places[place])}",'
+            f'"record_hash":"{record_hash}","schema":"{Fill.SCHEMA}","sequence":{place},'
+            f'"side":"{side}","symbol":"{plan.symbols[place]}","ts_ms":{ts_ms}}}'
+        )
+
+    def _remember(self, latest: Ints, numbers: Ints, record_hashes: Sequence[str]) -> None:
+        """Keep who ordered last: where bars are missing, a later stretch fills it."""
+        for place, bar in enumerate(latest.tolist()):
+            if bar >= 0:
+                self._ordered_by[place] = record_hashes[numbers[bar, place]]
+
+
+def latest_orders(trades: Flags) -> Ints:
+    """Give the last bar before each in which a symbol ordered; -1 where there was none.
+
+    Args:
+        trades: Shape (t, s): whether it ordered.
+
+    Returns:
+        Shape (t + 1, s): the last row says it of what follows.
+    """
+    bars = np.where(trades, np.arange(len(trades))[:, np.newaxis], -1)
+    first = np.full((1, trades.shape[1]), -1)
+    return np.maximum.accumulate(np.vstack([first, bars]), axis=0)
+
+
+def places_of(market: Market, column: int, *, cash: float) -> int:
+    """Give the decimal places of a symbol's positions, from what the account could buy of it."""
+    first = int(np.argmax(market.present[:, column]))
+    digits_before = math.ceil(math.log10(cash / float(market.close[first, column])))
+    return min(max(QUANTITY_DIGITS - digits_before, 0), PLACES_MAX)
+
+
+def units_text(units: int, places: int) -> str:
+    """Write a number of the smallest units, at least 0, as a canonical decimal."""
+    if not places:
+        return str(units)
+    digits = str(units).rjust(places + 1, "0")
+    part = digits[-places:].rstrip("0")
+    return f"{digits[:-places]}.{part}" if part else digits[:-places]
+
+
+def check_fill_text(text: str) -> None:
+    """Refuse a fill that the contract does not read, or writes otherwise.
+
+    Raises:
+        InternalError: It is another text.
+        InvalidField: It is no fill.
+    """
+    fill = from_json(Fill, parse_json("fill", text.encode("ascii")))
+    expected = canonical_bytes(Fill.SCHEMA, to_json(fill)).decode("ascii")
+    if text != expected:
+        raise InternalError(f"a fill: found {text}, expected {expected}")

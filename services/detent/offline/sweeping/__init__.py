@@ -1,0 +1,1 @@
+"""Sweep settings of a policy over windows that walk forward, every trial counted."""
