@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks.rollout.candidates import BAD, Kind, draw_run
+from benchmarks.rollout.candidates import BAD, Kind, bars_of, draw_run
 from benchmarks.rollout.market import CHAMPION_BRIER, stretch_of
-from benchmarks.rollout.planted import BARS, GOOD_SHARE_MAX, counted, plant
+from benchmarks.rollout.planted import BARS, GOOD_SHARE_MAX, SYMBOLS, counted, judge_run, plant
+from msgspec import structs
 
 from detent.core.rollout.judge import JudgeRules
 from detent.core.rollout.tripwires import TripwireLimits
@@ -49,14 +50,17 @@ def test_without_tripwires_the_slow_and_the_broken_stay(kind: Kind) -> None:
     assert caught.bar is not None
 
 
-def test_without_the_test_the_overconfident_stays_longer() -> None:
-    """The control: with an alpha that asks for evidence of 10,000 to 1 instead of 20 to 1."""
-    rules = JudgeRules(limits=NO_TRIPWIRES, alpha_bps=1)
-    (missed,) = plant([Kind.SIGN_FLIPPED], bars=60, rules=rules)
-    (caught,) = plant([Kind.SIGN_FLIPPED], bars=400, rules=WITHOUT_TRIPWIRES)
+def test_without_outcomes_the_flipped_stays() -> None:
+    """The control: the same bars, of which nobody learns how they turned out."""
+    run = draw_run(Kind.SIGN_FLIPPED, SYMBOLS, 400, np.random.default_rng(6))
+    bars = list(bars_of(run))
+    unknown = [
+        structs.replace(bar, rows=tuple(structs.replace(row, label=None) for row in bar.rows))
+        for bar in bars
+    ]
 
-    assert missed.bar is None
-    assert caught.bar is not None
+    assert judge_run(unknown, WITHOUT_TRIPWIRES) is None
+    assert judge_run(bars, WITHOUT_TRIPWIRES) is not None
 
 
 def test_the_planted_are_what_they_are_called() -> None:

@@ -63,7 +63,8 @@ class TripwireLimits(msgspec.Struct, frozen=True, kw_only=True):
             a sound model gives none, so that a few are enough.
         latency_p99_us: The candidate's p99 while the stable model's is not above it.
         fallback_excess_bps: Share of rows without an answer, less the stable model's.
-        mean_shift_bps: Mean of candidate less stable, either way.
+        mean_shift_bps: Mean of candidate less stable, either way: wide enough for one symbol, whose
+            mean over a window is known least.
         churn_ratio_bps: What the candidate moves from bar to bar, over what the stable model does.
         churn_floor_bps: A mean move that is too small to be churn, whatever the ratio.
     """
@@ -75,7 +76,7 @@ class TripwireLimits(msgspec.Struct, frozen=True, kw_only=True):
     invalid_rows: int = 2
     latency_p99_us: int = 100_000
     fallback_excess_bps: int = 1_000
-    mean_shift_bps: int = 500
+    mean_shift_bps: int = 1_000
     churn_ratio_bps: int = 30_000
     churn_floor_bps: int = 100
 

@@ -75,7 +75,7 @@ def verdict_of(bars: list[PairedBar], rules: JudgeRules = RULES) -> Verdict:
         (LATE, 1, RollbackRule.LATENCY),
         (Answer(p_bps=5_200, latency_us=100_001), 1, RollbackRule.LATENCY),
         (Answer(p_bps=None, reason=Reason.FEATURES_MISSING), 3, RollbackRule.FALLBACKS),
-        (Answer(p_bps=5_701, latency_us=900), 20, RollbackRule.MEAN_SHIFT),
+        (Answer(p_bps=6_201, latency_us=900), 20, RollbackRule.MEAN_SHIFT),
     ],
 )
 @pytest.mark.proves("R118")
