@@ -102,7 +102,7 @@ class RuleB:
         if self._cooldown_bars:
             due &= self._filled <= held.bar - self._cooldown_bars
         if np.count_nonzero(target) < len(target):
-            due |= (target == 0.0) & (held.quantity != 0.0)
+            due |= ~target.astype(bool) & held.quantity.astype(bool)
         due = held.there(due)
         if self._cooldown_bars:
             self._filled[due] = held.bar
