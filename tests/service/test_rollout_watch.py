@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import time
@@ -25,8 +26,8 @@ from detent.contracts import events
 from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.errors import LeaderDeposed
 from detent.contracts.kill_switch import KillPosition, KillScope
-from detent.contracts.rollout import RolloutAction, RolloutStage
-from detent.core.rollout.judge import VerdictKind
+from detent.contracts.rollout import RampStep, RolloutAction, RolloutStage
+from detent.core.rollout.judge import JudgeRules, VerdictKind
 from detent.core.rollout.tripwires import RollbackRule
 from detent.servers.monitor.rollout_gauges import RolloutGauges, RolloutStanding
 from detent.servers.monitor.rollouts import RolloutWatcher, WatchRules
@@ -41,7 +42,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.database = ControlDatabase(f"sqlite:///{folder}/control.sqlite")
-        self.store = RolloutStore(self.database, now_ms=lambda: START_MS)
+        self.store = RolloutStore(self.database, now_ms=lambda: self.now_ms)
         self.switches = KillStore(self.database)
         self.ledgers: list[RolledLedger] = []
         self.leases: dict[str, LeaderLease] = {}
@@ -67,7 +68,9 @@ class Place:
         self.ledgers.append(ledger)
         return ledger
 
-    def watcher(self, ledger: str = "", *, holder: str = "first", **rules: int) -> RolloutWatcher:
+    def watcher(
+        self, ledger: str = "", *, holder: str = "first", **rules: object
+    ) -> RolloutWatcher:
         lease = self.leases.get(holder)
         if lease is None:
             lease = self.leases[holder] = LeaderLease(
@@ -94,6 +97,74 @@ async def _place(tmp_path: Path) -> AsyncIterator[Place]:
     yield place
     for ledger in place.ledgers:
         await ledger.close()
+
+
+RAMP = tuple(
+    RampStep(canary_bps=share_bps, hold_ms=20 * BAR_MS)
+    for share_bps in (0, 500, 2_500, 5_000, 10_000)
+)
+QUICK = JudgeRules(bars_min=50, labelled_min=500, margin_ppm=100_000)
+
+
+async def climbed(place: Place, kind: Kind, *, bars: int = 160, **rules: object) -> dict[int, int]:
+    """Decide bar after bar, look after each, and give the bar at which each share began."""
+    ledger = await place.roll_out(kind, canary_bps=0, ramp=RAMP)
+    watcher = place.watcher(judge=QUICK, **rules)
+    began: dict[int, int] = {}
+    for bar in range(bars):
+        await ledger.decide(1)
+        place.now_ms = START_MS + bar * BAR_MS
+        watcher.look(place.gauges)
+        began.setdefault(place.store.get("r1").canary_bps, bar)
+    return began
+
+
+@pytest.mark.proves("R123")
+async def test_a_share_climbs_step_by_step_and_stops_before_the_promotion(place: Place) -> None:
+    began = await climbed(place, Kind.GOOD, climbs=True)
+    rollout, history = place.store.get("r1"), place.store.history("r1")
+
+    assert list(began) == [0, 500, 2_500, 5_000, 10_000]
+    assert began[500] >= QUICK.bars_min - 1
+    shares = list(began.values())
+    assert all(later - earlier >= 20 for earlier, later in itertools.pairwise(shares))
+    assert rollout.stage is RolloutStage.CANARY
+    assert {event.actor for event in history[1:]} == {"automatic:climb"}
+    assert all(json.loads(event.evidence)["kind"] == "may_promote" for event in history[1:])
+
+
+@pytest.mark.proves("R123")
+async def test_a_step_that_goes_wrong_drops_back_to_nothing(place: Place) -> None:
+    """The margin is so wide that a worse candidate climbs; the test takes it back all the same."""
+    began = await climbed(place, Kind.SIGN_FLIPPED, bars=BARS, climbs=True)
+    rollout, history = place.store.get("r1"), place.store.history("r1")
+
+    assert list(began)[:2] == [0, 500]
+    assert (rollout.stage, rollout.canary_bps) == (RolloutStage.ROLLED_BACK, 0)
+    assert [event.action for event in history[1:]] == [
+        *[RolloutAction.PERCENT_SET] * (len(history) - 2),
+        RolloutAction.ROLLED_BACK,
+    ]
+
+
+@pytest.mark.parametrize("rules", [{}, {"climbs": True, "quiet_bars": -2}], ids=["off", "quiet"])
+async def test_nothing_climbs_unasked_or_without_rows(
+    place: Place, rules: dict[str, object]
+) -> None:
+    assert list(await climbed(place, Kind.GOOD, bars=100, **rules)) == [0]
+
+
+async def test_who_leads_no_more_raises_nothing(place: Place) -> None:
+    ledger = await place.roll_out(Kind.GOOD, canary_bps=0, ramp=RAMP)
+    former = place.watcher(judge=QUICK, climbs=True)
+    await ledger.decide(100)
+    place.now_ms = START_MS + 99 * BAR_MS
+    with place.database.writing() as link:
+        link.exec_driver_sql("UPDATE leader_leases SET holder = 'other', epoch = 2")
+    with pytest.raises(LeaderDeposed):
+        former.look(place.gauges)
+
+    assert place.store.get("r1").canary_bps == 0
 
 
 @pytest.mark.proves("R118")

@@ -40,6 +40,10 @@ class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
     leased_out_count: int
 
 
+# Raises, in the transaction of a change, where the caller may not make it.
+Guard = Callable[[Connection], None]
+
+
 def wall_clock_ms() -> int:
     """Read the wall clock in Unix milliseconds."""
     return time.time_ns() // 1_000_000
@@ -87,17 +91,25 @@ class RolloutStore:
         actor: str,
         reason: str,
         override_reason: str | None = None,
+        evidence: str = "",
+        guard: Guard | None = None,
     ) -> Rollout:
         """Set the candidate's share of the symbols.
 
         Raises:
-            DetentError: As `core.rollout.changes.percent_set`; or there is no such rollout, or
-                the database cannot be used.
+            DetentError: As `core.rollout.changes.percent_set`; or there is no such rollout, the
+                guard refuses (see `roll_back`), or the database cannot be used.
         """
         change = Change(
-            actor=actor, reason=reason, at_ms=self._now_ms(), override_reason=override_reason
+            actor=actor,
+            reason=reason,
+            at_ms=self._now_ms(),
+            override_reason=override_reason,
+            evidence=evidence,
         )
         with self._database.writing() as link:
+            if guard is not None:
+                guard(link)
             rollout = _get(link, rollout_id)
             return _write(
                 link,
@@ -137,7 +149,7 @@ class RolloutStore:
         actor: str,
         reason: str,
         evidence: str = "",
-        guard: Callable[[Connection], None] | None = None,
+        guard: Guard | None = None,
     ) -> RolledBack:
         """Take the candidate back and wait until that holds everywhere, a second at most.
 

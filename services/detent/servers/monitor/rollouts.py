@@ -18,7 +18,9 @@ from detent.adapters.rollout_store import RolloutStore
 from detent.contracts import events
 from detent.contracts.errors import DetentError
 from detent.contracts.kill_switch import KillPosition, KillScope
-from detent.contracts.rollout import Rollout
+from detent.contracts.rollout import Rollout, RolloutStage
+from detent.contracts.units import BPS_ONE
+from detent.core.rollout.changes import next_bps, not_before_ms
 from detent.core.rollout.following import Followed, is_quiet
 from detent.core.rollout.judge import JudgeRules, Verdict, VerdictKind
 from detent.core.rollout.kill_state import AUTOMATIC
@@ -37,12 +39,15 @@ class WatchRules(msgspec.Struct, frozen=True, kw_only=True):
         quiet_bars: So many bars without a row are said.
         latch_after: So many rollbacks of one model by ourselves switch it off until a person
             releases it; 0 never does.
+        climbs: Whether a share is raised to the next step by ourselves, when the present one has
+            lasted and the evidence suffices. The promotion to all is always a person's.
     """
 
     judge: JudgeRules = JudgeRules()
     poll_s: float = 0.25
     quiet_bars: int = 3
     latch_after: int = 2
+    climbs: bool = False
 
 
 class RolloutWatcher:
@@ -115,7 +120,29 @@ class RolloutWatcher:
             self._say(standing)
             if standing.verdict.kind is VerdictKind.ROLL_BACK and self._lease.is_leader:
                 self._take_back(rollout, standing.verdict, gauges)
+            elif self._may_climb(rollout, standing):
+                self._climb(rollout, standing.verdict)
         return found
+
+    def _may_climb(self, rollout: Rollout, standing: RolloutStanding) -> bool:
+        """Say whether the next step is due: no data raises nothing, nor does who leads no more."""
+        due = self._rules.climbs and self._lease.is_leader and not standing.is_quiet
+        told = standing.verdict.kind is VerdictKind.MAY_PROMOTE
+        left = rollout.stage is not RolloutStage.FULL and rollout.canary_bps < BPS_ONE
+        return due and told and left and self._now_ms() >= not_before_ms(rollout)
+
+    def _climb(self, rollout: Rollout, verdict: Verdict) -> None:
+        changed = self._store.set_percent(
+            rollout.rollout_id,
+            next_bps(rollout),
+            seen_revision=rollout.revision,
+            actor=f"{AUTOMATIC}climb",
+            reason=f"the step has lasted, and {verdict.labelled} outcomes suffice",
+            evidence=evidence_of(verdict),
+            guard=self._lease.check,
+        )
+        facts = {"rollout_id": rollout.rollout_id, "canary_bps": changed.canary_bps}
+        log.info(events.ROLLOUT_CLIMBED, extra=facts)
 
     def _look_at(self, rollout: Rollout) -> RolloutStanding:
         name, horizon_bars = rollout.rollout_id, rollout.candidate_binding.horizon_bars

@@ -34,6 +34,8 @@ class MonitorSettings(SignatureSettings):
         rollout_quiet_bars: So many bars without a row are said.
         rollout_latch_after: So many rollbacks of one model by ourselves switch it off until a
             person releases it; 0 never does.
+        rollout_climbs: Whether shares are raised step by step by ourselves, when a step has
+            lasted and the evidence suffices; promoting is a person's.
         rollout_alpha_bps: Chance that the test ever takes back a candidate that does no worse.
         rollout_bars_min: Bars that a promotion needs.
         rollout_symbols_min: Symbols that it needs.
@@ -69,6 +71,7 @@ class MonitorSettings(SignatureSettings):
     rollout_poll_s: Annotated[float, Field(gt=0, le=60)] = 0.25
     rollout_quiet_bars: Annotated[int, Field(ge=1)] = 3
     rollout_latch_after: Annotated[int, Field(ge=0)] = 2
+    rollout_climbs: bool = False
     rollout_alpha_bps: Annotated[int, Field(ge=1, le=9_999)] = 500
     rollout_bars_min: Annotated[int, Field(ge=1)] = 672
     rollout_symbols_min: Annotated[int, Field(ge=1)] = 5
@@ -127,6 +130,7 @@ class MonitorSettings(SignatureSettings):
             poll_s=self.rollout_poll_s,
             quiet_bars=self.rollout_quiet_bars,
             latch_after=self.rollout_latch_after,
+            climbs=self.rollout_climbs,
         )
 
     @property
