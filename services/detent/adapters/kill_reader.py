@@ -98,6 +98,9 @@ class KillSwitchReader:
 
     def _follow(self, link: Connection) -> None:
         known: int | None = None
+        if self._reported is None:
+            # Named before its first reading counts, so that no acknowledgement overlooks it.
+            self._report(link, 0, 0, time.monotonic())
         while not self._stopping.is_set():
             # From before the question was asked: an answer that took long says nothing of now.
             begun_s = time.monotonic()

@@ -19,6 +19,7 @@ KINDS = [
 ]
 SAID: dict[type[DetentError], DetentError] = RAISED | {
     errors.GuardRefused: errors.GuardRefused("G4", "active_ack", "yes", "the acknowledgement"),
+    errors.LeaderDeposed: errors.LeaderDeposed("rollouts", epoch=1, newest=2),
     errors.InvalidResponse: errors.InvalidResponse("rows[0]", 7, "8", rule="RULE"),
     errors.ArtifactInvalid: errors.ArtifactInvalid(
         "no model", gate_reason=Reason.CERTIFICATE_FAILED, file="model.onnx"
