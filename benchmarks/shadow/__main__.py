@@ -24,8 +24,8 @@ from detent_cli.stack import Stack, StackOptions
 from detent_client import ClientOptions, DetentClient, read_binding
 
 SCHEMA = "detent.benchmark.shadow.v1"
-# Rows of a call, and calls of one side in one round: a burst, as at the close of a bar, and
-# more than a shadow waits for, so that it has to run beside them.
+# Rows of a call, and calls of one side in one round: a burst as at the close of a bar, a short
+# one and a long one.
 SIZES = ((1, 20), (1, 150), (64, 5), (64, 30))
 # A shadow that is behind may not be measured as the other side's load.
 SETTLE_S_MIN, SETTLE_S_PER_CALL = 0.5, 0.01
