@@ -175,6 +175,16 @@ async def start(client: DetentClient, stable: Path, candidate: Path) -> None:
     await client.set_canary_percent(request)
 
 
+async def said_by_monitor(stack: Stack, event: str) -> list[dict[str, object]]:
+    """Give the monitor's lines of an event; it says what it did when all replicas obey."""
+    for _ in range(100):
+        lines = [json.loads(line) for line in stack.log_lines("monitor") if event in line]
+        if lines:
+            return lines
+        await asyncio.sleep(0.1)
+    return []
+
+
 def scraped(stack: Stack) -> str:
     """Give the monitor's metrics."""
     with urllib.request.urlopen(f"http://{stack.targets['monitor']}/metrics") as answer:
@@ -188,11 +198,7 @@ async def test_a_flipped_candidate_goes_back_by_itself_within_a_second(
 ) -> None:
     with stack_of(models, "flipped", tmp_path, monitor=True) as stack:
         found = await roll_out(stack, models, "flipped", market)
-        (said,) = [
-            json.loads(line)
-            for line in stack.log_lines("monitor")
-            if events.ROLLOUT_TAKEN_BACK in line
-        ]
+        (said,) = await said_by_monitor(stack, events.ROLLOUT_TAKEN_BACK)
         metrics = await asyncio.to_thread(scraped, stack)
     event = found.history[-1]
     evidence = json.loads(event.evidence)
