@@ -4,12 +4,16 @@ import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+import typer
 
 from detent_client import ClientOptions, DetentClient
 
 T = TypeVar("T")
 DEADLINE_S = 10.0
+POLICY = "127.0.0.1:7303"
+Target = Annotated[str, typer.Option(help="Address of the policy service.")]
 
 
 def ask_policy(target: str, question: Callable[[DetentClient], Awaitable[T]]) -> T:

@@ -11,9 +11,10 @@ from detent.contracts.canonical import JsonValue
 from detent.contracts.json_codec import to_json
 from detent.core.evaluation.gates import approval_gate, is_promotable
 from detent.core.rollout.gates import ACTIVE_ACK
+from detent_cli.acting import Actor, Reason
 from detent_cli.gate_tables import judged, print_gates
 from detent_cli.output import EXIT_NEGATIVE, JsonFlag, bad, console, good, print_json, reported
-from detent_cli.promotion import KEPT_IN, Actor, Reason
+from detent_cli.promotion import KEPT_IN
 
 EVIDENCE_SCHEMA = "detent.capital_evidence.v1"
 

@@ -12,6 +12,7 @@ from detent.contracts.decision import Decision, DecisionRow
 from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import to_json
 from detent.contracts.plan import PositionState, TriggerState
+from detent_cli.asking import POLICY, Target
 from detent_cli.output import JsonFlag, print_facts, print_json, reported, weight_text
 from detent_client import ClientOptions, DetentClient, OpenedPlan
 
@@ -35,9 +36,7 @@ def decide(
         list[str] | None,
         typer.Option(help="A feature that only you know, name=value; may be repeated."),
     ] = None,
-    target: Annotated[str, typer.Option(help="Address of the policy service.")] = (
-        "127.0.0.1:7303"
-    ),
+    target: Target = POLICY,
     journal: Annotated[
         Path, typer.Option(help="Where the client keeps answers of its own.")
     ] = Path("var/detent/journal.jsonl"),

@@ -1,5 +1,6 @@
 """Train the heads beside direction, and discover rules: `detent heads`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -63,12 +64,7 @@ def class_(
             drawdown_max=drawdown_max,
             progress=progress,
         )
-    reports = [msgspec.to_builtins(fold) for fold in trained.folds]
-    if as_json:
-        print_json({"artifact": str(trained.artifact), "folds": reports})
-        return
-    console.print(good("trained"), Text(str(trained.artifact)), soft_wrap=True)
-    print_rows("Out of fold", tuple(reports[0]), [tuple(one.values()) for one in reports])
+    _print_trained(trained.artifact, trained.folds, as_json=as_json)
 
 
 @app.command()
@@ -99,12 +95,7 @@ def fill(
             bar_interval_ms=bar_interval_ms,
             progress=progress,
         )
-    rows = [msgspec.to_builtins(fold) for fold in reports]
-    if as_json:
-        print_json({"artifact": str(path), "folds": rows})
-        return
-    console.print(good("trained"), Text(str(path)), soft_wrap=True)
-    print_rows("Out of fold", tuple(rows[0]), [tuple(one.values()) for one in rows])
+    _print_trained(path, reports, as_json=as_json)
 
 
 @app.command()
@@ -135,12 +126,7 @@ def brackets(
             bar_interval_ms=bar_interval_ms,
             progress=progress,
         )
-    rows = [msgspec.to_builtins(fold) for fold in reports]
-    if as_json:
-        print_json({"artifact": str(path), "folds": rows})
-        return
-    console.print(good("trained"), Text(str(path)), soft_wrap=True)
-    print_rows("Out of fold", tuple(rows[0]), [tuple(one.values()) for one in rows])
+    _print_trained(path, reports, as_json=as_json)
 
 
 @app.command()
@@ -169,3 +155,12 @@ def rules(
         ("rule", "rows", "held out", "right, bps"),
         table,
     )
+
+
+def _print_trained(artifact: Path, folds: Sequence[object], *, as_json: bool) -> None:
+    rows = [msgspec.to_builtins(fold) for fold in folds]
+    if as_json:
+        print_json({"artifact": str(artifact), "folds": rows})
+        return
+    console.print(good("trained"), Text(str(artifact)), soft_wrap=True)
+    print_rows("Out of fold", tuple(rows[0]), [tuple(one.values()) for one in rows])

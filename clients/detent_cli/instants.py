@@ -35,6 +35,11 @@ def instant_text(ts_ms: int) -> str:
     return instant.isoformat(timespec=finest).removesuffix("+00:00") + "Z"
 
 
+def second_text(ts_ms: int) -> str:
+    """Write an instant for a table, to the second."""
+    return f"{datetime.fromtimestamp(ts_ms // 1_000, tz=UTC):%Y-%m-%d %H:%M:%S}"
+
+
 def day_text(ts_ms: int) -> str:
     """Write the day of an instant."""
     return instant_text(ts_ms)[:10]

@@ -1,6 +1,5 @@
 """Switch models off at once, release them, see what is off: `detent kill on|off|status`."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -9,12 +8,13 @@ from detent.contracts.calls.rollout import SetKillSwitchRequest
 from detent.contracts.errors import DeadlineExceeded, ServiceUnavailable
 from detent.contracts.json_codec import to_json
 from detent.contracts.kill_switch import KillPosition, KillSwitch, parse_scope
-from detent_cli.asking import ask_policy
+from detent_cli.acting import Actor, Control, Reason, say_direct
+from detent_cli.asking import POLICY, Target, ask_policy
+from detent_cli.instants import second_text
 from detent_cli.output import (
     JsonFlag,
     bad,
     console,
-    errors,
     good,
     print_facts,
     print_json,
@@ -24,14 +24,6 @@ from detent_cli.output import (
 
 app = typer.Typer(help="Switch models off, everywhere at once.", no_args_is_help=True)
 Scope = Annotated[str, typer.Option(help="global, model:ID, plan:ID or symbol:NAME.")]
-Actor = Annotated[str, typer.Option(help="Who does it.")]
-Reason = Annotated[str, typer.Option(help="Why, in a few words.")]
-Target = Annotated[str, typer.Option(help="Address of a policy service.")]
-Control = Annotated[
-    str | None,
-    typer.Option(help="URL of the control database, used where no service answers."),
-]
-POLICY = "127.0.0.1:7303"
 
 
 @app.command()
@@ -77,7 +69,7 @@ def status(*, target: Target = POLICY, control: Control = None, as_json: JsonFla
         except (ServiceUnavailable, DeadlineExceeded) as error:
             if control is None:
                 raise
-            _say_direct(error)
+            say_direct(error)
             store = _store(control)
             switches, readers = store.switches(), store.readers()
             facts: dict[str, Any] = {}
@@ -91,7 +83,7 @@ def status(*, target: Target = POLICY, control: Control = None, as_json: JsonFla
         return
     columns = ("scope", "model", "epoch", "by", "since", "reason")
     print_rows("Kill switches", columns, [_row(switch) for switch in switches])
-    rows = [(one.reader_id, one.revision, _utc(one.seen_ms)) for one in readers]
+    rows = [(one.reader_id, one.revision, second_text(one.seen_ms)) for one in readers]
     print_rows("Replicas", ("replica", "obeys change", "said so"), rows)
     if facts:
         console.print(f"shared state: {facts['shared_state']}")
@@ -116,7 +108,7 @@ def _change(
     except (ServiceUnavailable, DeadlineExceeded) as error:
         if control is None:
             raise
-        _say_direct(error)
+        say_direct(error)
         answer = _store(control).change(
             request.scope,
             request.key,
@@ -149,19 +141,11 @@ def _store(control: str) -> Any:
     return KillStore(ControlDatabase(control))
 
 
-def _say_direct(error: Exception) -> None:
-    errors.print(f"no service answered ({error}); asking the control database itself")
-
-
 def _row(switch: KillSwitch) -> tuple[object, ...]:
     scope = f"{switch.scope}:{switch.key}" if switch.key else str(switch.scope)
-    since = _utc(switch.at_ms)
+    since = second_text(switch.at_ms)
     return scope, _position(switch), switch.epoch, switch.actor, since, switch.reason
 
 
 def _position(switch: KillSwitch) -> object:
     return bad("off") if switch.is_on else good("released")
-
-
-def _utc(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S")

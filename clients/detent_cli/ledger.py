@@ -13,7 +13,7 @@ from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import from_json, to_json
 from detent.contracts.reasons import Reason
 from detent_cli import ledger_store
-from detent_cli.asking import ask_policy
+from detent_cli.asking import POLICY, Target, ask_policy
 from detent_cli.instants import instant_ms, instant_text
 from detent_cli.output import (
     EXIT_NEGATIVE,
@@ -35,7 +35,6 @@ app.command()(ledger_store.migrate)
 app.command()(ledger_store.check)
 app.command()(ledger_store.export)
 app.command("anchor-key")(ledger_store.anchor_key)
-Target = Annotated[str, typer.Option(help="Address of the policy service.")]
 PlanId = Annotated[str, typer.Option(help="Only this plan.")]
 RecordHash = Annotated[str, typer.Argument(help="The record's hash, 64 or the first 16 hex.")]
 
@@ -56,7 +55,7 @@ def list_decisions(
     limit: Annotated[int, typer.Option(help="At most so many records.", min=1, max=1000)] = 20,
     after: Annotated[str, typer.Option(help="Continue after this page token.")] = "",
     place: ledger_store.FromOptional = "",
-    target: Target = "127.0.0.1:7303",
+    target: Target = POLICY,
     as_json: JsonFlag = False,
 ) -> None:
     """List records in the order in which they were written."""
@@ -105,7 +104,7 @@ def get(
     record_hash: RecordHash,
     *,
     place: ledger_store.FromOptional = "",
-    target: Target = "127.0.0.1:7303",
+    target: Target = POLICY,
     as_json: JsonFlag = False,
 ) -> None:
     """Show one record: what was asked, what answered, what was done, and why."""
@@ -157,7 +156,7 @@ def verify(
     key: Annotated[
         Path | None, typer.Option(help="With --anchors: the public key that signed them, PEM.")
     ] = None,
-    target: Target = "127.0.0.1:7303",
+    target: Target = POLICY,
     as_json: JsonFlag = False,
 ) -> None:
     """Recompute every hash and link, hold them against the anchors; exit 1 on a break."""
@@ -194,7 +193,7 @@ def replay(
     *,
     plan_id: Annotated[str, typer.Option(help="With --from, without a hash: this plan.")] = "",
     place: ledger_store.FromOptional = "",
-    target: Target = "127.0.0.1:7303",
+    target: Target = POLICY,
     as_json: JsonFlag = False,
 ) -> None:
     """Decide recorded bars again; exit 1 when the bytes differ.

@@ -15,7 +15,7 @@ from detent.contracts.canonical import parse_json
 from detent.contracts.errors import DataInvalid, InvalidField
 from detent.contracts.json_codec import from_json, to_json
 from detent.contracts.plan import Plan
-from detent_cli.asking import ask_policy
+from detent_cli.asking import POLICY, Target, ask_policy
 from detent_cli.output import (
     JsonFlag,
     print_facts,
@@ -26,7 +26,6 @@ from detent_cli.output import (
 from detent_client import DetentClient, OpenedPlan, read_binding
 
 app = typer.Typer(help="Open, read, replace and close plans.", no_args_is_help=True)
-Target = Annotated[str, typer.Option(help="Address of the policy service.")]
 PlanFile = Annotated[
     Path, typer.Option("--plan", help="The plan as canonical JSON, as `get --json` prints it.")
 ]
@@ -37,7 +36,6 @@ UnderRollout = Annotated[
     str | None,
     typer.Option("--rollout", help="Rollout whose bindings are taken, instead of an artifact."),
 ]
-TARGET = "127.0.0.1:7303"
 TWO_BINDINGS = "--proxy, --artifact and --rollout name several bindings, expected one"
 
 
@@ -47,7 +45,7 @@ def open_plan(
     plan_file: PlanFile,
     artifact: Artifact = None,
     rollout: UnderRollout = None,
-    target: Target = TARGET,
+    target: Target = POLICY,
     as_json: JsonFlag = False,
 ) -> None:
     """Open a plan and freeze it under its binding, or under those of a rollout."""
@@ -72,7 +70,7 @@ def open_plan(
 def get_plan(
     plan_id: Annotated[str, typer.Argument(help="The plan.")],
     *,
-    target: Target = TARGET,
+    target: Target = POLICY,
     as_json: JsonFlag = False,
 ) -> None:
     """Print a plan as it was opened."""
@@ -116,7 +114,7 @@ def replace_plan(
         int | None, typer.Option(help="Instant of the replan in data time; by default now.")
     ] = None,
     note: Annotated[str, typer.Option(help="Why, in a few words.")] = "",
-    target: Target = TARGET,
+    target: Target = POLICY,
     as_json: JsonFlag = False,
 ) -> None:
     """Put a plan in the place of another, in one step; what changes nothing is suppressed."""
@@ -164,7 +162,7 @@ def replace_plan(
 def close_plan(
     plan_id: Annotated[str, typer.Argument(help="The plan.")],
     *,
-    target: Target = TARGET,
+    target: Target = POLICY,
     as_json: JsonFlag = False,
 ) -> None:
     """Close a plan: it decides nothing more."""

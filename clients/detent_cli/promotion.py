@@ -12,6 +12,7 @@ from detent.contracts.json_codec import to_json
 from detent.core.evaluation.evaluation_report import MAX_AGE_S
 from detent.core.evaluation.gates import is_promotable, not_passed
 from detent.core.rollout.gates import ACTIVE_ACK
+from detent_cli.acting import Actor, Reason
 from detent_cli.gate_tables import judged, print_gates
 from detent_cli.output import (
     EXIT_NEGATIVE,
@@ -29,8 +30,6 @@ SOURCE = "cli"
 Registry = Annotated[
     str, typer.Option("--registry", help="sqlite:///FILE or postgresql://USER@HOST/DATABASE.")
 ]
-Actor = Annotated[str, typer.Option(help="Who does it.")]
-Reason = Annotated[str, typer.Option(help="Why.")]
 
 
 def evaluate(

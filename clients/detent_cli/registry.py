@@ -2,7 +2,6 @@
 
 import os
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,8 @@ from rich.text import Text
 
 from detent.contracts.json_codec import to_json
 from detent.contracts.registered import ModelPointer, ModelStatus, RegisteredModel
+from detent_cli.acting import Actor, Reason
+from detent_cli.instants import second_text
 from detent_cli.output import (
     JsonFlag,
     bad,
@@ -21,7 +22,7 @@ from detent_cli.output import (
     print_sheet,
     reported,
 )
-from detent_cli.promotion import SOURCE, Actor, Reason, Registry
+from detent_cli.promotion import SOURCE, Registry
 
 app = typer.Typer(help="Keep models: staged, production, deprecated.", no_args_is_help=True)
 TOKEN = "MLFLOW_TRACKING_TOKEN"  # noqa: S105  The name of a variable, not a secret.
@@ -142,7 +143,7 @@ def list_(*, registry: Registry, name: NameOptional = None, as_json: JsonFlag = 
             model.pointer.registry_id,
             _status(model.pointer.status),
             model.pointer.model_version_hash[:16],
-            _utc(model.registered_at_ms),
+            second_text(model.registered_at_ms),
         )
         for model in models
     ]
@@ -174,7 +175,7 @@ def history(*, registry: Registry, name: NameOptional = None, as_json: JsonFlag 
         return
     rows = [
         (
-            _utc(event.at_ms),
+            second_text(event.at_ms),
             event.action.value,
             event.pointer.registry_id,
             f"{event.from_status or '-'} -> {event.to_status or '-'}",
@@ -287,7 +288,7 @@ def _facts(pointer: ModelPointer, registered_at_ms: int) -> list[tuple[str, obje
         ("features", pointer.feature_version),
         ("commit", pointer.git_sha or "-"),
         ("data set", pointer.dataset_id or "-"),
-        ("registered", _utc(registered_at_ms)),
+        ("registered", second_text(registered_at_ms)),
         ("promoted", pointer.promoted_at_utc or "-"),
         ("by", f"{pointer.actor}, {pointer.source}"),
         ("notes", pointer.notes or "-"),
@@ -302,7 +303,3 @@ def _status(status: ModelStatus) -> Text:
             return bad(status.value)
         case _:
             return Text(status.value)
-
-
-def _utc(ts_ms: int) -> str:
-    return f"{datetime.fromtimestamp(ts_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"

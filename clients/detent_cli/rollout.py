@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import tempfile
-from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,12 +20,13 @@ from detent.contracts.errors import DeadlineExceeded, InvalidField, ServiceUnava
 from detent.contracts.json_codec import to_json
 from detent.contracts.rollout import RampCaps, RampStep, Rollout, RolloutStage, StepPower
 from detent.contracts.units import BPS_ONE, PPM_ONE
-from detent_cli.asking import ask_policy
+from detent_cli.acting import Actor, Control, Reason, say_direct
+from detent_cli.asking import POLICY, Target, ask_policy
+from detent_cli.instants import second_text
 from detent_cli.output import (
     JsonFlag,
     bad,
     console,
-    errors,
     good,
     print_facts,
     print_json,
@@ -39,9 +39,6 @@ app = typer.Typer(
     help="Roll a model out by percent of the symbols, and take it back.", no_args_is_help=True
 )
 RolloutId = Annotated[str, typer.Argument(help="Name of the rollout.")]
-Actor = Annotated[str, typer.Option(help="Who does it.")]
-Reason = Annotated[str, typer.Option(help="Why, in a few words.")]
-Target = Annotated[str, typer.Option(help="Address of a policy service.")]
 Revision = Annotated[
     int | None,
     typer.Option(help="The revision that you have seen; without it, that of a look right now."),
@@ -53,11 +50,6 @@ Override = Annotated[
 Evidence = Annotated[
     Path | None, typer.Option(help="File of JSON that the decision goes by; it is kept.")
 ]
-Control = Annotated[
-    str | None,
-    typer.Option(help="URL of the control database, used where no service answers."),
-]
-POLICY = "127.0.0.1:7303"
 HOUR_MS = 3_600_000
 PROXY = "proxy"
 STEP_PARTS_MIN, STEP_PARTS_MAX = 2, 4
@@ -197,7 +189,7 @@ def rollback(
         except (ServiceUnavailable, DeadlineExceeded) as error:
             if control is None:
                 raise
-            errors.print(f"no service answered ({error}); asking the control database itself")
+            say_direct(error)
             answer = _store(control).roll_back(
                 rollout_id, actor=actor, reason=reason, evidence=request.evidence
             )
@@ -227,7 +219,7 @@ def history(rollout_id: RolloutId, *, target: Target = POLICY, as_json: JsonFlag
         rows = [
             (
                 one.revision,
-                _utc(one.at_ms),
+                second_text(one.at_ms),
                 one.action,
                 _percent(one.canary_bps),
                 one.actor,
@@ -260,7 +252,7 @@ def list_rollouts(
                 one.book,
                 _stage(one),
                 _percent(one.canary_bps),
-                _utc(one.since_ms),
+                second_text(one.since_ms),
                 one.revision,
             )
             for one in answer.rollouts
@@ -302,7 +294,9 @@ def _print_change(rollout: Rollout, *, as_json: bool) -> None:
     if as_json:
         print_json(to_json(rollout))
         return
-    facts = f"{rollout.revision} {_utc(rollout.since_ms)} {rollout.rollout_id} {rollout.book}"
+    facts = (
+        f"{rollout.revision} {second_text(rollout.since_ms)} {rollout.rollout_id} {rollout.book}"
+    )
     console.print(facts, _stage(rollout), _percent(rollout.canary_bps))
 
 
@@ -315,7 +309,7 @@ def _print_rollout(rollout: Rollout) -> None:
         ("share", _percent(rollout.canary_bps)),
         ("stable", f"{stable.model_id or PROXY} {stable.binding_hash[:16]}"),
         ("candidate", f"{candidate.model_id} {candidate.binding_hash[:16]}"),
-        ("since", _utc(rollout.since_ms)),
+        ("since", second_text(rollout.since_ms)),
         ("revision", rollout.revision),
     )
     print_facts("Rollout", facts)
@@ -405,10 +399,6 @@ def _share(text: str, name: str, unit: int) -> int:
 
 def _percent(bps: int) -> str:
     return f"{Decimal(bps) / PERCENT_BPS:g}%"
-
-
-def _utc(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _store(control: str) -> Any:

@@ -8,7 +8,7 @@ from detent.contracts.calls.policy import SetStandDownRequest
 from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import to_json
 from detent.contracts.plan import StandDown, StandDownSource
-from detent_cli.asking import ask_policy
+from detent_cli.asking import POLICY, Target, ask_policy
 from detent_cli.instants import instant_ms
 from detent_cli.output import JsonFlag, print_facts, print_json, reported
 
@@ -28,9 +28,7 @@ def stand_down(
         StandDownSource, typer.Option(help="Who asks; only the same source can lift it.")
     ] = StandDownSource.OPS,
     lift: Annotated[bool, typer.Option("--lift", help="End what this source asked for.")] = False,
-    target: Annotated[str, typer.Option(help="Address of the policy service.")] = (
-        "127.0.0.1:7303"
-    ),
+    target: Target = POLICY,
     as_json: JsonFlag = False,
 ) -> None:
     """Flatten a book, or some of its symbols, and keep it flat until an instant.
