@@ -4,13 +4,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import SettingsConfigDict
 
+from detent.adapters.ml_file_settings import MlFileSettings
 from detent.adapters.signature_settings import SignatureSettings
 from detent.contracts.monitoring import MonitorProfile, MonitorRules
 from detent.core.rollout.judge import JudgeRules
@@ -18,7 +14,7 @@ from detent.core.rollout.tripwires import TripwireLimits
 from detent.servers.monitor.rollouts import WatchRules
 
 
-class MonitorSettings(SignatureSettings):
+class MonitorSettings(SignatureSettings, MlFileSettings):
     """Holds the settings; the variables carry the prefix `DETENT_MONITOR_`.
 
     Attributes:
@@ -53,11 +49,12 @@ class MonitorSettings(SignatureSettings):
         drift_threshold_bps: Growth of the errors above which accuracy has drifted.
         retrain_interval_days: Age at which a model is due for training.
         training_samples_min: Settled bars below which training is advised against.
-        ml_settings: File in the seed's form, `ml:` in YAML, for what no variable says.
         otlp_endpoint: Collector to send spans to.
         trace_file: File to append spans to.
         log_level: Level of the log.
     """
+
+    ML_PART = "monitor"
 
     model_config = SettingsConfigDict(
         env_prefix="DETENT_MONITOR_", env_ignore_empty=True, extra="forbid", frozen=True
@@ -88,29 +85,9 @@ class MonitorSettings(SignatureSettings):
     drift_threshold_bps: Annotated[int, Field(ge=0)] = 2_000
     retrain_interval_days: Annotated[int, Field(ge=1)] = 7
     training_samples_min: Annotated[int, Field(ge=1)] = 10_000
-    ml_settings: Path | None = None
     otlp_endpoint: str | None = None
     trace_file: Path | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  The signature is theirs.
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  The signature is theirs.
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the file last: a variable says more than it."""
-        given = {**env_settings(), **init_settings()}.get("ml_settings")
-        if given is None:
-            return init_settings, env_settings
-        # Slow to load, and not needed without such a file.
-        from detent.adapters.ml_settings import read_ml_settings  # noqa: PLC0415
-
-        file = read_ml_settings(Path(str(given))).monitor
-        return init_settings, env_settings, InitSettingsSource(settings_cls, file)
 
     @property
     def watch_rules(self) -> WatchRules:

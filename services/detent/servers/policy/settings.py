@@ -4,13 +4,9 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import SettingsConfigDict
 
+from detent.adapters.ml_file_settings import MlFileSettings
 from detent.adapters.signature_settings import SignatureSettings
 from detent.contracts.errors import InvalidField
 from detent.core.ledger.ownership import Ownership
@@ -21,7 +17,7 @@ from detent.core.rollout.model_breaker import BreakerLimits
 from detent.servers.policy.shadowing import ShadowLimits
 
 
-class PolicySettings(SignatureSettings):
+class PolicySettings(SignatureSettings, MlFileSettings):
     """Holds the settings of the policy process; the model is off unless switched on.
 
     Attributes:
@@ -56,7 +52,6 @@ class PolicySettings(SignatureSettings):
             asks no shadow at all.
         shadow_calls_max: Shadow askings at once.
         profile: `production` refuses to start without `active_allowed_envs`.
-        ml_settings: File in the seed's form, `ml:` in YAML, for what no variable says.
         active_allowed_envs: Environments in which the model may act; empty allows all.
         kill_switch: The configuration's kill switch.
         kill_file: Watched file that switches models off by its lines; None watches none.
@@ -78,6 +73,8 @@ class PolicySettings(SignatureSettings):
         drain_grace_s: How long calls in flight may finish.
         log_level: Least level that is logged.
     """
+
+    ML_PART = "policy"
 
     model_config = SettingsConfigDict(
         env_prefix="DETENT_POLICY_", env_ignore_empty=True, extra="forbid", frozen=True
@@ -108,7 +105,6 @@ class PolicySettings(SignatureSettings):
     shadow_rows_max: int = Field(default=20_000, ge=0, le=1_000_000)
     shadow_calls_max: int = Field(default=2, ge=1, le=64)
     profile: Literal["development", "production"] = "development"
-    ml_settings: Path | None = None
     active_allowed_envs: tuple[str, ...] = ()
     kill_switch: bool = False
     kill_file: Path | None = None
@@ -127,25 +123,6 @@ class PolicySettings(SignatureSettings):
     trace_file: Path | None = None
     drain_grace_s: float = Field(default=5.0, ge=0)
     log_level: str = "INFO"
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  The signature is theirs.
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  The signature is theirs.
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the file last: a variable says more than it."""
-        given = {**env_settings(), **init_settings()}.get("ml_settings")
-        if given is None:
-            return init_settings, env_settings
-        # Slow to load, and not needed without such a file.
-        from detent.adapters.ml_settings import read_ml_settings  # noqa: PLC0415
-
-        file = read_ml_settings(Path(str(given))).policy
-        return init_settings, env_settings, InitSettingsSource(settings_cls, file)
 
     @model_validator(mode="after")
     def _check_ledger(self) -> Self:
