@@ -71,7 +71,7 @@ class RolloutStore:
             RolloutArmEmpty: Its first share above nothing gives the candidate no symbol.
             ControlUnavailable: The database cannot be used.
         """
-        change = Change(actor=actor, reason=reason, at_ms=self._now_ms())
+        change = self._change(actor, reason)
         begun = changes.started(rollout, change)
         with self._database.writing() as link:
             known = _find(link, rollout.rollout_id)
@@ -100,23 +100,15 @@ class RolloutStore:
             DetentError: As `core.rollout.changes.percent_set`; or there is no such rollout, the
                 guard refuses (see `roll_back`), or the database cannot be used.
         """
-        change = Change(
-            actor=actor,
-            reason=reason,
-            at_ms=self._now_ms(),
-            override_reason=override_reason,
-            evidence=evidence,
-        )
+        change = self._change(actor, reason, override_reason, evidence)
         with self._database.writing() as link:
             if guard is not None:
                 guard(link)
             rollout = _get(link, rollout_id)
-            return _write(
-                link,
-                changes.percent_set(
-                    rollout, canary_bps, seen_revision=seen_revision, change=change
-                ),
+            changed = changes.percent_set(
+                rollout, canary_bps, seen_revision=seen_revision, change=change
             )
+            return _write(link, changed)
 
     def promote(
         self,
@@ -129,18 +121,11 @@ class RolloutStore:
         evidence: str = "",
     ) -> Rollout:
         """Make the candidate what all symbols use; errors as for `set_percent`."""
-        change = Change(
-            actor=actor,
-            reason=reason,
-            at_ms=self._now_ms(),
-            override_reason=override_reason,
-            evidence=evidence,
-        )
+        change = self._change(actor, reason, override_reason, evidence)
         with self._database.writing() as link:
             rollout = _get(link, rollout_id)
-            return _write(
-                link, changes.promoted(rollout, seen_revision=seen_revision, change=change)
-            )
+            changed = changes.promoted(rollout, seen_revision=seen_revision, change=change)
+            return _write(link, changed)
 
     def roll_back(
         self,
@@ -168,7 +153,7 @@ class RolloutStore:
             LeaderDeposed: The guard says so; nothing was changed.
             ControlUnavailable: The database cannot be used.
         """
-        change = Change(actor=actor, reason=reason, at_ms=self._now_ms(), evidence=evidence)
+        change = self._change(actor, reason, None, evidence)
         with self._database.writing() as link:
             if guard is not None:
                 guard(link)
@@ -182,6 +167,17 @@ class RolloutStore:
             table=ROLLOUT_READERS,
         )
         return RolledBack(rollout=kept, applied_count=applied, leased_out_count=leased_out)
+
+    def _change(
+        self, actor: str, reason: str, override_reason: str | None = None, evidence: str = ""
+    ) -> Change:
+        return Change(
+            actor=actor,
+            reason=reason,
+            at_ms=self._now_ms(),
+            override_reason=override_reason,
+            evidence=evidence,
+        )
 
     # Readings
 
