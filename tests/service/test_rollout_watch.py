@@ -106,14 +106,16 @@ RAMP = tuple(
 QUICK = JudgeRules(bars_min=50, labelled_min=500, margin_ppm=100_000)
 
 
-async def climbed(place: Place, kind: Kind, *, bars: int = 160, **rules: object) -> dict[int, int]:
-    """Decide bar after bar, look after each, and give the bar at which each share began."""
+async def climbed(
+    place: Place, kind: Kind, *, bars: int = 160, late_bars: int = 0, **rules: object
+) -> dict[int, int]:
+    """Decide bar after bar, look some bars later, and give the bar at which each share began."""
     ledger = await place.roll_out(kind, canary_bps=0, ramp=RAMP)
     watcher = place.watcher(judge=QUICK, **rules)
     began: dict[int, int] = {}
     for bar in range(bars):
         await ledger.decide(1)
-        place.now_ms = START_MS + bar * BAR_MS
+        place.now_ms = START_MS + (bar + late_bars) * BAR_MS
         watcher.look(place.gauges)
         began.setdefault(place.store.get("r1").canary_bps, bar)
     return began
@@ -147,11 +149,13 @@ async def test_a_step_that_goes_wrong_drops_back_to_nothing(place: Place) -> Non
     ]
 
 
-@pytest.mark.parametrize("rules", [{}, {"climbs": True, "quiet_bars": -2}], ids=["off", "quiet"])
+@pytest.mark.parametrize(("climbs", "late_bars"), [(False, 0), (True, 10)], ids=["off", "quiet"])
 async def test_nothing_climbs_unasked_or_without_rows(
-    place: Place, rules: dict[str, object]
+    place: Place, *, climbs: bool, late_bars: int
 ) -> None:
-    assert list(await climbed(place, Kind.GOOD, bars=100, **rules)) == [0]
+    began = await climbed(place, Kind.GOOD, bars=100, late_bars=late_bars, climbs=climbs)
+
+    assert list(began) == [0]
 
 
 async def test_who_leads_no_more_raises_nothing(place: Place) -> None:
