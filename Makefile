@@ -3,6 +3,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 # Trust what the machine trusts, as pip does: a company's own certificates included.
 export UV_SYSTEM_CERTS := 1
+# Keep what Python compiled, whatever the shell says: a process that has to compile every module
+# again takes twice as long to start, and tests start hundreds.
+export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 STAMP := .venv/.installed
 EXTRAS := --extra feature --extra inference-cpu --extra policy --extra monitor --extra offline --extra signing --extra console --extra ray

@@ -96,6 +96,12 @@ class Feature:
                 found = await asyncio.to_thread(is_serving, self.target, NAME)
         assert await asyncio.to_thread(is_serving, self.target, "")
 
+    async def until_live(self) -> None:
+        """Wait until the process listens, whatever it says of its readiness."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not await asyncio.to_thread(is_serving, self.target, ""):
+                assert self.stack.is_running("feature")
+
 
 @pytest.fixture(name="redis")
 def _redis(tmp_path: Path) -> Iterator[RedisServer]:
@@ -204,8 +210,7 @@ async def test_readiness_follows_redis_and_liveness_does_not(
 
         one.kill()
         one.stack.start("feature", wait=False)
-        await asyncio.sleep(2)
-        assert one.stack.is_running("feature")
+        await one.until_live()
         await one.until_serving(is_serving_now=False)
         cold = await one.row(bars[99].ts_ms)
 
