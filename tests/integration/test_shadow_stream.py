@@ -38,6 +38,8 @@ from detent_client import ClientOptions, DetentClient
 
 FIRST, BARS = 100, 130
 READY_S_MAX = 30.0
+# After so many bars a pause, as there is one after every bar of a market: shadows are asked then.
+BURST_BARS, PAUSE_S = 10, 0.3
 POLICY = "detent.servers.policy.main"
 MEDDLING = "tests.integration.meddling_policy"
 SERVICE = "detent.api.v1.PolicyService"
@@ -155,6 +157,8 @@ async def play(
     async with client.stream_decisions() as stream:
         for bar in range(FIRST, FIRST + BARS):
             trouble(bar - FIRST)
+            if (bar - FIRST) % BURST_BARS == 0:
+                await asyncio.sleep(PAUSE_S)
             ts_ms = bars[SYMBOL][bar].ts_ms
             rows = {
                 plan_id: tuple(
@@ -255,8 +259,6 @@ async def test_a_shadow_that_hangs_changes_no_byte(
         if bar == BARS // 3:
             os.kill(pid, signal.SIGSTOP)
         if bar == 2 * BARS // 3:
-            # A shadow is asked once nothing was decided for a while.
-            time.sleep(0.5)
             os.kill(pid, signal.SIGCONT)
 
     limits = {"SHADOW_DEADLINE_MS": 100, "SHADOW_ROWS_MAX": 50}

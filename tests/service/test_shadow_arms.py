@@ -1,25 +1,21 @@
 """Proves that each arm of a rollout is shadowed by the other one, where that one is served."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.builders import model_binding, plan_of, record_of
-from tests.fakes import ACTIVE, FakeFeatures, FakeInference
+from tests.fakes import FakeFeatures, FakeInference
+from tests.service.shadows import shadowing_of, written_of
 from tests.strategist import ledger_rows
 
-from detent.adapters.sqlite_ledger import SqliteLedger, Written
-from detent.adapters.sqlite_shadows import SqliteShadows
+from detent.adapters.sqlite_ledger import SqliteLedger
 from detent.contracts.binding import PROXY_BINDING, ModelBinding, SignalSource
 from detent.contracts.rollout import PlanRollout, RolloutArm
 from detent.core.ledger.record import BoundPlan, bind_plan
 from detent.core.signals.choice import ModelOutcome
-from detent.rpc.tracing import no_tracer
-from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.routes import FixedRoutes
-from detent.servers.policy.shadowing import Shadowing, ShadowLimits
 
 STABLE = model_binding(model_id="direction_test_v1.0.0")
 CANDIDATE = model_binding(model_id="direction_test_v1.1.0", model_version_hash="2" * 64)
@@ -39,24 +35,11 @@ async def shadowed(folder: Path, *arms: BoundPlan) -> tuple[list[dict[str, Any]]
         FakeFeatures(STABLE), stable, inference_of={CANDIDATE.binding_hash: candidate}
     )
     ledger = SqliteLedger(folder / "ledger.sqlite")
-    shadowing = Shadowing(
-        model_path=ModelPath(
-            routes=routes,
-            enablement=ACTIVE,
-            kill_switch_env=lambda: False,
-            tracer=no_tracer(),
-        ),
-        store=SqliteShadows(ledger.file),
-        own=False,
-        limits=ShadowLimits(),
-        clock=time.monotonic,
-        is_busy=lambda: False,
-    )
+    shadowing = shadowing_of(ledger, routes)
     for bound in arms:
         is_model = bound.binding.signal_source is SignalSource.MODEL
         record = record_of(bound=bound, model=ANSWER if is_model else None)
-        written = Written(record=record, canonical=record.canonical, record_hash=record.record_hash)
-        shadowing.offer(bound, [written])
+        shadowing.offer(bound, [written_of(record)])
     await shadowing.close(10.0)
     await ledger.close()
     rows = ledger_rows(folder / "ledger.sqlite", "SELECT canonical FROM shadow_signals ORDER BY id")

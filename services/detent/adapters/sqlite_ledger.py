@@ -40,7 +40,7 @@ _IS_CLOSED = (
 )
 
 
-class Written(msgspec.Struct, frozen=True, kw_only=True):
+class Written(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Pairs a record with the bytes and the hash that were computed from it once."""
 
     record: DecisionRecord

@@ -42,7 +42,9 @@ class DecisionKind(StrEnum):
     EMERGENCY = "emergency"
 
 
-class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
+# The records of a bar are kept by the thousand until shadows were asked about them. They are
+# trees of values without a cycle: not for the collector to walk (gc=False) while others are made.
+class DecisionRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """States one symbol's bar as the strategist sees it.
 
     Attributes:
@@ -103,7 +105,7 @@ class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
                 raise InvalidField("exit_intent", "(missing)", "the first of the exits")
 
 
-class SignalRecord(msgspec.Struct, frozen=True, kw_only=True):
+class SignalRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Says which signal answered a bar, with the provenance of both.
 
     Attributes:
@@ -139,7 +141,7 @@ class SignalRecord(msgspec.Struct, frozen=True, kw_only=True):
     signal_strength_bps: int
 
 
-class PolicyOutcome(msgspec.Struct, frozen=True, kw_only=True):
+class PolicyOutcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Says how a signal became a weight; all weights are signed parts per million.
 
     Attributes:
@@ -169,7 +171,7 @@ class PolicyOutcome(msgspec.Struct, frozen=True, kw_only=True):
     cooldown_recommendation_bars: int | None
 
 
-class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
+class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Accounts for one bar of one symbol of one plan, completely.
 
     It holds no wall clock and no latency, so that a replay gives the same bytes. The field

@@ -271,7 +271,7 @@ class PositionState(msgspec.Struct, frozen=True, kw_only=True):
         check_decimal("equity", self.equity, above_zero=True)
 
 
-class PolicyState(msgspec.Struct, frozen=True, kw_only=True):
+class PolicyState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Holds what policy remembers of one symbol of a plan; a fold over its records.
 
     Attributes:

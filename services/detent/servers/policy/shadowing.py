@@ -30,11 +30,14 @@ log = logging.getLogger(__name__)
 # that its answers have left.
 QUIET_S = 0.1
 POLL_S = 0.025
-# Decisions without a pause keep each asking of a shadow waiting for no longer than this.
-QUIET_S_MAX = 1.0
-# A message of so many rows holds the loop up for a millisecond or two.
-ROWS_PER_CALL = 500
-ROWS_PER_COMMIT = 2_000
+# Decisions without a pause keep shadows waiting for no longer than this; then so many bars are
+# asked about in spite of them, or a process that never rests would never ask.
+QUIET_S_MAX = 5.0
+BARS_PER_TURN = 32
+# A message or a commit of so many rows keeps a decision that comes meanwhile waiting for no more
+# than some milliseconds.
+ROWS_PER_CALL = 200
+ROWS_PER_COMMIT = 200
 SAID_EVERY_S = 60.0
 US_PER_S = 1_000_000
 
@@ -166,26 +169,33 @@ class Shadowing:
 
     async def _work(self) -> None:
         while self._waiting:
-            await self._quiet()
-            # Whoever came first while we waited may have left nothing.
-            if not self._waiting:
-                break
-            bar = self._waiting.popleft()
-            self._waiting_rows -= len(bar.rows)
-            for asked in shadow_plans(bar.bound, own=self._own):
-                for start in range(0, len(bar.rows), ROWS_PER_CALL):
-                    await self._ask(bar.bound, asked, bar.rows[start : start + ROWS_PER_CALL])
-            if sum(map(len, self._unwritten)) >= ROWS_PER_COMMIT:
-                await self._write()
+            for _ in range(await self._turn()):
+                # Another worker may have left nothing while we waited or asked.
+                if not self._waiting:
+                    break
+                await self._ask_about(self._waiting.popleft())
         await self._write()
 
-    async def _quiet(self) -> None:
-        """Wait until the answers have left and nothing is being decided, a second at most."""
+    async def _turn(self) -> int:
+        """Wait until the answers have left and nothing is being decided, or for long enough.
+
+        Returns:
+            How many bars may be asked about before looking again.
+        """
         ends_s = self._clock() + QUIET_S_MAX
         while not self._is_closing and self._clock() < ends_s:
             if not self._is_busy() and self._clock() - self._offered_s >= QUIET_S:
-                return
+                return 1
             await asyncio.sleep(POLL_S)
+        return BARS_PER_TURN
+
+    async def _ask_about(self, bar: _Waiting) -> None:
+        self._waiting_rows -= len(bar.rows)
+        for asked in shadow_plans(bar.bound, own=self._own):
+            for start in range(0, len(bar.rows), ROWS_PER_CALL):
+                await self._ask(bar.bound, asked, bar.rows[start : start + ROWS_PER_CALL])
+        if sum(map(len, self._unwritten)) >= ROWS_PER_COMMIT:
+            await self._write()
 
     async def _ask(self, bound: BoundPlan, asked: BoundPlan, rows: Sequence[Written]) -> None:
         """Ask one binding about rows of one bar, in a call that is nobody's but ours."""
@@ -224,8 +234,16 @@ class Shadowing:
         log.info(events.ML_SHADOW_PREDICTION, extra=facts)
 
     async def _write(self) -> None:
-        """Write what was answered, many bars in one commit; a fault stays with its own rows."""
+        """Write what was answered; bars share a commit, a fault stays with its own rows."""
         answers, self._unwritten = self._unwritten, []
+        while answers:
+            shared = [answers.pop(0)]
+            while answers and sum(map(len, shared)) + len(answers[0]) <= ROWS_PER_COMMIT:
+                shared.append(answers.pop(0))
+            await self._turn()
+            await self._commit(shared)
+
+    async def _commit(self, answers: Sequence[Sequence[ShadowSignal]]) -> None:
         try:
             await self._store_all([one for part in answers for one in part])
         except DataConflict:
