@@ -22,7 +22,7 @@ from tests.postgres_server import PostgresServer, postgres_server
 from tests.strategist import Bars, feed
 
 from detent.contracts.binding import ModelBinding
-from detent_cli.stack import Stack, StackOptions
+from detent_cli.stack import Stack, StackOptions, free_port
 from detent_client import ClientOptions, DetentClient, read_binding
 
 # What runs here reaches nothing but this machine, and nobody finds out by a slow test.
@@ -119,7 +119,7 @@ def _running_stack(
     options = StackOptions(
         artifact_dir=artifacts.stable,
         state_dir=tmp_path_factory.mktemp("stack"),
-        environment=PATIENT,
+        environment=PATIENT | {"DETENT_POLICY_METRICS_LISTEN": f"127.0.0.1:{free_port()}"},
     )
     with Stack(options) as stack:
         yield stack

@@ -25,17 +25,23 @@ from tests.conftest import Artifacts, client_of
 from tests.fakes import (
     ACTIVE,
     PolicyHost,
-    send,
+)
+from tests.spoilt_artifacts import (
+    fallbacks_counted,
+    flip_model_byte,
+    ports_of,
+    refusals_said,
+    remove,
+    remove_calibration,
+    until_unready,
 )
 from tests.strategist import Strategist, feed, fresh_plan_id, ledger_rows, recorded
 from tests.wrong_answers import BAD_FEATURES, BAD_SIGNALS
 
 from detent.contracts.binding import PROXY_BINDING, ModelBinding, SignalSource
-from detent.contracts.calls.inference import DescribeArtifactRequest
 from detent.contracts.decision import Decision
-from detent.contracts.errors import DeadlineExceeded, ModelNotReady, ServiceUnavailable
+from detent.contracts.errors import ServiceUnavailable
 from detent.contracts.reasons import Reason
-from detent.contracts.wire import to_wire
 from detent.core.rollout.gates import (
     ACTIVE_ACK,
 )
@@ -138,22 +144,7 @@ def stopped(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def remove(path: Path) -> None:
-    shutil.rmtree(path)
-
-
-def flip_model_byte(path: Path) -> None:
-    model = path / "model.onnx"
-    content = bytearray(model.read_bytes())
-    content[len(content) // 2] ^= 1
-    model.write_bytes(content)
-
-
-def remove_calibration(path: Path) -> None:
-    (path / "calibration.json").unlink()
-
-
-@pytest.mark.proves("R99", "R100", "R113")
+@pytest.mark.proves("R71", "R99", "R100", "R113")
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
@@ -175,6 +166,7 @@ async def test_an_artifact_that_cannot_be_served_is_a_fallback_with_its_own_reas
     spoil(copy)
     options = structs.replace(stack._options, artifact_dir=copy, ports=ports_of(stack))
     strategist = await Strategist.open(client, artifacts.bars, artifacts.stable_binding)
+    said, counted = refusals_said(stack), fallbacks_counted(stack, reason)
 
     stack.kill("inference")
     spoilt = Stack(options)
@@ -191,23 +183,9 @@ async def test_an_artifact_that_cannot_be_served_is_a_fallback_with_its_own_reas
 
     assert_proxy(reason, decision)
     assert_model(after)
-
-
-def ports_of(stack: Stack) -> dict[str, int]:
-    return {name: int(target.rpartition(":")[2]) for name, target in stack.targets.items()}
-
-
-async def until_unready(stack: Stack, binding_hash: str) -> None:
-    """Wait until inference is up and says that it serves nothing."""
-    question = to_wire(DescribeArtifactRequest(binding_hash=binding_hash))
-    for _ in range(300):
-        try:
-            await send(stack.targets["inference"], question)
-        except ModelNotReady:
-            return
-        except (ServiceUnavailable, DeadlineExceeded):
-            await asyncio.sleep(0.1)
-    pytest.fail("inference did not come up")
+    # One refusal in the log of the process that does not serve it, and one count.
+    assert refusals_said(stack) == said + 1
+    assert fallbacks_counted(stack, reason) == counted + 1
 
 
 @pytest.mark.proves("R99", "R113")

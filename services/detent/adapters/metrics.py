@@ -25,6 +25,7 @@ OPEN_LABELS = frozenset(
 Series = TypeVar("Series", Gauge, Counter, Histogram)
 Labels = Mapping[str, type[StrEnum]]
 NO_LABELS: Labels = {}
+HEALTH_PATHS = ("/healthz", "/readyz")
 
 
 class Metrics:
@@ -58,10 +59,19 @@ class Metrics:
 
 
 class MetricsServer:
-    """Answers `/metrics`, `/healthz` and `/readyz` on a thread of its own."""
+    """Answers `/metrics`, and `/healthz` and `/readyz`, on a thread of its own."""
 
-    def __init__(self, metrics: Metrics, *, listen: str, is_ready: Callable[[], bool]) -> None:
-        """Listen at once; `listen` is `host:port`, and port 0 takes a free one."""
+    def __init__(
+        self, metrics: Metrics, *, listen: str, is_ready: Callable[[], bool] | None = None
+    ) -> None:
+        """Listen at once.
+
+        Args:
+            metrics: What is scraped.
+            listen: Address, `host:port`; port 0 takes a free one.
+            is_ready: What `/healthz` and `/readyz` are answered by; None leaves both to the
+                health service of the process.
+        """
         host, _, port = listen.rpartition(":")
         scrape = make_wsgi_app(metrics.registry)
 
@@ -69,10 +79,10 @@ class MetricsServer:
             path = environ["PATH_INFO"]
             if path == "/metrics":
                 return scrape(environ, start_response)
-            status = {
-                "/healthz": "200 OK",
-                "/readyz": "200 OK" if is_ready() else "503 Service Unavailable",
-            }.get(path, "404 Not Found")
+            status = "404 Not Found"
+            if is_ready is not None and path in HEALTH_PATHS:
+                is_well = path == "/healthz" or is_ready()
+                status = "200 OK" if is_well else "503 Service Unavailable"
             start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
             return [status.partition(" ")[2].encode() + b"\n"]
 

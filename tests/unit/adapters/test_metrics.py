@@ -8,21 +8,28 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from tests.builders import model_binding, plan_of, record_of
+from tests.metrics_page import Samples, samples_of
+from tests.service.shadows import written_of
 
 from detent.adapters.metrics import OPEN_LABELS, Metrics, MetricsServer
 from detent.contracts.binding import SignalSource
 from detent.contracts.monitoring import AlertKind
+from detent.contracts.reasons import Reason
 from detent.core.evaluation.drift import DriftVerdict
+from detent.core.ledger.record import bind_plan
+from detent.core.signals.choice import ModelOutcome
 from detent.servers.monitor.gauges import CheckResult, MonitorGauges
+from detent.servers.policy.decision_metrics import DecisionMetrics, ManifestState
 
 CLOSED: dict[str, type[StrEnum]] = {
     "source": SignalSource,
     "verdict": DriftVerdict,
     "kind": AlertKind,
     "result": CheckResult,
+    "reason": Reason,
+    "state": ManifestState,
 }
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 class Ready:
@@ -56,14 +63,6 @@ def ask(server: MetricsServer, path: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def scraped(text: str) -> Samples:
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
 def open_labels(samples: Samples) -> list[str]:
     """Name every label, with its value, that is of no closed set."""
     return [
@@ -81,7 +80,7 @@ def test_every_label_of_the_monitor_is_of_a_closed_set(
     gauges = MonitorGauges(metrics)
     gauges.show([], recorded_count=3, now_ms=1_700_000_000_000)
     gauges.failed()
-    found = scraped(ask(server, "/metrics")[1])
+    found = samples_of(ask(server, "/metrics")[1])
 
     assert open_labels(found) == []
     assert not {name for _, labels in found for name, _ in labels} & OPEN_LABELS
@@ -96,7 +95,7 @@ def test_every_label_of_the_monitor_is_of_a_closed_set(
 def test_an_open_label_is_seen_by_the_lint_and_refused_when_declared(metrics: Metrics) -> None:
     planted = '# TYPE orders counter\norders_total{symbol="BTCUSDT"} 1\n'
 
-    assert open_labels(scraped(planted)) == ["symbol=BTCUSDT"]
+    assert open_labels(samples_of(planted)) == ["symbol=BTCUSDT"]
     for name in OPEN_LABELS:
         with pytest.raises(AssertionError, match=name):
             metrics.counter("orders_total", "Orders.", {name: SignalSource})
@@ -107,7 +106,7 @@ def test_every_series_exists_before_anything_happened(
 ) -> None:
     metrics.counter("asked_total", "Asked.", {"source": SignalSource})
     metrics.histogram("took_ms", "Took.", (1, 2, 5), {"source": SignalSource})
-    found = scraped(ask(server, "/metrics")[1])
+    found = samples_of(ask(server, "/metrics")[1])
 
     assert found["asked_total", (("source", "proxy"),)] == 0
     assert found["took_ms_bucket", (("le", "5.0"), ("source", "model"))] == 0
@@ -119,3 +118,39 @@ def test_health_is_alive_and_readiness_is_what_is_said(server: MetricsServer, re
     ready.is_ready = True
     assert ask(server, "/readyz") == (200, "OK\n")
     assert ask(server, "/elsewhere")[0] == 404
+
+
+def test_a_process_with_a_health_service_serves_its_numbers_alone(metrics: Metrics) -> None:
+    server = MetricsServer(metrics, listen="127.0.0.1:0")
+    try:
+        answers = {path: ask(server, path)[0] for path in ("/metrics", "/healthz", "/readyz")}
+    finally:
+        server.close()
+
+    assert answers == {"/metrics": 200, "/healthz": 404, "/readyz": 404}
+
+
+@pytest.mark.proves("R71", "R339")
+def test_decisions_are_counted_by_whose_they_are_and_why(
+    metrics: Metrics, server: MetricsServer
+) -> None:
+    counts = DecisionMetrics(metrics, accepted_count=2, refused_count=1)
+    bound = bind_plan(plan_of("plan"), model_binding())
+    answer = ModelOutcome(features_hash="7" * 64, p_hat_raw_bps=6_000, p_hat_bps=6_000)
+    gone = ModelOutcome(reason=Reason.ARTIFACT_DIR_MISSING)
+    records = [record_of(bound=bound, model=one) for one in (answer, gone, gone)]
+    counts.count(bound, [written_of(record) for record in records])
+    found = samples_of(ask(server, "/metrics")[1])
+    fallbacks = {
+        reason: found["detent_policy_fallbacks_total", (("reason", reason.value),)]
+        for reason in Reason
+    }
+
+    assert open_labels(found) == []
+    assert found["detent_policy_decisions_total", (("source", "model"),)] == 1
+    assert found["detent_policy_decisions_total", (("source", "proxy"),)] == 2
+    assert {reason: count for reason, count in fallbacks.items() if count} == {
+        Reason.ARTIFACT_DIR_MISSING: 2
+    }
+    assert found["detent_policy_manifests", (("state", "accepted"),)] == 2
+    assert found["detent_policy_manifests", (("state", "refused"),)] == 1

@@ -70,11 +70,11 @@ from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.opening import PlanOpener
 from detent.servers.policy.outcome_lines import SYMBOLS_LOGGED_MAX, log_outcomes
 from detent.servers.policy.plans import OpenPlan, Plans, SymbolChain
+from detent.servers.policy.ports import TellDecided
 from detent.servers.policy.question import check_same_question
 from detent.servers.policy.recording import record
 from detent.servers.policy.replacing import PlanReplacer
 from detent.servers.policy.rollouts import Rollouts
-from detent.servers.policy.shadowing import Shadowing
 from detent.servers.policy.stand_downs import StandDowns
 from detent.servers.policy.streaming import DecisionStreams, Item
 from detent.servers.policy.trade_facts import TradeFactsTaker
@@ -108,7 +108,7 @@ class PolicyHandler:
         future_skew_ms: int,
         tracer: Tracer,
         replan_min_interval_ms: int = MIN_INTERVAL_MS,
-        shadowing: Shadowing | None = None,
+        tell_decided: Sequence[TellDecided] = (),
     ) -> None:
         """Take everything that it touches.
 
@@ -123,7 +123,7 @@ class PolicyHandler:
             future_skew_ms: How far ahead of the clock a bar may close.
             tracer: Opens a span around each step.
             replan_min_interval_ms: Least data time between two replans of a plan.
-            shadowing: Told of what is durable; None tells nobody.
+            tell_decided: Who is told of what is durable.
         """
         self._ledger = ledger
         self._plans = plans
@@ -133,7 +133,7 @@ class PolicyHandler:
         self._now_ms = now_ms
         self._future_skew_ms = future_skew_ms
         self._tracer = tracer
-        self._shadowing = shadowing
+        self._tell_decided = tuple(tell_decided)
         self._replacer = PlanReplacer(
             plans=plans,
             held=held,
@@ -266,8 +266,8 @@ class PolicyHandler:
             with span(self._tracer, "record", call.trace):
                 fresh, unrecorded = await record(self._ledger, fresh)
             opened.advance(fresh)
-        if self._shadowing is not None:
-            self._shadowing.offer(opened.bound, fresh)
+        for tell in self._tell_decided:
+            tell(opened.bound, fresh)
         rows.written |= {item.record.row.symbol: item for item in fresh}
         if rows.refusals:
             method = "PolicyService/DecideTargetWeights"

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import grpc
 from msgspec import structs
@@ -35,6 +36,7 @@ from detent.servers.policy.ledger_handler import LedgerHandler
 from detent.servers.policy.model_breakers import ModelBreakers
 from detent.servers.policy.model_path import KeepInputs, ModelPath
 from detent.servers.policy.plans import Plans
+from detent.servers.policy.ports import TellDecided
 from detent.servers.policy.rollout_handler import RolloutHandler
 from detent.servers.policy.rollouts import Rollouts, SharedRollouts
 from detent.servers.policy.routes import FixedRoutes
@@ -42,6 +44,9 @@ from detent.servers.policy.settings import PolicySettings
 from detent.servers.policy.shadowing import Shadowing
 from detent.servers.policy.trade_facts import TradeFactsTaker
 from detent.servers.policy.upkeep import Anchoring, SetServing, Upkeep
+
+if TYPE_CHECKING:
+    from detent.adapters.metrics import MetricsServer
 
 log = logging.getLogger(__name__)
 DAY_MS = 86_400_000
@@ -90,6 +95,7 @@ class Policy:
             breakers=ModelBreakers(settings.breaker_limits, time.monotonic),
         )
         self.shadowing = self._shadowing(settings, model_path)
+        self._metrics_server: MetricsServer | None = None
         self._drain_s = settings.drain_grace_s
         self.handler = PolicyHandler(
             ledger=self.ledger,
@@ -104,7 +110,7 @@ class Policy:
             future_skew_ms=settings.future_skew_ms,
             replan_min_interval_ms=settings.replan_min_interval_s * 1_000,
             tracer=tracer,
-            shadowing=self.shadowing,
+            tell_decided=self._listeners(settings, folder),
         )
         url = settings.ledger_database_url
         ledger_handler = LedgerHandler(
@@ -137,6 +143,26 @@ class Policy:
         self.rollouts.close()
         await self.upkeep.close()
         await self.ledger.close()
+        if self._metrics_server is not None:
+            self._metrics_server.close()
+
+    def _listeners(self, settings: PolicySettings, folder: ManifestFolder) -> list[TellDecided]:
+        """Give who is told of decisions: the shadow, and the series where they are scraped."""
+        listeners: list[TellDecided] = []
+        if self.shadowing is not None:
+            listeners.append(self.shadowing.offer)
+        if settings.metrics_listen is not None:
+            # Slow to load, and not needed where nobody scrapes.
+            from detent.adapters.metrics import Metrics, MetricsServer  # noqa: PLC0415
+            from detent.servers.policy.decision_metrics import DecisionMetrics  # noqa: PLC0415
+
+            metrics = Metrics()
+            counted = DecisionMetrics(
+                metrics, accepted_count=len(folder.accepted), refused_count=len(folder.refused)
+            )
+            listeners.append(counted.count)
+            self._metrics_server = MetricsServer(metrics, listen=settings.metrics_listen)
+        return listeners
 
     def _shadowing(self, settings: PolicySettings, model_path: ModelPath) -> Shadowing | None:
         """Give what asks models unused; on the rung OFF nothing runs."""

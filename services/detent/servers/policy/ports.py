@@ -1,8 +1,9 @@
 """Name what policy asks of others; a service has a gRPC side and an in-process side."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from detent.adapters.sqlite_ledger import Written
 from detent.contracts.calls.feature import (
     GetFeatureSnapshotsRequest,
     GetFeatureSnapshotsResponse,
@@ -10,7 +11,11 @@ from detent.contracts.calls.feature import (
 from detent.contracts.calls.inference import InferSignalsRequest, InferSignalsResponse
 from detent.contracts.shadow import ShadowSignal
 from detent.contracts.trades import Fill, Outcome
+from detent.core.ledger.record import BoundPlan
 from detent.rpc.call import Call
+
+# Is told of the decisions of one call, once they are durable; gives back at once, never fails.
+TellDecided = Callable[[BoundPlan, Sequence[Written]], None]
 
 
 class Features(Protocol):

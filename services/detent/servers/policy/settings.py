@@ -1,7 +1,7 @@
 """Read what the policy process is told by its environment."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -22,6 +22,7 @@ class PolicySettings(SignatureSettings, MlFileSettings):
 
     Attributes:
         listen: Address to serve on.
+        metrics_listen: Address of `/metrics` for Prometheus, `host:port`; None serves none.
         artifacts_dir: Folder of artifact folders whose manifests may be bound.
         feature_target: Address of the feature service.
         inference_target: Address of the inference service.
@@ -81,6 +82,7 @@ class PolicySettings(SignatureSettings, MlFileSettings):
     )
 
     listen: str = "127.0.0.1:7303"
+    metrics_listen: Annotated[str, Field(pattern=r"^[^:]+:\d{1,5}$")] | None = None
     artifacts_dir: Path
     feature_target: str = "127.0.0.1:7301"
     inference_target: str = "127.0.0.1:7302"
