@@ -16,6 +16,7 @@ from opentelemetry.context import Context
 
 from detent.adapters.sqlite_ledger import Written
 from detent.contracts import events
+from detent.contracts.decision import DecisionRecord
 from detent.contracts.errors import DataConflict, LedgerUnavailable
 from detent.contracts.shadow import ShadowSignal
 from detent.core.ledger.record import BoundPlan
@@ -75,10 +76,14 @@ class ShadowCounts(msgspec.Struct, kw_only=True):
 
 
 class _Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds rows of one bar of one plan."""
+    """Holds rows of one bar of one plan, without the bytes that the ledger has.
+
+    What is kept through a burst is memory that its decisions cannot use again.
+    """
 
     bound: BoundPlan
-    rows: Sequence[Written]
+    records: Sequence[DecisionRecord]
+    hashes: Sequence[str]
 
 
 class Shadowing:
@@ -133,7 +138,12 @@ class Shadowing:
         if self._is_closing or self._waiting_rows + len(rows) > self._limits.rows_max:
             self._drop(len(rows))
             return
-        self._waiting.append(_Waiting(bound=bound, rows=rows))
+        bar = _Waiting(
+            bound=bound,
+            records=[item.record for item in rows],
+            hashes=[item.record_hash for item in rows],
+        )
+        self._waiting.append(bar)
         self._waiting_rows += len(rows)
         if len(self._workers) < self._limits.calls_max:
             worker = asyncio.create_task(self._work())
@@ -190,14 +200,21 @@ class Shadowing:
         return BARS_PER_TURN
 
     async def _ask_about(self, bar: _Waiting) -> None:
-        self._waiting_rows -= len(bar.rows)
+        self._waiting_rows -= len(bar.records)
         for asked in shadow_plans(bar.bound, own=self._own):
-            for start in range(0, len(bar.rows), ROWS_PER_CALL):
-                await self._ask(bar.bound, asked, bar.rows[start : start + ROWS_PER_CALL])
+            for start in range(0, len(bar.records), ROWS_PER_CALL):
+                some = slice(start, start + ROWS_PER_CALL)
+                await self._ask(bar.bound, asked, bar.records[some], bar.hashes[some])
         if sum(map(len, self._unwritten)) >= ROWS_PER_COMMIT:
             await self._write()
 
-    async def _ask(self, bound: BoundPlan, asked: BoundPlan, rows: Sequence[Written]) -> None:
+    async def _ask(
+        self,
+        bound: BoundPlan,
+        asked: BoundPlan,
+        records: Sequence[DecisionRecord],
+        hashes: Sequence[str],
+    ) -> None:
         """Ask one binding about rows of one bar, in a call that is nobody's but ours."""
         started_s = self._clock()
         call = Call(
@@ -206,14 +223,13 @@ class Shadowing:
             identity="shadow",
             trace=Context(),
         )
-        records = [item.record for item in rows]
         ts_ms = records[0].ts_ms
         outcomes = await self._model_path.ask(
             asked, [record.row for record in records], ts_ms=ts_ms, call=call
         )
         latency_us = round((self._clock() - started_s) * US_PER_S)
         signals = shadow_signals(
-            [(item.record, item.record_hash) for item in rows],
+            list(zip(records, hashes, strict=True)),
             outcomes,
             asked=asked,
             rollout=bound.rollout,
