@@ -1,7 +1,7 @@
 """Proves that replicas that share a real Redis answer alike, and no reading that would not."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from msgspec import structs
@@ -91,6 +91,28 @@ async def test_replicas_that_are_fed_the_same_at_once_agree(url: str, prefix: st
     known = sum(answer.known_count for answer in answers)
     refused = sum(answer.refused_count for answer in answers)
     assert (new, new + known + refused) == (80, 160)
+    assert ours == theirs
+    assert not isinstance(ours[-1], Reason)
+
+
+async def test_what_others_write_just_before_and_behind_ours_loses_nothing(
+    url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = wave(60)
+    async with replica(url, prefix) as one, replica(url, prefix) as other:
+        append = one.store.append
+
+        async def crowded(events: Sequence[MarketEvent]) -> tuple[str, str]:
+            await other.ingest(bars[:20])
+            found = await append(events)
+            await other.ingest(bars[40:])
+            return found
+
+        monkeypatch.setattr(one.store, "append", crowded)
+        answer = await one.ingest(bars[20:40])
+        ours, theirs = await hashes(one, 60), await hashes(other, 60)
+
+    assert (answer.accepted_count, answer.known_count, answer.refused_count) == (20, 0, 0)
     assert ours == theirs
     assert not isinstance(ours[-1], Reason)
 

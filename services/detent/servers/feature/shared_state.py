@@ -177,6 +177,9 @@ class SharedState:
                 found = self._apply([event])
                 self._position = position
                 outcomes += found if is_ours and len(outcomes) < len(events) else []
+                if position == last:
+                    # What others wrote behind ours since is for the next who follows.
+                    break
         await self._confirm()
         return outcomes
 
