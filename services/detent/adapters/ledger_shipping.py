@@ -122,6 +122,8 @@ class LedgerShipper:
                 try:
                     with self._connected() as link:
                         self._take_marks(db, link, source)
+                        # Before anybody reads that we are connected, and nothing behind.
+                        self._measure(db)
                         self._note_connected()
                         backoff_s = BACKOFF_S
                         self._ship_on(db, link, source)
