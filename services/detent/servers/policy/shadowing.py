@@ -117,7 +117,7 @@ class Shadowing:
         self._is_busy = is_busy
         self._waiting: deque[_Waiting] = deque()
         self._waiting_rows = 0
-        self._unwritten: list[tuple[ShadowSignal, ...]] = []
+        self._unwritten: deque[tuple[ShadowSignal, ...]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._is_closing = False
         self._said_dropped_s = float("-inf")
@@ -178,13 +178,15 @@ class Shadowing:
             log.error(events.SHADOW_FAILED, exc_info=worker.exception())
 
     async def _work(self) -> None:
-        while self._waiting:
-            for _ in range(await self._turn()):
+        while self._waiting or self._unwritten:
+            bars = await self._turn()
+            if not self._waiting or sum(map(len, self._unwritten)) >= ROWS_PER_COMMIT:
+                await self._write()
+            for _ in range(bars):
                 # Another worker may have left nothing while we waited or asked.
                 if not self._waiting:
                     break
                 await self._ask_about(self._waiting.popleft())
-        await self._write()
 
     async def _turn(self) -> int:
         """Wait until the answers have left and nothing is being decided, or for long enough.
@@ -205,8 +207,6 @@ class Shadowing:
             for start in range(0, len(bar.records), ROWS_PER_CALL):
                 some = slice(start, start + ROWS_PER_CALL)
                 await self._ask(bar.bound, asked, bar.records[some], bar.hashes[some])
-        if sum(map(len, self._unwritten)) >= ROWS_PER_COMMIT:
-            await self._write()
 
     async def _ask(
         self,
@@ -251,12 +251,12 @@ class Shadowing:
 
     async def _write(self) -> None:
         """Write what was answered; bars share a commit, a fault stays with its own rows."""
-        answers, self._unwritten = self._unwritten, []
-        while answers:
-            shared = [answers.pop(0)]
-            while answers and sum(map(len, shared)) + len(answers[0]) <= ROWS_PER_COMMIT:
-                shared.append(answers.pop(0))
-            await self._turn()
+        while self._unwritten:
+            shared = [self._unwritten.popleft()]
+            room = ROWS_PER_COMMIT - len(shared[0])
+            while self._unwritten and len(self._unwritten[0]) <= room:
+                shared.append(self._unwritten.popleft())
+                room -= len(shared[-1])
             await self._commit(shared)
 
     async def _commit(self, answers: Sequence[Sequence[ShadowSignal]]) -> None:
