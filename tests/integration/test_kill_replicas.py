@@ -182,7 +182,7 @@ async def drill(fleet: Fleet, server: PostgresServer, *, rounds: int, seed: int)
 
 
 @pytest.mark.parametrize(
-    "rounds", [pytest.param(8, id="sample"), pytest.param(1_000, marks=pytest.mark.long, id="all")]
+    "rounds", [pytest.param(20, id="sample"), pytest.param(1_000, marks=pytest.mark.long, id="all")]
 )
 async def test_off_is_off_everywhere_once_acknowledged_and_nothing_revives_it(
     tmp_path: Path, binding: ModelBinding, own_postgres: PostgresServer, rounds: int
