@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import structs
 from opentelemetry.context import Context
 
+from detent.adapters.sqlite_ledger import Written
 from detent.contracts.binding import (
     PROXY_BINDING,
     Head,
@@ -16,6 +17,7 @@ from detent.contracts.binding import (
     SignalSource,
     TrainingWindow,
 )
+from detent.contracts.canonical import sha256_hex
 from detent.contracts.decision import DecisionKind, DecisionRecord, DecisionRow
 from detent.contracts.market import Bar
 from detent.contracts.plan import (
@@ -194,3 +196,9 @@ def call_of(timeout_s: float = 5.0) -> Call:
         identity="test",
         trace=Context(),
     )
+
+
+def written_of(record: DecisionRecord) -> Written:
+    """Give a record with its bytes and its hash, as a ledger takes it."""
+    canonical = record.canonical
+    return Written(record=record, canonical=canonical, record_hash=sha256_hex(canonical))

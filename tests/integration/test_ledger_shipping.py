@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import logging
 import random
 import secrets
 import sqlite3
@@ -12,13 +13,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.builders import HOUR_MS, START_MS, plan_of, record_of, row_of
+from tests.builders import HOUR_MS, START_MS, plan_of, record_of, row_of, written_of
 from tests.postgres_server import PostgresServer, postgres_server
 
 from detent.adapters.ledger_columns import SHIPPED
 from detent.adapters.ledger_migrating import migrate_postgresql
 from detent.adapters.ledger_shipping import LedgerShipper, ShippingOptions
-from detent.adapters.sqlite_ledger import BlockEvent, SqliteLedger, Written
+from detent.adapters.sqlite_ledger import BlockEvent, SqliteLedger
+from detent.contracts import events
 from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.errors import InvalidField
 from detent.contracts.plan import PlanStatus
@@ -52,10 +54,11 @@ class Writer:
                 ts_ms=START_MS + self.point.sequence * HOUR_MS,
                 point=self.point,
             )
-            canonical, record_hash = record.canonical, record.record_hash
-            rows.append(Written(record=record, canonical=canonical, record_hash=record_hash))
+            rows.append(written_of(record))
             self.point = ChainPoint(
-                sequence=record.sequence + 1, previous_hash=record_hash, state=record.state_after
+                sequence=record.sequence + 1,
+                previous_hash=rows[-1].record_hash,
+                state=record.state_after,
             )
         await self.ledger.add_records(rows)
 
@@ -128,6 +131,20 @@ async def test_what_is_written_arrives_and_what_is_added_follows(
 
     assert_complete(path, ledger_url)
     assert (state.conflict_count, state.trouble, state.is_alive) == (0, "", True)
+    await writer.ledger.close()
+
+
+async def test_nobody_hears_that_nothing_is_behind_before_it_was_counted(
+    path: Path, ledger_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    writer = await filled(path, 30)
+    with shipping(path, ledger_url) as shipper:
+        await shipped(shipper)
+    (said,) = [line for line in caplog.records if line.message == events.LEDGER_SHIPPING]
+
+    # Thirty bars, their plan and a refusal.
+    assert vars(said)["lag_rows"] == 32
     await writer.ledger.close()
 
 

@@ -5,9 +5,8 @@ from collections.abc import Callable
 
 from tests.fakes import ACTIVE
 
-from detent.adapters.sqlite_ledger import SqliteLedger, Written
+from detent.adapters.sqlite_ledger import SqliteLedger
 from detent.adapters.sqlite_shadows import SqliteShadows
-from detent.contracts.decision import DecisionRecord
 from detent.rpc.tracing import no_tracer
 from detent.servers.policy.model_path import ModelPath
 from detent.servers.policy.routes import FixedRoutes
@@ -35,7 +34,3 @@ def shadowing_of(
         clock=clock,
         is_busy=is_busy,
     )
-
-
-def written_of(record: DecisionRecord) -> Written:
-    return Written(record=record, canonical=record.canonical, record_hash=record.record_hash)

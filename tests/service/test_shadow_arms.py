@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.builders import model_binding, plan_of, record_of
+from tests.builders import model_binding, plan_of, record_of, written_of
 from tests.fakes import FakeFeatures, FakeInference
-from tests.service.shadows import shadowing_of, written_of
+from tests.service.shadows import shadowing_of
 from tests.strategist import ledger_rows
 
 from detent.adapters.sqlite_ledger import SqliteLedger

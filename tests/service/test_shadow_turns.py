@@ -6,9 +6,9 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tests.builders import HOUR_MS, START_MS, model_binding, plan_of, record_of, row_of
+from tests.builders import HOUR_MS, START_MS, model_binding, plan_of, record_of, row_of, written_of
 from tests.fakes import FakeFeatures, FakeInference
-from tests.service.shadows import shadowing_of, written_of
+from tests.service.shadows import shadowing_of
 
 from detent.adapters.sqlite_ledger import SqliteLedger
 from detent.contracts.binding import PROXY_BINDING

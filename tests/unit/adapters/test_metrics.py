@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 import pytest
-from tests.builders import model_binding, plan_of, record_of
+from tests.builders import model_binding, plan_of, record_of, written_of
 from tests.metrics_page import Samples, samples_of
-from tests.service.shadows import written_of
 
 from detent.adapters.metrics import OPEN_LABELS, Metrics, MetricsServer
 from detent.contracts.binding import SignalSource

@@ -14,12 +14,13 @@ from tests.builders import (
     plan_of,
     record_of,
     row_of,
+    written_of,
 )
 
 from detent.adapters.sqlite_ledger import BlockEvent, ModelInputRow, SqliteLedger, Written
 from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT
 from detent.contracts.binding import PROXY_BINDING
-from detent.contracts.decision import DecisionKind, DecisionRecord, LocalAnswer
+from detent.contracts.decision import DecisionKind, LocalAnswer
 from detent.contracts.errors import BindingMismatch, LedgerUnavailable
 from detent.contracts.plan import Plan, PlanStatus
 from detent.contracts.reasons import Reason
@@ -35,10 +36,6 @@ async def _ledger(tmp_path: Path) -> AsyncIterator[SqliteLedger]:
     await ledger.close()
 
 
-def written(record: DecisionRecord) -> Written:
-    return Written(record=record, canonical=record.canonical, record_hash=record.record_hash)
-
-
 def chain_of(
     length: int, *, bound: BoundPlan = BOUND, symbol: str = SYMBOL, first_bar: int = 0
 ) -> list[Written]:
@@ -50,7 +47,7 @@ def chain_of(
             ts_ms=START_MS + bar * HOUR_MS,
             point=point,
         )
-        rows.append(written(record))
+        rows.append(written_of(record))
         point = ChainPoint(
             sequence=record.sequence + 1,
             previous_hash=record.record_hash,
@@ -86,7 +83,7 @@ async def test_a_key_is_used_once(ledger: SqliteLedger, again: str) -> None:
         record = structs.replace(second.record, sequence=0)
 
     with pytest.raises(LedgerUnavailable, match="UNIQUE"):
-        await ledger.add_records([written(record)])
+        await ledger.add_records([written_of(record)])
 
     assert (await ledger.verify("")).record_count == 1
 
@@ -211,7 +208,7 @@ def input_row(features_hash: str, *, expires_ms: int) -> ModelInputRow:
 async def test_what_a_model_was_given_is_kept_with_its_record(ledger: SqliteLedger) -> None:
     (item,) = chain_of(1)
     signal = structs.replace(item.record.signal, features_hash="a" * 64)
-    cited = written(structs.replace(item.record, signal=signal))
+    cited = written_of(structs.replace(item.record, signal=signal))
     given = [input_row(letter * 64, expires_ms=START_MS) for letter in "ab"]
     ledger.stage_inputs(given)
     await ledger.add_records([cited])
@@ -230,7 +227,7 @@ async def test_a_ledger_that_is_closed_keeps_what_its_records_cite(tmp_path: Pat
     for item, letter in zip(items, "abc", strict=True):
         signal = structs.replace(item.record.signal, features_hash=letter * 64)
         first.stage_inputs([input_row(letter * 64, expires_ms=START_MS)])
-        await first.add_records([written(structs.replace(item.record, signal=signal))])
+        await first.add_records([written_of(structs.replace(item.record, signal=signal))])
     await first.close()
 
     again = SqliteLedger(tmp_path / "ledger.sqlite")
@@ -248,7 +245,7 @@ async def test_an_input_that_cannot_be_written_costs_no_decision(
         model_input=object(),  # type: ignore[arg-type]
     )
     ledger.stage_inputs([unwritable])
-    await ledger.add_records([written(structs.replace(item.record, signal=signal))])
+    await ledger.add_records([written_of(structs.replace(item.record, signal=signal))])
     await ledger.settle()
 
     assert await ledger.find_input("a" * 64) is None
@@ -263,7 +260,7 @@ async def test_inputs_are_forgotten_when_their_time_is_over_and_not_before(
     for item, letter, expires_ms in ((one, "a", 1), (two, "b", late_ms), (three, "c", 1)):
         signal = structs.replace(item.record.signal, features_hash=letter * 64)
         ledger.stage_inputs([input_row(letter * 64, expires_ms=expires_ms)])
-        await ledger.add_records([written(structs.replace(item.record, signal=signal))])
+        await ledger.add_records([written_of(structs.replace(item.record, signal=signal))])
     await ledger.settle()
 
     await ledger.forget_inputs(now_ms=START_MS)
