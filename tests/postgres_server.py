@@ -97,10 +97,12 @@ class PostgresServer:
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
+        # The parent first: one that goes on has children that the list below lacks.
+        self._process.send_signal(number)
         children = subprocess.run(
             ["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True, check=False
         )
-        for pid in (self._process.pid, *map(int, children.stdout.split())):
+        for pid in map(int, children.stdout.split()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 

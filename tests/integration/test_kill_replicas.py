@@ -131,9 +131,10 @@ async def killed(
 ) -> Any:
     """Switch off at a random moment, with the database in trouble or not; check the promise."""
     await asyncio.sleep(chance.uniform(0.0, 0.2))
-    paused_s = time.monotonic()
     if trouble:
         server.pause()
+    # Whoever asked before the last process of it stood may well have been answered.
+    paused_s = time.monotonic()
     changing = asyncio.create_task(
         fleet.kills[chance.randrange(REPLICAS)].change(
             KillScope.GLOBAL, position=KillPosition.OFF, **DRILL
@@ -142,6 +143,7 @@ async def killed(
     if trouble:
         await asyncio.sleep(STALE_S + 0.4 if trouble == "stopped" else chance.uniform(0.1, 0.6))
         if trouble == "stopped":
+            await fleet.until_all(is_model=False)
             late = [one for one in fleet.seen if one.asked_s > paused_s + STALE_S]
             assert {one.reason for one in late} == {Reason.KILL_STATE_STALE}
         server.resume()
