@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from detent.adapters.ledger_reading import (
     POSTGRESQL_PREFIX,
@@ -25,6 +24,7 @@ from detent.core.ledger.attribution import RECORDS_MAX
 from detent.core.ledger.attribution_report import AttributionReport, attribute
 from detent.core.ledger.record import BoundPlan
 from detent.offline.cells import invalid, invalid_at
+from detent.offline.parquet import open_parquet, read_batches
 
 Fact = TypeVar("Fact", bound=Fill | Outcome)
 LINES_SUFFIX = ".jsonl"
@@ -157,9 +157,9 @@ def fact_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                         row += 1
                         yield row, _object(path, row, line)
             case ".parquet":
-                with pq.ParquetFile(path) as source:
+                with open_parquet(path) as source:
                     row = 0
-                    for batch in source.iter_batches():
+                    for batch in read_batches(source):
                         for cells in batch.to_pylist():
                             row += 1
                             yield row, {k: v for k, v in cells.items() if v is not None}

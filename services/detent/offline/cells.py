@@ -8,11 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from detent.contracts.errors import DataInvalid, InvalidField
+from detent.offline.parquet import open_parquet, read_batches
 
-BATCH_ROWS = 50_000
 SYMBOL = "symbol"
 Cells = Mapping[str, Any]
 
@@ -57,7 +56,7 @@ def columns_of(path: Path) -> tuple[str, ...]:
     """
     try:
         if path.suffix.lower() == ".parquet":
-            with pq.ParquetFile(path) as source:
+            with open_parquet(path) as source:
                 return tuple(source.schema_arrow.names)
         with path.open(encoding="utf-8-sig", newline="") as text:
             return tuple(csv.DictReader(text).fieldnames or ())
@@ -146,9 +145,9 @@ def _parquet_cells(
     path: Path, columns: Sequence[str], symbol: str | None
 ) -> Iterator[tuple[int, Cells]]:
     row = 0
-    with pq.ParquetFile(path) as source:
+    with open_parquet(path) as source:
         wanted = [name for name in columns if name in source.schema_arrow.names]
-        for batch in source.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
+        for batch in read_batches(source, wanted):
             if symbol is None:
                 yield from enumerate(batch.to_pylist(), start=row + 1)
             else:

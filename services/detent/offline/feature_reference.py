@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from detent.offline.cells import invalid
 from detent.offline.feature_files import HASHES, KEYS
+from detent.offline.parquet import read_parquet
 
 
 def write_reference(features: Path, out: Path) -> int:
@@ -24,7 +24,7 @@ def write_reference(features: Path, out: Path) -> int:
         DataInvalid: It is no such file, holds no row, or cannot be written.
     """
     try:
-        table = pq.read_table(features)
+        table = read_parquet(features)
         names = [name for name in table.column_names if name not in (*KEYS, *HASHES)]
         columns = [table.column(name).cast(pa.float32()).drop_null() for name in names]
         rows = np.column_stack([column.to_numpy() for column in columns])

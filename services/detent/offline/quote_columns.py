@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from detent.contracts.checks import check_symbol
 from detent.contracts.errors import InvalidField
 from detent.core.features.decisive_quotes import QuoteColumns
 from detent.offline.cells import invalid
+from detent.offline.parquet import open_parquet, read_parquet
 
 NUMBERS = ("bid_price", "ask_price", "bid_qty", "ask_qty")
 COLUMNS = ("ts_ms", "symbol", *NUMBERS)
@@ -62,7 +62,7 @@ def _columns(symbol: str, table: pa.Table) -> QuoteColumns:
 
 def _table(path: Path) -> pa.Table:
     try:
-        with pq.ParquetFile(path) as source:
+        with open_parquet(path) as source:
             missing = [name for name in COLUMNS if name not in source.schema_arrow.names]
             if missing:
                 found, expected = f"no column {', '.join(missing)}", ", ".join(COLUMNS)
@@ -70,7 +70,7 @@ def _table(path: Path) -> pa.Table:
             if source.metadata.num_rows > QUOTES_MAX:
                 found = f"{source.metadata.num_rows} quotes"
                 raise invalid(path.name, found, f"at most {QUOTES_MAX}")
-            table = source.read(columns=list(COLUMNS))
+        table = read_parquet(path, COLUMNS)
         empty = [name for name in COLUMNS if table[name].null_count]
         if empty:
             raise invalid(path.name, "(empty)", "a value", column=empty[0])

@@ -30,6 +30,7 @@ from detent.offline.backtesting.fill_texts import FillWriter
 from detent.offline.backtesting.record_texts import RecordWriter
 from detent.offline.backtesting.results import BacktestSummary, summary_of
 from detent.offline.backtesting.tally import Tally
+from detent.offline.parquet import read_parquet
 from detent.offline.samples import Progress
 
 SUMMARY_FILE = "results_summary.json"
@@ -129,11 +130,11 @@ def read_curve(path: Path) -> EquityCurve:
         DataInvalid: The file cannot be read, or is no account.
     """
     try:
-        table = pq.read_table(path, columns=list(EquityCurve.__struct_fields__))
+        table = read_parquet(path, EquityCurve.__struct_fields__)
         return EquityCurve(
             **{name: np.asarray(table[name].to_numpy()) for name in EquityCurve.__struct_fields__}
         )
-    except (OSError, pa.ArrowException, DetentError) as error:
+    except (OSError, KeyError, pa.ArrowException, DetentError) as error:
         raise _invalid(path, str(error), "the columns of an equity curve") from error
 
 

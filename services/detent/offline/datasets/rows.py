@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from detent.contracts.binding import Head
 from detent.contracts.errors import DataInvalid
+from detent.offline.parquet import read_parquet
 
 Ints = NDArray[np.int64]
 KEYS = ("ts_ms", "label_ts_ms", "symbol")
@@ -114,7 +115,7 @@ def parse_rows(head: Head, features: Sequence[str], text: bytes) -> Rows:
     """
     schema = rows_schema(head, features)
     try:
-        table = pq.read_table(pa.BufferReader(text))
+        table = read_parquet(pa.BufferReader(text))
     except (OSError, pa.ArrowException) as error:
         raise _unlike(type(error).__name__, "a Parquet file") from error
     if table.schema.names != schema.names or table.schema.types != schema.types:

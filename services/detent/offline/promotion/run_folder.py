@@ -6,13 +6,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.errors import InvalidField
 from detent.contracts.units import BPS_ONE
 from detent.core.evaluation.equity import EquityCurve
 from detent.offline.cells import invalid
+from detent.offline.parquet import read_parquet
 from detent.offline.promotion.scores import Predictions
 
 RUN_SUFFIX = ".run"
@@ -156,7 +156,7 @@ def _columns(path: Path, names: tuple[str, ...]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        table = pq.read_table(path, columns=list(names))
+        table = read_parquet(path, names)
     except (OSError, pa.ArrowException) as error:
         raise invalid(path.name, type(error).__name__, f"columns {', '.join(names)}") from error
     missing = [name for name in names if name not in table.column_names]
