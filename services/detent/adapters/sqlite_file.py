@@ -24,8 +24,12 @@ T = TypeVar("T")
 # One statement and every row that it is to write.
 Statement = tuple[str, Sequence[Sequence[object]]]
 Row = tuple[Any, ...]
-# About two megabytes of records: often enough to keep the log short, seldom enough to share.
+# The log is moved into the file when so many rows lie in it and nobody has written for a while,
+# so that no commit waits for it: the burst of a bar ends long before the next. Whoever never
+# rests waits once in this many rows, which keeps the log below some ten megabytes.
 CHECKPOINT_ROWS = 1_000
+CHECKPOINT_ROWS_MAX = 4_000
+REST_S = 0.25
 NO_SPACE = "no durable place is left: exits only"
 
 
@@ -87,6 +91,7 @@ class SqliteFile:
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         self._pending: list[_Pending] = []
         self._drain: asyncio.Task[None] | None = None
+        self._resting: asyncio.Task[None] | None = None
         self._durability = durability
         self._rows_in_log = 0
         self._is_full = False
@@ -154,6 +159,8 @@ class SqliteFile:
         """Write what is pending and close the file."""
         if self._drain is not None:
             await self._drain
+        if self._resting is not None:
+            self._resting.cancel()
         await self.use(_close)
         self._thread.shutdown()
 
@@ -169,7 +176,11 @@ class SqliteFile:
                 for item in batch:
                     alone = len(batch) == 1 and not item.from_reserve
                     item.settle(error if alone else await self._try_alone(item))
-            await self._try_checkpoint(sum(len(r) for item in batch for _, r in item.statements))
+            self._rows_in_log += sum(len(r) for item in batch for _, r in item.statements)
+            if self._rows_in_log >= CHECKPOINT_ROWS_MAX:
+                await self._try_checkpoint()
+        if self._rows_in_log >= CHECKPOINT_ROWS and self._resting is None:
+            self._resting = asyncio.create_task(self._checkpoint_at_rest())
 
     def _take_batch(self) -> list[_Pending]:
         """Take all that share a commit, or else the first that does not."""
@@ -194,17 +205,24 @@ class SqliteFile:
             return error
         return None
 
-    async def _try_checkpoint(self, row_count: int) -> None:
-        """Move the log into the file now and then, while nobody waits for an answer.
+    async def _checkpoint_at_rest(self) -> None:
+        """Wait until nobody has written for a while, and move the log into the file."""
+        seen = -1
+        while seen != self._rows_in_log or self._pending:
+            seen = self._rows_in_log
+            await asyncio.sleep(REST_S)
+        self._resting = None
+        await self._try_checkpoint()
+
+    async def _try_checkpoint(self) -> None:
+        """Move the log into the file.
 
         What goes wrong here is no loss, the log has it all; the next write will say so.
         """
-        self._rows_in_log += row_count
-        if self._rows_in_log < CHECKPOINT_ROWS or self._durability is not Durability.FULL:
-            return
         self._rows_in_log = 0
-        with contextlib.suppress(LedgerUnavailable):
-            await self.use(lambda db: db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
+        if self._durability is Durability.FULL:
+            with contextlib.suppress(LedgerUnavailable):
+                await self.use(lambda db: db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
 
     def _commit(self, batch: list[_Pending], db: sqlite3.Connection) -> None:
         if self._durability is Durability.UNSAFE_MEMORY:

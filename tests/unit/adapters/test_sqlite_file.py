@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from detent.adapters import sqlite_file
 from detent.adapters.sqlite_file import Durability, SqliteFile, Statement
 from detent.contracts.errors import LedgerUnavailable
 
@@ -67,6 +68,56 @@ async def test_writes_that_arrive_together_share_a_commit(file: SqliteFile) -> N
     await file.use(lambda db: db.set_trace_callback(None))
     assert begun.count("COMMIT") <= 3
     assert len(await file.read("SELECT * FROM notes")) == 100
+
+
+async def moves_of(file: SqliteFile) -> list[str]:
+    """Follow how often the log is moved into the file from now on."""
+    seen: list[str] = []
+
+    def follow(sql: str) -> None:
+        if "wal_checkpoint" in sql:
+            seen.append(sql)
+
+    await file.use(lambda db: db.set_trace_callback(follow))
+    return seen
+
+
+async def test_the_log_is_moved_when_nobody_writes(
+    file: SqliteFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "CHECKPOINT_ROWS", 30)
+    monkeypatch.setattr(sqlite_file, "REST_S", 0.2)
+    moves = await moves_of(file)
+
+    for number in range(60):
+        await file.write(note(f"note {number}"))
+    while_busy = len(moves)
+    await asyncio.sleep(1.0)
+
+    assert (while_busy, len(moves)) == (0, 1)
+
+
+async def test_few_rows_stay_in_the_log(file: SqliteFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_file, "REST_S", 0.01)
+    moves = await moves_of(file)
+
+    await file.write(note("one"))
+    await asyncio.sleep(0.2)
+
+    assert moves == []
+
+
+async def test_the_log_is_bounded_where_writers_never_rest(
+    file: SqliteFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "CHECKPOINT_ROWS_MAX", 30)
+    monkeypatch.setattr(sqlite_file, "REST_S", 60.0)
+    moves = await moves_of(file)
+
+    for number in range(90):
+        await file.write(note(f"note {number}"))
+
+    assert len(moves) in {2, 3}
 
 
 async def test_a_write_is_kept_whole_or_not_at_all(file: SqliteFile, path: Path) -> None:
