@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import os
@@ -57,7 +58,11 @@ def test_airgap_knows_what_is_local(host: str, local: bool) -> None:
 
 def peers(pid: int) -> list[str]:
     """Give the other ends of a process's TCP connections, as the kernel has them."""
-    links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        # A process at work closes what was listed a moment ago.
+        with contextlib.suppress(FileNotFoundError):
+            links.append(str(entry.readlink()))
     inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
     found = []
     for name in ("tcp", "tcp6"):
