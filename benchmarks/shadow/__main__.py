@@ -24,11 +24,11 @@ from detent_cli.stack import Stack, StackOptions
 from detent_client import ClientOptions, DetentClient, read_binding
 
 SCHEMA = "detent.benchmark.shadow.v1"
-# Rows of a call, calls of one burst, and bursts of one side in one round: short bursts as at the
+# Rows of a call, calls of one side in one burst, and bursts in one round: short bursts as at the
 # close of a bar and long ones. The 99th percentile of few calls is their slowest, so that short
 # bursts come more often.
-SIZES = ((1, 20, 3), (1, 150, 1), (64, 5, 6), (64, 30, 1))
-# A shadow that is behind may not be measured as the other side's load.
+SIZES = ((1, 20, 4), (1, 150, 1), (64, 5, 8), (64, 30, 2))
+# A shadow that is behind would be the load of both sides.
 SETTLE_S_MIN, SETTLE_S_PER_CALL = 1.0, 0.01
 RESAMPLES, SEED = 2_000, 20_260_101
 SIDES = ("off", "on")
@@ -40,7 +40,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         rows: Rows of a call.
-        calls_in_burst: Calls without a pause.
+        calls_in_burst: Calls of each side without a pause.
         off: Calls to the process that asks no shadow.
         on: Calls to the process that asks one about every bar.
         p50_ratio: Median of `on` over that of `off`.
@@ -61,7 +61,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 def main(
     *,
-    rounds: Annotated[int, typer.Option(help="How often the two sides take turns.", min=4)] = 20,
+    rounds: Annotated[int, typer.Option(help="How often the bursts of a round come.", min=4)] = 20,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything measured to this file.")
     ] = None,
@@ -124,7 +124,7 @@ async def _compared(
     size: tuple[int, int, int],
     step: Callable[[], None],
 ) -> Found:
-    """Take turns with calls of so many rows, so many in a burst, for so many bursts."""
+    """Ask both sides in turns, with so many rows, so often in a burst, for so many bursts."""
     rows, calls, bursts = size
     bar_count = WARM_BARS + bursts * calls
     clients = {side: _client(behind, stacks[side]) for side in SIDES}
@@ -140,11 +140,14 @@ async def _compared(
             for _ in range(WARM_BARS):
                 await strategist.bar()
         for number in range(bursts):
-            for side in SIDES if number % 2 else reversed(SIDES):
-                await asyncio.sleep(SETTLE_S_MIN + SETTLE_S_PER_CALL * calls)
-                strategists[side].forget()
-                for _ in range(calls):
+            await asyncio.sleep(SETTLE_S_MIN + SETTLE_S_PER_CALL * calls)
+            for strategist in strategists.values():
+                strategist.forget()
+            # Call by call: a machine that is slow for a moment is so for both.
+            for call in range(calls):
+                for side in SIDES if (number + call) % 2 else reversed(SIDES):
                     await strategists[side].bar()
+            for side in SIDES:
                 times[side].append(list(strategists[side].calls_us))
             step()
     finally:
