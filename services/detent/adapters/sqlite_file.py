@@ -26,7 +26,7 @@ Statement = tuple[str, Sequence[Sequence[object]]]
 Row = tuple[Any, ...]
 # The log is moved into the file when so many rows lie in it and nobody has written for a while,
 # so that no commit waits for it: the burst of a bar ends long before the next. Whoever never
-# rests waits once in this many rows, which keeps the log below some ten megabytes.
+# rests waits once in so many more, so that the log is bounded.
 CHECKPOINT_ROWS = 1_000
 CHECKPOINT_ROWS_MAX = 4_000
 REST_S = 0.25
@@ -133,7 +133,7 @@ class SqliteFile:
         self._pending.append(
             _Pending(statements=statements, written=written, from_reserve=from_reserve, alone=alone)
         )
-        if self._drain is None or self._drain.done():
+        if not self._is_writing:
             self._drain = asyncio.create_task(self._drain_pending())
         await written
 
@@ -163,6 +163,10 @@ class SqliteFile:
             self._resting.cancel()
         await self.use(_close)
         self._thread.shutdown()
+
+    @property
+    def _is_writing(self) -> bool:
+        return self._drain is not None and not self._drain.done()
 
     async def _drain_pending(self) -> None:
         while self._pending:
@@ -208,7 +212,7 @@ class SqliteFile:
     async def _checkpoint_at_rest(self) -> None:
         """Wait until nobody has written for a while, and move the log into the file."""
         seen = -1
-        while seen != self._rows_in_log or self._pending:
+        while seen != self._rows_in_log or self._is_writing:
             seen = self._rows_in_log
             await asyncio.sleep(REST_S)
         self._resting = None
