@@ -6,6 +6,8 @@ from collections import deque
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from msgspec import structs
 from tests.backtests import market_of_walk, question_of, setup_of
@@ -24,6 +26,7 @@ from detent.offline.backtesting.folder import (
     EQUITY_FILE,
     LEDGER_FILE,
     SUMMARY_FILE,
+    read_curve,
     read_run,
     run_into,
 )
@@ -246,3 +249,15 @@ def test_the_summary_measures_the_account(tmp_path: Path) -> None:
     drawdown = max_drawdown(bar_returns(curve))
     assert float(summary.metrics.max_drawdown) == pytest.approx(drawdown, abs=1e-9)
     assert float(summary.metrics.equity_end) == pytest.approx(curve.equity[-1], abs=1e-6)
+
+
+@pytest.mark.parametrize("content", ["other columns", "no parquet"])
+def test_what_is_no_account_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "curve.parquet"
+    if content == "other columns":
+        pq.write_table(pa.table({"ts_ms": [1]}), path)
+    else:
+        path.write_bytes(b"text")
+
+    with pytest.raises(DataInvalid, match=r"curve\.parquet.*the columns of an equity curve"):
+        read_curve(path)
