@@ -4,12 +4,15 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -27,41 +30,68 @@ SCHEMA = "detent.benchmark.shadow.v1"
 # Rows of a call, calls of one side in one burst, and bursts in one round: short bursts as at the
 # close of a bar and long ones. The 99th percentile of few calls is their slowest, so that short
 # bursts come more often.
-SIZES = ((1, 20, 4), (1, 150, 1), (64, 5, 8), (64, 30, 2))
+SIZES = ((1, 20, 5), (1, 150, 1), (64, 5, 10), (64, 30, 3))
 # A shadow that is behind would be the load of both sides.
 SETTLE_S_MIN, SETTLE_S_PER_CALL = 1.0, 0.01
 RESAMPLES, SEED = 2_000, 20_260_101
-SIDES = ("off", "on")
-ROWS_MAX = {"off": "0", "on": "20000"}
+# `same` asks no shadow either: what it differs by from `off` is chance.
+OFF, SAME = "off", "same"
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds what was measured of one size of calls at one pace.
+class Shadow(StrEnum):
+    """Says how the inference process that a shadow asks is."""
+
+    ON = "on"
+    # Stopped: it takes what it is sent and answers nothing.
+    SLOW = "slow"
+    # Ended: nobody listens there.
+    GONE = "gone"
+
+
+class Against(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds the calls of one side, and what they cost beside those without a shadow.
 
     Attributes:
-        rows: Rows of a call.
-        calls_in_burst: Calls of each side without a pause.
-        off: Calls to the process that asks no shadow.
-        on: Calls to the process that asks one about every bar.
-        p50_ratio: Median of `on` over that of `off`.
+        side: Which.
+        timing: Its calls.
+        p50_ratio: Their median over that of `off`.
         p99_ratio: The same of the 99th percentiles.
         p99_low: Lower end of 95% of that ratio, bursts drawn again.
         p99_high: Upper end.
     """
 
-    rows: int
-    calls_in_burst: int
-    off: Timing
-    on: Timing
+    side: str
+    timing: Timing
     p50_ratio: float
     p99_ratio: float
     p99_low: float
     p99_high: float
 
 
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds what was measured of one shadow with one size of calls at one pace.
+
+    Attributes:
+        shadow: How the shadow was.
+        rows: Rows of a call.
+        calls_in_burst: Calls of each side without a pause.
+        off: Calls to the process that asks no shadow.
+        against: The other sides.
+    """
+
+    shadow: Shadow
+    rows: int
+    calls_in_burst: int
+    off: Timing
+    against: tuple[Against, ...]
+
+
 def main(
     *,
     rounds: Annotated[int, typer.Option(help="How often the bursts of a round come.", min=4)] = 20,
+    shadow: Annotated[
+        list[Shadow], typer.Option(help="How the shadow is; given again, one after the other.")
+    ] = list(Shadow),  # noqa: B006  Typer reads it and changes nothing.
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything measured to this file.")
     ] = None,
@@ -73,9 +103,15 @@ def main(
     load_before = os.getloadavg()[0]
     shutil.rmtree(state, ignore_errors=True)
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        bursts = rounds * sum(often for _, _, often in SIZES)
+        bursts = len(shadow) * rounds * sum(often for _, _, often in SIZES)
         task = progress.add_task("bursts", total=bursts)
-        found = asyncio.run(_measured(state.resolve(), rounds, lambda: progress.advance(task)))
+        found = [
+            one
+            for which in shadow
+            for one in asyncio.run(
+                _measured(state.resolve(), which, rounds, lambda: progress.advance(task))
+            )
+        ]
     _show(found, rounds, load_before)
     if json_file is not None:
         facts = {"schema": SCHEMA, "rounds": rounds, "load_before": load_before}
@@ -84,37 +120,49 @@ def main(
         json_file.write_text(json.dumps(facts | results, indent=2) + "\n", encoding="utf-8")
 
 
-async def _measured(state: Path, rounds: int, step: Callable[[], None]) -> list[Found]:
-    artifact_dir = build_bench_artifact(state / "artifacts")
-    behind = Stack(StackOptions(artifact_dir=artifact_dir, state_dir=state / "behind"))
-    stacks = {side: _policy(behind, artifact_dir, state / side, side) for side in SIDES}
+async def _measured(
+    state: Path, shadow: Shadow, rounds: int, step: Callable[[], None]
+) -> list[Found]:
+    artifact_dir = build_bench_artifact(state / "artifacts" / shadow)
+    behind = Stack(StackOptions(artifact_dir=artifact_dir, state_dir=state / shadow / "behind"))
+    stacks = {
+        side: _policy(behind, artifact_dir, state / shadow, side) for side in (OFF, SAME, shadow)
+    }
     try:
-        for name in ("feature", "inference"):
+        for name in behind.names[:-1]:
             behind.start(name)
         for stack in stacks.values():
             stack.start("policy")
+        if shadow is Shadow.SLOW:
+            os.kill(behind.pid("inference"), signal.SIGSTOP)
+        if shadow is Shadow.GONE:
+            behind.kill("inference")
         binding = read_binding(artifact_dir)
         return [
             await _compared(behind, stacks, binding, (rows, calls, rounds * often), step)
             for rows, calls, often in SIZES
         ]
     finally:
+        if shadow is Shadow.SLOW and behind.is_running("inference"):
+            os.kill(behind.pid("inference"), signal.SIGCONT)
         for stack in (*stacks.values(), behind):
             stack.stop_all()
 
 
 def _policy(behind: Stack, artifact_dir: Path, state: Path, side: str) -> Stack:
-    """Give a policy process on the rung SHADOW that differs from the other in its queue."""
+    """Give a policy process on the rung SHADOW that differs from the others in its queue."""
     environment = {
         "DETENT_POLICY_FEATURE_TARGET": behind.targets["feature"],
         "DETENT_POLICY_INFERENCE_TARGET": behind.targets["inference"],
         "DETENT_POLICY_INFER_ENABLED": "true",
         "DETENT_POLICY_ACTIVE_ENABLED": "false",
         "DETENT_POLICY_SHADOW_MODE": "true",
-        "DETENT_POLICY_SHADOW_ROWS_MAX": ROWS_MAX[side],
+        "DETENT_POLICY_SHADOW_ROWS_MAX": "0" if side in (OFF, SAME) else "20000",
         "DETENT_POLICY_TRACE_FILE": "",
     }
-    return Stack(StackOptions(artifact_dir=artifact_dir, state_dir=state, environment=environment))
+    return Stack(
+        StackOptions(artifact_dir=artifact_dir, state_dir=state / side, environment=environment)
+    )
 
 
 async def _compared(
@@ -124,30 +172,32 @@ async def _compared(
     size: tuple[int, int, int],
     step: Callable[[], None],
 ) -> Found:
-    """Ask both sides in turns, with so many rows, so often in a burst, for so many bursts."""
+    """Ask all sides in turns, with so many rows, so often in a burst, for so many bursts."""
     rows, calls, bursts = size
     bar_count = WARM_BARS + bursts * calls
-    clients = {side: _client(behind, stacks[side]) for side in SIDES}
-    times: dict[str, list[list[float]]] = {side: [] for side in SIDES}
+    clients = {side: _client(behind, stacks[side]) for side in stacks}
+    chance = np.random.default_rng(SEED)
+    times: dict[str, list[list[float]]] = {side: [] for side in stacks}
     try:
         # Each size has plans of its own: a bar is decided once.
         strategists = {
             side: Strategist(clients[side], rows, bar_count=bar_count, way=f"C{calls}")
-            for side in SIDES
+            for side in stacks
         }
         for strategist in strategists.values():
             await strategist.open(binding)
             for _ in range(WARM_BARS):
                 await strategist.bar()
-        for number in range(bursts):
+        for _ in range(bursts):
             await asyncio.sleep(SETTLE_S_MIN + SETTLE_S_PER_CALL * calls)
             for strategist in strategists.values():
                 strategist.forget()
-            # Call by call: a machine that is slow for a moment is so for both.
-            for call in range(calls):
-                for side in SIDES if (number + call) % 2 else reversed(SIDES):
+            # Call by call: a machine that is slow for a moment is so for all. In every order:
+            # who comes after whom is chance too.
+            for _ in range(calls):
+                for side in chance.permutation(list(stacks)):
                     await strategists[side].bar()
-            for side in SIDES:
+            for side in stacks:
                 times[side].append(list(strategists[side].calls_us))
             step()
     finally:
@@ -168,18 +218,28 @@ def _client(behind: Stack, stack: Stack) -> DetentClient:
 
 
 def _found(rows: int, calls: int, times: dict[str, list[list[float]]]) -> Found:
-    off, on = (np.array(times[side]) for side in SIDES)
-    chance = np.random.default_rng(SEED)
-    drawn = chance.integers(0, len(on), (RESAMPLES, len(on)))
-    ratios = [np.percentile(on[one], 99) / np.percentile(off[one], 99) for one in drawn]
-    low, high = np.percentile(ratios, (2.5, 97.5))
+    off = np.array(times[OFF])
     return Found(
+        shadow=next(Shadow(side) for side in times if side not in (OFF, SAME)),
         rows=rows,
         calls_in_burst=calls,
         off=timing_of(off.ravel().tolist()),
-        on=timing_of(on.ravel().tolist()),
-        p50_ratio=float(np.median(on) / np.median(off)),
-        p99_ratio=float(np.percentile(on, 99) / np.percentile(off, 99)),
+        against=tuple(_against(side, np.array(times[side]), off) for side in times if side != OFF),
+    )
+
+
+def _against(
+    side: str, calls_us: npt.NDArray[np.float64], off_us: npt.NDArray[np.float64]
+) -> Against:
+    bursts = len(off_us)
+    drawn = np.random.default_rng(SEED).integers(0, bursts, (RESAMPLES, bursts))
+    ratios = [np.percentile(calls_us[one], 99) / np.percentile(off_us[one], 99) for one in drawn]
+    low, high = np.percentile(ratios, (2.5, 97.5))
+    return Against(
+        side=side,
+        timing=timing_of(calls_us.ravel().tolist()),
+        p50_ratio=float(np.median(calls_us) / np.median(off_us)),
+        p99_ratio=float(np.percentile(calls_us, 99) / np.percentile(off_us, 99)),
         p99_low=float(low),
         p99_high=float(high),
     )
@@ -187,23 +247,26 @@ def _found(rows: int, calls: int, times: dict[str, list[list[float]]]) -> Found:
 
 def _show(found: list[Found], rounds: int, load: float) -> None:
     table = Table(
-        title=f"Decisions without and with a shadow, ms, {rounds} rounds, load {load:.1f} before",
+        title=f"Decisions with a shadow and without, ms, {rounds} rounds, load {load:.1f} before",
         title_justify="left",
     )
-    names = ("rows", "in a burst", "calls", "p50 off", "p50 on", "p99 off", "p99 on")
-    for name in (*names, "p50 ratio", "p99 ratio", "95%"):
+    for name in ("rows", "in a burst", "calls", "shadow"):
+        table.add_column(name, justify="right")
+    for name in ("p50", "p99", "p50 / off", "p99 / off", "95%"):
         table.add_column(name, justify="right")
     for one in found:
-        times = (one.off.p50_us, one.on.p50_us, one.off.p99_us, one.on.p99_us)
-        table.add_row(
-            str(one.rows),
-            str(one.calls_in_burst),
-            str(one.on.count),
-            *(f"{us / 1_000:.2f}" for us in times),
-            f"{one.p50_ratio:.3f}",
-            f"{one.p99_ratio:.3f}",
-            f"{one.p99_low:.2f} to {one.p99_high:.2f}",
-        )
+        size = (str(one.rows), str(one.calls_in_burst), str(one.off.count))
+        table.add_row(*size, OFF, f"{one.off.p50_us / 1_000:.2f}", f"{one.off.p99_us / 1_000:.2f}")
+        for other in one.against:
+            table.add_row(
+                *("", "", "", other.side),
+                f"{other.timing.p50_us / 1_000:.2f}",
+                f"{other.timing.p99_us / 1_000:.2f}",
+                f"{other.p50_ratio:.3f}",
+                f"{other.p99_ratio:.3f}",
+                f"{other.p99_low:.2f} to {other.p99_high:.2f}",
+            )
+        table.add_section()
     Console(width=120).print(table)
 
 
