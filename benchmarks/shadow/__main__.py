@@ -30,9 +30,9 @@ SCHEMA = "detent.benchmark.shadow.v1"
 # Rows of a call, calls of one side in one burst, and bursts in one round: short bursts as at the
 # close of a bar and long ones. The 99th percentile of few calls is their slowest, so that short
 # bursts come more often.
-SIZES = ((1, 20, 5), (1, 150, 1), (64, 5, 10), (64, 30, 3))
+SIZES = ((1, 20, 4), (1, 150, 1), (64, 5, 8), (64, 30, 2))
 # A shadow that is behind would be the load of both sides.
-SETTLE_S_MIN, SETTLE_S_PER_CALL = 1.0, 0.01
+SETTLE_S_MIN, SETTLE_S_PER_CALL = 1.2, 0.015
 RESAMPLES, SEED = 2_000, 20_260_101
 # `same` asks no shadow either: what it differs by from `off` is chance.
 OFF, SAME = "off", "same"
