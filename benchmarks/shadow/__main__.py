@@ -102,17 +102,14 @@ def main(
     """Compare decisions with a shadow behind them and without, in turns on one machine."""
     load_before = os.getloadavg()[0]
     shutil.rmtree(state, ignore_errors=True)
+    found: list[Found] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bursts = len(shadow) * rounds * sum(often for _, _, often in SIZES)
         task = progress.add_task("bursts", total=bursts)
-        found = [
-            one
-            for which in shadow
-            for one in asyncio.run(
-                _measured(state.resolve(), which, rounds, lambda: progress.advance(task))
-            )
-        ]
-    _show(found, rounds, load_before)
+        for which in shadow:
+            measured = _measured(state.resolve(), which, rounds, lambda: progress.advance(task))
+            found += asyncio.run(measured)
+            _show(found[-len(SIZES) :], rounds, load_before)
     if json_file is not None:
         facts = {"schema": SCHEMA, "rounds": rounds, "load_before": load_before}
         json_file.parent.mkdir(parents=True, exist_ok=True)

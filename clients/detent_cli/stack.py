@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ HOST = "127.0.0.1"
 READY_S_MAX = 20.0
 STOP_S_MAX = 15.0
 POLL_S = 0.05
+PORTS, PORT_TRIES = range(20_000, 32_000), 100
 # The inference process of a second artifact.
 CANDIDATE = "candidate"
 HEALTH_NAMES = {
@@ -281,7 +283,18 @@ class Stack:
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        return int(listener.getsockname()[1])
+    """Find a port that nobody listens on.
+
+    It lies below those from which a kernel takes the ports of connections, so that none takes it
+    before a process that is just starting listens there.
+
+    Raises:
+        ServiceUnavailable: None of many was free.
+    """
+    for _ in range(PORT_TRIES):
+        port = PORTS[secrets.randbelow(len(PORTS))]
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind((HOST, port))
+            return port
+    found = f"none of {PORT_TRIES} ports from {PORTS.start} to {PORTS.stop - 1} on {HOST} is free"
+    raise ServiceUnavailable(found, service="port")
