@@ -37,7 +37,7 @@ SYMBOLS = tuple(f"SYM{place:02d}" for place in range(20))
 BOOK = "book-plan"
 HISTORY, BARS = 100, 40
 WHO = {"actor": "ops", "reason": "a test"}
-PACE_S = 0.4
+PACE_S = 0.5
 
 
 def trending(seed: int, count: int, *, memory: float) -> tuple[Bar, ...]:

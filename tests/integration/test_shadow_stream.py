@@ -39,7 +39,7 @@ from detent_client import ClientOptions, DetentClient
 FIRST, BARS = 100, 130
 READY_S_MAX = 30.0
 # After so many bars a pause, as there is one after every bar of a market: shadows are asked then.
-BURST_BARS, PAUSE_S = 20, 0.75
+BURST_BARS, PAUSE_S = 10, 0.5
 POLICY = "detent.servers.policy.main"
 MEDDLING = "tests.integration.meddling_policy"
 SERVICE = "detent.api.v1.PolicyService"
@@ -261,7 +261,7 @@ async def test_a_shadow_that_hangs_changes_no_byte(
         if bar == 2 * BARS // 3:
             os.kill(pid, signal.SIGCONT)
 
-    limits = {"SHADOW_DEADLINE_MS": 100, "SHADOW_ROWS_MAX": 150}
+    limits = {"SHADOW_DEADLINE_MS": 100, "SHADOW_ROWS_MAX": 50}
     try:
         async with policy(behind, artifacts, folder, **limits) as client:
             await play(client, artifacts, stop_and_go)

@@ -161,7 +161,7 @@ async def test_answers_that_nobody_reads_end_with_the_deadline() -> None:
 async def test_who_does_not_read_is_not_read() -> None:
     """Answers wait with us up to a bound: then no further request is taken."""
     wide = {4: 2**31 - 1}
-    serving = Serving(calls_max=1_000)
+    serving = Serving(calls_max=1_000, unary_wait_s=60.0)
     async with serving, await RawPeer.connect(serving.port, settings=wide) as peer:
         peer.send(WindowUpdateFrame(0, window_increment=2**30))
         peer.reader._transport.pause_reading()  # type: ignore[attr-defined]

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 # Decisions come in bursts, one per bar: nothing for so long means that the burst is over and
 # that its answers have left. A tenth of a second is a pause that a busy machine makes within one.
-QUIET_S = 0.5
+QUIET_S = 0.25
 POLL_S = 0.05
 # Decisions without a pause keep shadows waiting for no longer than this; then so many bars are
 # asked about in spite of them, or a process that never rests would never ask.
