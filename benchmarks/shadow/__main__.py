@@ -126,7 +126,7 @@ async def _measured(
         side: _policy(behind, artifact_dir, state / shadow, side) for side in (OFF, SAME, shadow)
     }
     try:
-        for name in behind.names[:-1]:
+        for name in ("feature", "inference"):
             behind.start(name)
         for stack in stacks.values():
             stack.start("policy")
