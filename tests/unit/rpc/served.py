@@ -155,7 +155,7 @@ class Serving:
             await eventually(lambda: not self.shared.connections)
             assert self.shared.calls == 0
             assert self.shared.buffered_bytes == 0
-            assert self.errors == []
+            assert not self.errors, self.errors
 
 
 async def eventually(holds: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:

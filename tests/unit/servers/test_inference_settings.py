@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from detent.servers.inference import main
 from detent.servers.inference.settings import InferenceSettings
 
 PREFIX = "DETENT_INFERENCE_"
@@ -55,3 +56,29 @@ def test_settings_without_an_artifact_are_refused(monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(ValidationError):
         InferenceSettings()
+
+
+@pytest.mark.parametrize(
+    ("processors", "changed", "inline_s_max"),
+    [
+        (1, {}, 0.010),
+        (1, {"MAX_INFERENCE_LATENCY_MS": "4"}, 0.004),
+        (1, {"EXECUTION_PROVIDER": "cuda"}, 0.000_5),
+        (2, {}, 0.000_5),
+    ],
+)
+def test_a_worker_is_for_a_processor_of_its_own(
+    environment: pytest.MonkeyPatch,
+    processors: int,
+    changed: dict[str, str],
+    inline_s_max: float,
+) -> None:
+    """On one processor it would take turns with the event loop; a device works beside both."""
+    for name, value in changed.items():
+        environment.setenv(f"{PREFIX}{name}", value)
+    environment.setattr(main, "cpu_count", lambda: processors)
+
+    limits = main.limits_of(InferenceSettings())
+
+    assert limits.workers == processors
+    assert limits.inline_s_max == inline_s_max

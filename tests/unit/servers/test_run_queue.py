@@ -288,6 +288,21 @@ async def test_what_could_not_be_answered_in_time_is_shed_before_it_waits() -> N
     queue.close()
 
 
+async def test_of_calls_that_arrive_together_those_too_late_are_shed_without_a_worker() -> None:
+    """Each run is short enough for the loop's thread; ten are longer than anybody waits."""
+    graph = Graph()
+    queue = queue_of(graph, row_s=1.0, inline_s_max=2.0)
+
+    calls = (queue.run(rows(n), expires_s=time.monotonic() + 5.5) for n in range(10))
+    rans = await asyncio.gather(*calls)
+
+    shed = [ran.outputs is Reason.INFERENCE_OVERLOADED for ran in rans]
+    assert shed == [False] * 6 + [True] * 4
+    assert sum(graph.runs) == 6
+    assert values_of(await queue.run(rows(5), expires_s=soon())) == [10.0]
+    queue.close()
+
+
 async def test_workers_run_side_by_side() -> None:
     started = threading.Barrier(2, timeout=5)
 

@@ -7,7 +7,7 @@ header bytes, unread messages, control frames per second; who does not read is n
 import asyncio
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 from hpack.exceptions import HPACKError
@@ -112,8 +112,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on with a peer that reads again."""
         self._transport.resume_reading()
-        self._out.resume()
-        self._forget_sent()
+        self._close_all(self._out.resume())
 
     def data_received(self, data: bytes) -> None:
         """Take what came; a peer that breaks the protocol is told how, and left."""
@@ -259,16 +258,14 @@ class Connection(asyncio.Protocol):
         for name, value in dict(frames.settings_of(payload)).items():
             self._out.apply(name, value)
         self._writer.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
-        self._out.pump_all()
-        self._forget_sent()
+        self._close_all(self._out.pump_all())
 
     def _on_window_update(self, stream_id: int, payload: bytes) -> None:
         increment = frames.word_of(payload, "WINDOW_UPDATE") & frames.WINDOW_MAX
         if not increment:
             raise ProtocolViolation(frames.PROTOCOL_ERROR, "a window update of nothing")
         if not stream_id:
-            self._out.widen(increment)
-            self._forget_sent()
+            self._close_all(self._out.widen(increment))
             return
         self._check_begun(stream_id, "WINDOW_UPDATE")
         stream = self.streams.get(stream_id)
@@ -280,7 +277,8 @@ class Connection(asyncio.Protocol):
             self._abandon(stream)
             return
         self._out.pump(stream)
-        self._forget_sent()
+        if stream.is_sent:
+            self._close(stream)
 
     # Requests.
 
@@ -464,8 +462,8 @@ class Connection(asyncio.Protocol):
         self._out.cut_short(stream, ended)
         self._abandon(stream)
 
-    def _forget_sent(self) -> None:
-        for stream in [stream for stream in self.streams.values() if stream.is_sent]:
+    def _close_all(self, streams: Iterable[Stream]) -> None:
+        for stream in streams:
             self._close(stream)
 
     def _abandon(self, stream: Stream) -> None:
@@ -481,6 +479,7 @@ class Connection(asyncio.Protocol):
     def _close(self, stream: Stream) -> None:
         """Let go of a call."""
         stream.is_closed = True
+        self._out.forget(stream)
         del self.streams[stream.stream_id]
         self._shared.buffered_bytes -= stream.held
         stream.inbox.clear()

@@ -16,6 +16,8 @@ class Outflow:
         """Write the answers of these calls."""
         self._writer = writer
         self._streams = streams
+        # The calls that have something to send and no room for it, by the number of their stream.
+        self._kept: dict[int, Stream] = {}
         self._window = frames.WINDOW_DEFAULT
         self._stream_window = frames.WINDOW_DEFAULT
         self._frame_bytes = frames.FRAME_BYTES_DEFAULT
@@ -31,10 +33,10 @@ class Outflow:
         """Keep answers back until the socket takes more."""
         self._is_full = True
 
-    def resume(self) -> None:
-        """Go on with what was kept back."""
+    def resume(self) -> list[Stream]:
+        """Go on with what was kept back; see `pump_all`."""
         self._is_full = False
-        self.pump_all()
+        return self.pump_all()
 
     def apply(self, name: int, value: int) -> None:
         """Take a setting of the peer's.
@@ -57,8 +59,8 @@ class Outflow:
         elif name == frames.ENABLE_PUSH and value > 1:
             raise ProtocolViolation(frames.PROTOCOL_ERROR, f"push of {value}")
 
-    def widen(self, increment: int) -> None:
-        """Take more room for all calls together.
+    def widen(self, increment: int) -> list[Stream]:
+        """Take more room for all calls together; see `pump_all`.
 
         Raises:
             ProtocolViolation: The window would leave its range.
@@ -66,7 +68,7 @@ class Outflow:
         self._window += increment
         if self._window > frames.WINDOW_MAX:
             raise ProtocolViolation(frames.FLOW_CONTROL_ERROR, "the window overflows")
-        self.pump_all()
+        return self.pump_all()
 
     def refuse(self, stream_id: int, block: bytes, *, has_ended: bool) -> None:
         """Answer a call that nobody serves, with nothing but a head."""
@@ -152,17 +154,24 @@ class Outflow:
             written += frames.reset(stream.stream_id, frames.NO_ERROR)
         return written
 
-    def pump_all(self) -> None:
-        """Send what was kept back, as far as there is room."""
-        for stream in list(self._streams.values()):
-            if stream.pending or stream.tail is not None:
-                self.pump(stream)
+    def forget(self, stream: Stream) -> None:
+        """Let go of what was kept of a call that is over."""
+        self._kept.pop(stream.stream_id, None)
+
+    def pump_all(self) -> list[Stream]:
+        """Send what was kept back, as far as there is room; give the calls that are now sent."""
+        # Nearly always empty, while the peer gives room once or twice for every answer.
+        kept = list(self._kept.values())
+        for stream in kept:
+            self.pump(stream)
+        return [stream for stream in kept if stream.is_sent]
 
     def pump(self, stream: Stream) -> None:
         """Send what was kept of one call, as far as there is room."""
         if stream.is_sent:
             return
         pending = stream.pending
+        self._kept[stream.stream_id] = stream
         while pending:
             room = min(self._room(stream), self._frame_bytes)
             if room <= 0:
@@ -177,6 +186,9 @@ class Outflow:
             stream.send_window -= len(part)
             self._writer.write(frames.frame(frames.DATA, 0, stream.stream_id, part))
         stream.has_room()
-        if stream.tail is not None and not self._is_full:
+        if stream.tail is not None:
+            if self._is_full:
+                return
             self._writer.write(self._last(stream))
             stream.is_sent = True
+        del self._kept[stream.stream_id]

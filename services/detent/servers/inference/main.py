@@ -10,6 +10,8 @@ import signal
 import time
 from importlib.metadata import version
 
+from msgspec import structs
+
 from detent.adapters.artifact_store import read_artifact
 from detent.adapters.cpu_quota import cpu_count
 from detent.adapters.serving import Serving, open_serving
@@ -23,6 +25,9 @@ from detent.servers.inference import open_inference
 from detent.servers.inference.handler import InferenceHandler
 from detent.servers.inference.run_queue import QueueLimits
 from detent.servers.inference.settings import InferenceSettings
+
+# As long may a run hold up the event loop on one processor; what a run may take, unless set higher.
+ALONE_INLINE_S_MAX = 0.010
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +88,18 @@ def health_of(serving: Serving | ArtifactInvalid) -> dict[str, bool]:
 
 def limits_of(settings: InferenceSettings) -> QueueLimits:
     """Give what the queue may hold, and as many workers as there are processors to run them."""
-    return QueueLimits(
+    processors = cpu_count()
+    limits = QueueLimits(
         window_s=settings.batch_window_us / 1e6,
         rows_per_run=settings.batch_rows_max,
         rows_waiting_max=settings.queue_rows_max,
-        workers=settings.workers or max(1, cpu_count() // settings.threads),
+        workers=settings.workers or max(1, processors // settings.threads),
     )
+    if processors > 1 or settings.execution_provider != "cpu":
+        return limits
+    # A worker would take turns with the loop on the one processor, and both go slower for it.
+    run_s_max = settings.max_inference_latency_ms / 1e3
+    return structs.replace(limits, inline_s_max=min(ALONE_INLINE_S_MAX, run_s_max))
 
 
 async def reload_on_hangup(

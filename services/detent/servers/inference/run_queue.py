@@ -2,8 +2,9 @@
 
 Everything but the run itself happens on the event loop's thread. A run that is known to be
 short happens there too, because a change of threads costs more than it; a longer one goes to a
-worker. A short call that comes alone is run at once; those that arrive in one turn of the loop
-share a run. What comes while the workers are busy is joined when one is free.
+worker. How long is short depends on whether there is another processor for that worker. A short
+call that comes alone is run at once; those that arrive in one turn of the loop share a run. What
+comes while the workers are busy is joined when one is free.
 """
 
 import asyncio
@@ -192,7 +193,9 @@ class RunQueue:
     def _is_full(self, now_s: float, budget_s: float, *, rows: int) -> bool:
         """Say whether those before a call leave it no time."""
         if len(self._begun_s) < self._limits.workers:
-            return False
+            # Only those of this turn are before it, and every worker is there for them.
+            ahead_s = self._expected_s(self._rows_waiting + rows) if self._waiting else 0.0
+            return ahead_s > budget_s * self._limits.workers
         oldest_s = next(iter(self._begun_s.values()))
         # A run that has taken longer than anybody may wait says nothing of when it will end.
         overdue = now_s - oldest_s >= budget_s
