@@ -1,5 +1,6 @@
 """Sends values through both codecs and back: equal values, equal text, typed refusals."""
 
+import random
 from decimal import Decimal
 from typing import Any
 
@@ -8,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 from tests.builders import START_MS, emergency, model_binding, plan_of, record_of, row_of
+from tests.random_decisions import Course, draw_plan
 
 from detent.contracts.binding import PROXY_BINDING, ModelBinding
 from detent.contracts.canonical import canonical_bytes, parse_json
 from detent.contracts.decision import DecisionRecord, DecisionRow
 from detent.contracts.errors import InvalidField
-from detent.contracts.json_codec import from_json, to_json
+from detent.contracts.json_codec import from_json, to_canonical, to_json
 from detent.contracts.plan import Plan, RiskOverrides, StandDown, StandDownSource
 from detent.contracts.signals import (
     BracketProbability,
@@ -162,6 +164,32 @@ def test_a_book_snapshot_comes_back_equal(snapshot: L2FeatureSnapshot) -> None:
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_a_value_comes_back_equal(value: Any) -> None:
     through_both(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [one for one in VALUES if hasattr(one, "SCHEMA")],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_has_one_canonical_text(value: Any) -> None:
+    assert to_canonical(value) == canonical_bytes(value.SCHEMA, to_json(value))
+
+
+@given(snapshot=feature_snapshots() | book_snapshots())
+def test_a_snapshot_has_one_canonical_text(snapshot: FeatureSnapshot | L2FeatureSnapshot) -> None:
+    assert to_canonical(snapshot) == canonical_bytes(snapshot.SCHEMA, to_json(snapshot))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_record_has_one_canonical_text(seed: int) -> None:
+    """Records with everything that a row, a plan or a ledger may add to the plainest."""
+    chance = random.Random(seed)
+    course = Course(chance, draw_plan(chance, "plan"))
+    for _ in range(8):
+        for written in course.bar():
+            expected = canonical_bytes(DecisionRecord.SCHEMA, to_json(written.record))
+
+            assert written.canonical == expected
 
 
 @pytest.mark.proves("R17")

@@ -28,7 +28,12 @@ def canonical_bytes(schema: str, fields: Mapping[str, JsonValue]) -> bytes:
         schema: Name and version of the type, for example `detent.model_binding.v1`.
         fields: The fields by name; our own codec wrote them, so they hold no float.
     """
-    text = _ENCODER.encode({"schema": schema, **fields})
+    return encode_canonical({"schema": schema, **fields})
+
+
+def encode_canonical(fields: Mapping[str, object]) -> bytes:
+    """Write an object in canonical form; nested values may be our own types, of plain fields."""
+    text = _ENCODER.encode(fields)
     # Every string of the contract is ASCII by construction, so nothing needs escaping.
     assert text.isascii()
     return text

@@ -9,11 +9,11 @@ from msgspec import structs
 
 from detent.contracts.binding import SignalSource
 from detent.contracts.caller_feature import CallerFeature, check_caller_features
-from detent.contracts.canonical import canonical_bytes, sha256_hex
+from detent.contracts.canonical import sha256_hex
 from detent.contracts.checks import check_count, check_int, check_name, check_symbol, check_unique
 from detent.contracts.decimals import check_decimal
 from detent.contracts.errors import InvalidField
-from detent.contracts.json_codec import to_json
+from detent.contracts.json_codec import to_canonical
 from detent.contracts.learning import LearningConditions, LearningTags
 from detent.contracts.plan import (
     TRIGGERS_MAX,
@@ -206,7 +206,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def canonical(self) -> bytes:
         """Give the bytes that the ledger stores and the chain hashes."""
-        return canonical_bytes(self.SCHEMA, to_json(self))
+        return to_canonical(self)
 
     @property
     def record_hash(self) -> str:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from detent.contracts.canonical import JsonValue
+from detent.contracts.canonical import JsonValue, encode_canonical
 from detent.contracts.compiled import compile_function
 from detent.contracts.decimals import format_decimal, parse_decimal
 from detent.contracts.errors import InvalidField
@@ -34,6 +34,16 @@ def to_json(value: Any) -> dict[str, JsonValue]:
     """Give the JSON object of a domain value."""
     kind: Kind = type(value)
     return _writer_of(kind)(value)
+
+
+def to_canonical(value: Any) -> bytes:
+    """Give the canonical bytes of a domain value that names its schema.
+
+    They are those of `canonical_bytes(value.SCHEMA, to_json(value))`, at a third of the price:
+    for what is written by the thousand.
+    """
+    kind: Kind = type(value)
+    return encode_canonical(_canonical_writer_of(kind, kind.SCHEMA)(value))
 
 
 def from_json(kind: type[T], fields: Mapping[str, JsonValue]) -> T:
@@ -123,10 +133,60 @@ def _writer_of(kind: Kind) -> Write:
     return compile_function("write(value)", body, names)
 
 
-def _written(hint: Any, name: str, source: str, names: dict[str, object]) -> str:
-    """Give the expression that makes a value what JSON takes."""
+@functools.cache
+def _canonical_writer_of(kind: Kind, schema: str | None = None) -> Write:
+    """Compile a type: what gives an object that the canonical encoder writes as its JSON object.
+
+    Its keys come sorted, so that the encoder finds nothing to sort, and values that are plain
+    are left to the encoder. What is laid flat and what grew comes last, where there is any.
+    """
+    renamed = getattr(kind, "JSON_NAMES", {})
+    flat, grown = _flat_names(kind), _grown_names(kind)
+    names: dict[str, object] = {"format_decimal": format_decimal}
+    entries = {} if schema is None else {"schema": repr(schema)}
+    rare = []
+    for name, hint in field_hints(kind):
+        bare, optional = unwrap_optional(hint)
+        source, key = f"value.{name}", renamed.get(name, name)
+        written = source
+        if name in flat or not _is_plain(bare):
+            written = _written(bare, name, source, names, nested=_canonical_writer_of)
+        if name in flat:
+            rare.append(f"    if {source} is not None:\n        fields.update({written})")
+        elif name in grown:
+            rare.append(f"    if {source} not in (None, ()):\n        fields[{key!r}] = {written}")
+        elif optional and written != source:
+            entries[key] = f"None if {source} is None else {written}"
+        else:
+            entries[key] = written
+    lines = [f"        {key!r}: {written}," for key, written in sorted(entries.items())]
+    body = "\n".join(["    fields = {", *lines, "    }", *rare, "    return fields"])
+    return compile_function("write(value)", body, names)
+
+
+@functools.cache
+def _is_plain(hint: Any) -> bool:
+    """Say whether the encoder itself writes values of a type as their JSON is."""
     if typing.get_origin(hint) is tuple:
-        item = _written(typing.get_args(hint)[0], name, "item", names)
+        return _is_plain(typing.get_args(hint)[0])
+    if not is_domain_type(hint):
+        return isinstance(hint, type) and issubclass(hint, int | str)
+    if hasattr(hint, "JSON_NAMES") or _flat_names(hint) or _grown_names(hint):
+        return False
+    return all(_is_plain(unwrap_optional(inner)[0]) for _, inner in field_hints(hint))
+
+
+def _written(
+    hint: Any,
+    name: str,
+    source: str,
+    names: dict[str, object],
+    *,
+    nested: Callable[[Kind], Write] = _writer_of,
+) -> str:
+    """Give the expression that makes a value what JSON takes; `nested` writes nested types."""
+    if typing.get_origin(hint) is tuple:
+        item = _written(typing.get_args(hint)[0], name, "item", names, nested=nested)
         return f"list({source})" if item == "item" else f"[{item} for item in {source}]"
     if typing.get_origin(hint) is dict:
         return f"dict({source})"
@@ -135,7 +195,7 @@ def _written(hint: Any, name: str, source: str, names: dict[str, object]) -> str
     if hint is bytes:
         return f"{source}.hex()"
     if is_domain_type(hint):
-        names[f"write_{name}"] = _writer_of(hint)
+        names[f"write_{name}"] = nested(hint)
         return f"write_{name}({source})"
     return source
 
