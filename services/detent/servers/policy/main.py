@@ -24,7 +24,6 @@ from detent.adapters.sqlite_trades import SqliteTrades
 from detent.adapters.telemetry import Telemetry, set_up_logging
 from detent.contracts import events
 from detent.contracts.calls.feature import ModelInput
-from detent.core.features.model_input import input_canonical
 from detent.core.rollout.ladder import ArtifactState, Mode, rung
 from detent.core.rollout.shadow import shadow_enablement
 from detent.rpc.channel import open_channel
@@ -266,20 +265,14 @@ def _input_keeper(
     if not retention_ms:
         return None
 
-    def keep(feature_version: str, inputs: Mapping[str, ModelInput]) -> None:
+    def keep(inputs: Mapping[str, ModelInput], texts: Mapping[str, bytes]) -> None:
         expires_ms = now_ms() + retention_ms
         ledger.stage_inputs(
             [
                 ModelInputRow(
                     features_hash=given.features_hash,
                     expires_ms=expires_ms,
-                    canonical=input_canonical(
-                        feature_version,
-                        symbol=symbol,
-                        ts_ms=given.ts_ms,
-                        snapshot_hashes=given.snapshot_hashes,
-                        values=given.values,
-                    ).decode("ascii"),
+                    canonical=texts[symbol].decode("ascii"),
                     model_input=given.values,
                 )
                 for symbol, given in inputs.items()

@@ -22,7 +22,7 @@ from detent.contracts.calls.signal_columns import TS_BYTES, InferenceColumns
 from detent.contracts.canonical import sha256_hex
 from detent.contracts.decision import DecisionRow
 from detent.contracts.reasons import Reason
-from detent.core.features.model_input import features_hash
+from detent.core.features.model_input import input_canonical
 from detent.core.ledger.record import BoundPlan
 from detent.core.rollout.gates import Enablement, closed_symbols
 from detent.core.rollout.kill_state import NOTHING_READ, KillReading
@@ -35,8 +35,8 @@ from detent.servers.policy.ports import Routes
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-# Told of the feature version and of what the model is given, by symbol.
-KeepInputs = Callable[[str, Mapping[str, ModelInput]], None]
+# Told of what the model is given, and of the canonical text of it, both by symbol.
+KeepInputs = Callable[[Mapping[str, ModelInput], Mapping[str, bytes]], None]
 # Told of the model, of what came of asking it, by symbol, and of the bar.
 NoteOutcomes = Callable[[str, Mapping[str, ModelOutcome], int], None]
 
@@ -102,12 +102,13 @@ class ModelPath(msgspec.Struct, frozen=True, kw_only=True):
         }
         ready = {symbol: given for symbol, given in inputs.items() if isinstance(given, ModelInput)}
         # (3) That hashes and values belong together: nobody behind this looks again.
-        for symbol, reason in _misfits(ready, bound.binding.feature_version).items():
+        texts = _texts(ready, bound.binding.feature_version)
+        for symbol, reason in _misfits(ready, texts).items():
             outcomes[symbol] = refused(reason, ready.pop(symbol).features_hash)
         # (4) Signals for what has features, in one call, and the output gate.
         if ready:
             if self.keep_inputs is not None:
-                self.keep_inputs(bound.binding.feature_version, ready)
+                self.keep_inputs(ready, texts)
             outcomes |= await self._signals(bound, ready, ts_ms=ts_ms, call=call)
         if self.breakers is not None:
             self.breakers.note(model_id, {row.symbol: outcomes[row.symbol] for row in asked})
@@ -242,7 +243,21 @@ def _given(
     return model_input if model_input.ts_ms == ts_ms else Reason.FEATURES_STALE
 
 
-def _misfits(ready: Mapping[str, ModelInput], feature_version: str) -> dict[str, Reason]:
+def _texts(ready: Mapping[str, ModelInput], feature_version: str) -> dict[str, bytes]:
+    """Write down what the model is given: the text that is hashed, and kept for a replay."""
+    return {
+        symbol: input_canonical(
+            feature_version,
+            symbol=symbol,
+            ts_ms=given.ts_ms,
+            snapshot_hashes=given.snapshot_hashes,
+            values=given.values,
+        )
+        for symbol, given in ready.items()
+    }
+
+
+def _misfits(ready: Mapping[str, ModelInput], texts: Mapping[str, bytes]) -> dict[str, Reason]:
     """Find the model inputs that are as wide as no other, or whose hash is not their own.
 
     This is the one place on the path of a decision where a features hash is computed again:
@@ -253,15 +268,8 @@ def _misfits(ready: Mapping[str, ModelInput], feature_version: str) -> dict[str,
     common = max(sizes, key=lambda size: sizes[size], default=0)
     misfits = {}
     for symbol, given in ready.items():
-        found = features_hash(
-            feature_version,
-            symbol=symbol,
-            ts_ms=given.ts_ms,
-            snapshot_hashes=given.snapshot_hashes,
-            values=given.values,
-        )
         if len(given.values) != common:
             misfits[symbol] = Reason.FEATURE_VERSION_MISMATCH
-        elif found != given.features_hash:
+        elif sha256_hex(texts[symbol]) != given.features_hash:
             misfits[symbol] = Reason.FEATURES_MISSING
     return misfits
