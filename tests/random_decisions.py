@@ -71,9 +71,11 @@ COMMIT_ROWS = 1_000
 REPLACED_EVERY = 5
 
 
-def draw_plan(chance: random.Random, plan_id: str) -> BoundPlan:
+def draw_plan(
+    chance: random.Random, plan_id: str, *, symbol_count: int = SYMBOLS_PER_PLAN
+) -> BoundPlan:
     """Draw a plan for profit or for learning, under the proxy or a model."""
-    symbols = tuple(f"{plan_id.upper()}-S{number}" for number in range(SYMBOLS_PER_PLAN))
+    symbols = tuple(f"{plan_id.upper()}-S{number}" for number in range(symbol_count))
     return _drawn(chance, plan_id, symbols)
 
 

@@ -1,6 +1,7 @@
 """Decide one row of one bar and account for it: the whole core in one pure call.
 
-The live service, the replay and the back-test all come through `record_decision`.
+The replay and the back-test come through `record_decision`; the live service decides the rows of
+a bar together, in `records`, to the same records.
 """
 
 import msgspec
@@ -12,6 +13,7 @@ from detent.contracts.decision import (
     DecisionKind,
     DecisionRecord,
     DecisionRow,
+    PolicyOutcome,
     SignalRecord,
 )
 from detent.contracts.learning import LearningShorts
@@ -156,6 +158,32 @@ def record_decision(
         stand_down=stand_down,
     )
     outcome, state_after = decide_weight(inputs)
+    return record_of(
+        bound=bound,
+        ts_ms=ts_ms,
+        kind=kind,
+        row=row,
+        point=point,
+        signal=signal,
+        outcome=outcome,
+        state_after=state_after,
+        stand_down=stand_down,
+    )
+
+
+def record_of(
+    *,
+    bound: BoundPlan,
+    ts_ms: int,
+    kind: DecisionKind,
+    row: DecisionRow,
+    point: ChainPoint,
+    signal: SignalRecord,
+    outcome: PolicyOutcome,
+    state_after: PolicyState,
+    stand_down: StandDown | None,
+) -> DecisionRecord:
+    """Write the record of a row that is decided: its place in the chain, and what the plan adds."""
     plan_id = bound.plan.plan_id
     return DecisionRecord(
         binding_hash=bound.binding_hash,
@@ -254,21 +282,25 @@ def replay_decision(
         The record that today's core writes; equal bytes mean that it decides the same.
     """
     signal = record.signal
-    model: ModelOutcome | None = None
-    if signal.fallback_reason is not None or signal.signal_source is SignalSource.MODEL:
-        model = ModelOutcome(
-            features_hash=signal.features_hash,
-            p_hat_raw_bps=signal.p_hat_raw_bps,
-            p_hat_bps=signal.p_hat_calibrated_bps,
-            reason=signal.fallback_reason,
-        )
     return record_decision(
         bound=bound,
         ts_ms=record.ts_ms,
         kind=record.kind,
         row=record.row,
         proxy=ProxyAnswer(p_hat_bps=signal.proxy_p_hat_bps, reason=signal.proxy_reason),
-        model=model,
+        model=recorded_outcome(signal),
         point=point,
         standing=record.stand_down,
+    )
+
+
+def recorded_outcome(signal: SignalRecord) -> ModelOutcome | None:
+    """Give what came of asking the model, as a record holds it; None when it was not asked."""
+    if signal.fallback_reason is None and signal.signal_source is not SignalSource.MODEL:
+        return None
+    return ModelOutcome(
+        features_hash=signal.features_hash,
+        p_hat_raw_bps=signal.p_hat_raw_bps,
+        p_hat_bps=signal.p_hat_calibrated_bps,
+        reason=signal.fallback_reason,
     )

@@ -47,7 +47,15 @@ def decide_weight(inputs: PolicyInputs) -> tuple[PolicyOutcome, PolicyState]:
         precedence_tier=overridden.tier,
         cooldown_recommendation_bars=overridden.cooldown_recommendation_bars,
     )
-    return outcome, _state_after(inputs, outcome)
+    state = state_after(
+        inputs.state,
+        ts_ms=inputs.ts_ms,
+        current_ppm=inputs.current_weight_ppm,
+        final_ppm=overridden.final_ppm,
+        trades=style is not OrderStyle.NONE,
+        latched_ts_ms=_latched_ts_ms(inputs),
+    )
+    return outcome, state
 
 
 def _position_within_permission(inputs: PolicyInputs) -> int:
@@ -57,26 +65,40 @@ def _position_within_permission(inputs: PolicyInputs) -> int:
     return held_weight(inputs, DIRECTION[inputs.trigger_state])
 
 
-def _state_after(inputs: PolicyInputs, outcome: PolicyOutcome) -> PolicyState:
-    """Fold one outcome into the state; only data time enters."""
-    before = inputs.state
-    trades = outcome.order_style is not OrderStyle.NONE
-    current_ppm = inputs.current_weight_ppm
-    held_ppm = outcome.target_weight_final_ppm if trades else current_ppm
+def state_after(
+    before: PolicyState,
+    *,
+    ts_ms: int,
+    current_ppm: int,
+    final_ppm: int,
+    trades: bool,
+    latched_ts_ms: int | None,
+) -> PolicyState:
+    """Fold one outcome into the state; only data time enters.
+
+    Args:
+        before: What policy remembered.
+        ts_ms: Close time of the bar.
+        current_ppm: What was held.
+        final_ppm: The final weight.
+        trades: Whether the bar rebalances.
+        latched_ts_ms: The risk-off exit that keeps new exposure out from here on, or None.
+    """
+    held_ppm = final_ppm if trades else current_ppm
     entry_ts_ms = before.entry_ts_ms if current_ppm != 0 else None
     trade_set_count = before.trade_set_count
     if held_ppm != 0 and current_ppm == 0:
-        entry_ts_ms = inputs.ts_ms
+        entry_ts_ms = ts_ms
         trade_set_count += 1
     elif current_ppm != 0 and trade_set_count == 0:
         # The position was there before the plan: it is the plan's first set.
         trade_set_count = 1
     return PolicyState(
-        last_target_weight_ppm=outcome.target_weight_final_ppm,
-        last_rebalance_ts_ms=inputs.ts_ms if trades else before.last_rebalance_ts_ms,
+        last_target_weight_ppm=final_ppm,
+        last_rebalance_ts_ms=ts_ms if trades else before.last_rebalance_ts_ms,
         entry_ts_ms=entry_ts_ms if held_ppm != 0 else None,
         trade_set_count=trade_set_count,
-        latched_ts_ms=_latched_ts_ms(inputs),
+        latched_ts_ms=latched_ts_ms,
     )
 
 

@@ -59,7 +59,7 @@ from detent.contracts.errors import (
 from detent.contracts.json_codec import to_json
 from detent.contracts.plan import PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
-from detent.core.ledger.record import record_decision
+from detent.core.ledger.records import RowToDecide, record_decisions
 from detent.core.replanning.cadence import MIN_INTERVAL_MS
 from detent.core.signals.choice import ModelOutcome
 from detent.core.signals.proxy import proxy_answers
@@ -464,23 +464,24 @@ def _records(
     if query.kind is DecisionKind.BAR:
         for seen, row in zip(closes, rows, strict=True):
             seen.append(float(row.bar_close))
-    written = []
-    for row, proxy in zip(rows, proxy_answers(closes, PROXY_DEFAULT), strict=True):
-        record = record_decision(
-            bound=opened.bound,
-            ts_ms=query.ts_ms,
-            kind=query.kind,
+    book = opened.bound.plan.book
+    asked = [
+        RowToDecide(
             row=row,
             proxy=proxy,
             model=outcomes[row.symbol] if outcomes is not None else None,
             point=opened.chains[row.symbol].point,
-            standing=stand_downs.in_force(opened.bound.plan.book, row.symbol, query.ts_ms),
+            standing=stand_downs.in_force(book, row.symbol, query.ts_ms),
         )
-        canonical = record.canonical
-        written.append(
-            Written(record=record, canonical=canonical, record_hash=sha256_hex(canonical))
+        for row, proxy in zip(rows, proxy_answers(closes, PROXY_DEFAULT), strict=True)
+    ]
+    return [
+        Written(record=one, canonical=text, record_hash=sha256_hex(text))
+        for one in record_decisions(
+            bound=opened.bound, ts_ms=query.ts_ms, kind=query.kind, rows=asked
         )
-    return written
+        for text in (one.canonical,)
+    ]
 
 
 def _result(symbol: str, rows: _Sorted) -> DecisionResult:
