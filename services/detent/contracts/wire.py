@@ -166,6 +166,7 @@ def _reader_of(kind: Any) -> Read:
     """Compile a type: what makes its value of a message and of the path to it."""
     made, names = _made_of(kind)
     body = [
+        "    has = message.HasField",
         "    try:",
         f"        return {made}",
         "    except InvalidField as error:",
@@ -178,13 +179,17 @@ def _reader_of(kind: Any) -> Read:
 def _all_reader_of(kind: Any) -> ReadAll:
     """Compile a type: what makes its values of a list of messages, without any path."""
     made, names = _made_of(kind)
-    body = f"    return tuple([{made} for message in messages])"
+    looped = "for message in messages for has in (message.HasField,)"
+    body = f"    return tuple([{made} {looped}])"
     return compile_function("read_all(messages)", body, names)
 
 
 @functools.cache
 def _made_of(kind: Any) -> tuple[str, dict[str, object]]:
-    """Give the expression that makes a value of a type from `message`, and what it names."""
+    """Give the expression that makes a value of a type from `message`, and what it names.
+
+    `has` is the message's own `HasField`: to look it up costs as much as to call it.
+    """
     fields = message_class(kind.__name__).DESCRIPTOR.fields_by_name
     names: dict[str, object] = {
         "kind": kind,
@@ -200,7 +205,7 @@ def _made_of(kind: Any) -> tuple[str, dict[str, object]]:
         read = _read(bare, fields[name], optional=optional, names=names)
         if fields[name].has_presence:
             absent = "None" if optional else f"missing({name!r})"
-            read = f"{read} if message.HasField({name!r}) else {absent}"
+            read = f"{read} if has({name!r}) else {absent}"
         lines.append(f"            {name}={read},")
     return "\n".join(["kind(", *lines, "        )"]), names
 
@@ -216,12 +221,14 @@ def _read(hint: Any, field: Any, *, optional: bool, names: dict[str, object]) ->
             return f"read_{name}({source})"
         read_item = _reader_of(item) if is_domain_type(item) else None
         if read_item is None:
-            return f"tuple({source})"
+            # A slice is taken at once, where an iterator would be asked item by item.
+            return f"tuple({source}[:])"
         names[f"read_{name}"] = read_item
         if judged_alone:
             return f"read_each(read_{name}, {source})"
         names[f"read_all_{name}"] = _all_reader_of(item)
-        return f"read_items(read_all_{name}, read_{name}, {name!r}, {source})"
+        # Most lists of most messages are empty.
+        return f"read_items(read_all_{name}, read_{name}, {name!r}, {source}) if {source} else ()"
     if typing.get_origin(hint) is dict:
         return f"dict({source})"
     if hint is Decimal:
@@ -259,7 +266,7 @@ def _members_reader(name: str, hint: Any, field: Any, *, optional: bool) -> Read
 
     def read(numbers: Any) -> tuple[Any, ...]:
         try:
-            return tuple([members[number] for number in numbers])
+            return tuple([members[number] for number in numbers[:]])
         except InvalidField as error:
             # The place is only worth knowing when something is wrong there.
             index = next(index for index, number in enumerate(numbers) if number not in members)
