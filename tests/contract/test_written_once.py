@@ -10,7 +10,7 @@ from msgspec import structs
 from detent.contracts import wire
 from detent.contracts.calls.feature import FeatureRow, GetFeatureSnapshotsResponse, ModelInput
 from detent.contracts.reasons import Reason
-from detent.contracts.wire import from_wire, message_class, to_bytes, to_wire
+from detent.contracts.wire import from_wire, message_class, to_bytes, to_wire, write_ahead
 
 HASH = "ab" * 32
 REFUSALS = (Reason.SYMBOL_UNKNOWN, Reason.FEATURES_STALE, Reason.FEATURES_WARMING_UP)
@@ -67,6 +67,22 @@ def test_row_that_is_sent_again_is_written_once(monkeypatch: pytest.MonkeyPatch)
         to_bytes(response_of((row,)))
 
     assert written.count("FeatureRow") == 1
+
+
+def test_row_that_was_written_ahead_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = (row_of("BTCUSDT", bytes(40)), row_of("ETHUSDT", b""))
+    expected = plain_bytes(response_of(rows))
+    write_ahead(GetFeatureSnapshotsResponse, rows)
+    written: list[str] = []
+
+    def counted(value: Any) -> Any:
+        written.append(type(value).__name__)
+        return to_wire(value)
+
+    monkeypatch.setattr(wire, "to_wire", counted)
+
+    assert to_bytes(response_of(rows)) == expected
+    assert "FeatureRow" not in written
 
 
 def test_what_a_row_remembers_is_no_part_of_its_value() -> None:

@@ -9,7 +9,7 @@ object, but for the generic server and client plumbing.
 import functools
 import importlib
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -83,9 +83,21 @@ def to_bytes(value: Any) -> bytes:
     name = getattr(kind, "WRITTEN_ONCE", None)
     if name is None:
         return bytes(to_wire(value).SerializeToString())
-    number = message_class(kind.__name__).DESCRIPTOR.fields_by_name[name].number
+    number = _number_of(kind, name)
     head = to_wire(msgspec.structs.replace(value, **{name: ()})).SerializeToString()
     return b"".join([head, *[_remembered(item, number) for item in getattr(value, name)]])
+
+
+def write_ahead(kind: Any, items: Iterable[Any]) -> None:
+    """Have items of the list that a type names in `WRITTEN_ONCE` remember their bytes by now."""
+    number = _number_of(kind, kind.WRITTEN_ONCE)
+    for item in items:
+        _remembered(item, number)
+
+
+@functools.cache
+def _number_of(kind: Any, name: str) -> int:
+    return int(message_class(kind.__name__).DESCRIPTOR.fields_by_name[name].number)
 
 
 def _remembered(item: Any, number: int) -> bytes:

@@ -74,14 +74,20 @@ class MarketState:
         self._touched.add(item.symbol)
         return is_new
 
-    def refresh(self) -> None:
-        """Compute the inputs of the newest bars, so that a decision only has to look them up."""
+    def refresh(self) -> list[FeatureRow]:
+        """Compute the inputs of the newest bars, so that a decision only has to look them up.
+
+        Returns:
+            Those that are new, in no order.
+        """
+        renewed: list[FeatureRow] = []
         for symbol in self._touched:
             for held in self._feature_sets:
                 history = self._histories[held.engine].get(symbol)
                 if history is not None and history.bar_count > 0:
-                    self._renew(held, history)
+                    renewed += self._renew(held, history)
         self._touched.clear()
+        return renewed
 
     def knows(self, feature_set: FeatureSet, symbol: str) -> bool:
         """Say whether data of the symbol were ever taken for the feature set."""
@@ -231,15 +237,15 @@ class MarketState:
         held[item.symbol] = history
         return is_new
 
-    def _renew(self, feature_set: FeatureSet, history: SymbolHistory) -> None:
+    def _renew(self, feature_set: FeatureSet, history: SymbolHistory) -> tuple[FeatureRow, ...]:
         if feature_set.caller_names:
             # Not known before somebody asks.
-            return
+            return ()
         key = feature_set.feature_version, history.symbol
         close_ts_ms = history.watermark_ts_ms
         ready = self._newest.get(key)
         if ready is not None and ready[0] == close_ts_ms:
-            return
+            return ()
         fresh = build_model_input(
             feature_set,
             history,
@@ -247,7 +253,9 @@ class MarketState:
             view=SnapshotView.INPUT,
             past=self._past_of(feature_set, history.symbol),
         )
-        self._newest[key] = close_ts_ms, _row_of(history.symbol, fresh)
+        row = _row_of(history.symbol, fresh)
+        self._newest[key] = close_ts_ms, row
+        return (row,)
 
     def _past_of(self, feature_set: FeatureSet, symbol: str) -> PastRows | None:
         key = feature_set.feature_version, symbol

@@ -25,6 +25,7 @@ from detent.contracts.calls.feature import (
 from detent.contracts.checks import check_hash64
 from detent.contracts.errors import BarFromFuture, BindingMismatch, DetentError, InvalidField
 from detent.contracts.reasons import ErrorReason
+from detent.contracts.wire import write_ahead
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.market_state import SYMBOLS_MAX, MarketState
 from detent.core.features.model_input import NOTHING_SAID
@@ -78,9 +79,9 @@ class FeatureHandler:
         """Take market data item by item and say how far the data reach.
 
         A refused item, malformed ones included, is reported and stops nothing. The next message
-        is not asked for before this one is done. Inputs of new bars are computed here, so that
-        a decision only looks them up. Where the state is shared, an item is durable before it
-        is taken, and what is not acknowledged may be sent again.
+        is not asked for before this one is done. Inputs of new bars are computed and written
+        here, so that a decision only looks them up. Where the state is shared, an item is durable
+        before it is taken, and what is not acknowledged may be sent again.
 
         Raises:
             ServiceUnavailable: The shared store cannot be reached.
@@ -93,7 +94,7 @@ class FeatureHandler:
                 take = self._state.take if self._shared is None else await self._durable(events)
                 for event in events:
                     self._judge(event, tally, take)
-                self._state.refresh()
+                write_ahead(GetFeatureSnapshotsResponse, self._state.refresh())
                 async with self._moved:
                     self._moved.notify_all()
                 await asyncio.sleep(0)

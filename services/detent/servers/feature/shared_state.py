@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from detent.contracts import events as names
-from detent.contracts.calls.feature import MarketEvent
+from detent.contracts.calls.feature import GetFeatureSnapshotsResponse, MarketEvent
 from detent.contracts.errors import DetentError, ServiceUnavailable
 from detent.contracts.reasons import Reason
 from detent.contracts.stored import StoredMarketData
+from detent.contracts.wire import write_ahead
 from detent.core.features.engine import BarSource
 from detent.core.features.feature_set import FeatureSet
 from detent.core.features.market_state import MarketState
@@ -218,7 +219,7 @@ class SharedState:
 
     def _apply(self, events: Sequence[MarketEvent]) -> list[Outcome]:
         outcomes = _apply_to(self.state, events)
-        self.state.refresh()
+        write_ahead(GetFeatureSnapshotsResponse, self.state.refresh())
         return outcomes
 
     async def _confirm(self, *, is_news: bool = True) -> None:

@@ -117,13 +117,14 @@ def test_newest_input_is_computed_once_however_often_it_is_read() -> None:
     state = MarketState([MINUTES, again])
     for one in wave(30):
         state.take(MarketEvent(bar=one))
-    state.refresh()
+    renewed = state.refresh()
     newest = read(state, MINUTES, close_ms(29))
     past = read(state, MINUTES, close_ms(28))
     state.take(MarketEvent(quote=quote(close_ms(29))))
-    state.refresh()
 
+    assert state.refresh() == []
     assert isinstance(newest, ModelInput)
+    assert [row.model_input for row in renewed] == [newest]
     assert read(state, again, close_ms(29)) is newest
     assert isinstance(past, ModelInput)
     assert read(state, MINUTES, close_ms(28)) is not past
