@@ -44,6 +44,7 @@ class DecisionKind(StrEnum):
 
 # The records of a bar are kept by the thousand until shadows were asked about them. They are
 # trees of values without a cycle: not for the collector to walk (gc=False) while others are made.
+# So is everything else that there is one of per row, here and in a caller's process.
 class DecisionRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """States one symbol's bar as the strategist sees it.
 
@@ -214,7 +215,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return sha256_hex(self.canonical)
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Carries the part of a record that a strategist acts on.
 
     `record_hash` is empty when the client answered by itself and nothing is durable yet. Every

@@ -258,7 +258,7 @@ class ExitIntent(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidField("reduce_ppm", self.reduce_ppm, f"no share for {self.kind}")
 
 
-class PositionState(msgspec.Struct, frozen=True, kw_only=True):
+class PositionState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """States what the strategist holds: signed weight in ppm of equity, and equity."""
 
     current_weight_ppm: int

@@ -19,6 +19,8 @@ MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 RECONNECT_MS_MIN = 20
 RECONNECT_MS_MAX = 200
 RESOLVE_MS_MIN = 1_000
+# An answer of some thousand rows comes without a pause for the window to be opened further.
+WINDOW_BYTES = 4 * 1024 * 1024
 
 
 def open_channel(target: str) -> grpc.aio.Channel:
@@ -31,6 +33,9 @@ def open_channel(target: str) -> grpc.aio.Channel:
             ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS_MIN),
             ("grpc.min_reconnect_backoff_ms", RECONNECT_MS_MIN),
             ("grpc.max_reconnect_backoff_ms", RECONNECT_MS_MAX),
+            # The window is as wide as it is: nobody has to find out by pings how wide it should be.
+            ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+            ("grpc.http2.bdp_probe", 0),
             # A container that comes back has another address: look its name up again soon.
             ("grpc.dns_min_time_between_resolutions_ms", RESOLVE_MS_MIN),
             ("grpc.lb_policy_name", "round_robin"),

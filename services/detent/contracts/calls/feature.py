@@ -164,7 +164,7 @@ class GetFeatureSnapshotsRequest(msgspec.Struct, frozen=True, kw_only=True):
                 raise InvalidField(f"caller_features[{index}].symbol", symbol, "a symbol asked for")
 
 
-class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
+class ModelInput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Holds what a model is given for one symbol.
 
     Attributes:

@@ -126,7 +126,7 @@ class RowRefusal(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str]
 
 
-class DecisionResult(msgspec.Struct, frozen=True, kw_only=True):
+class DecisionResult(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Gives one row's decision, or the reason why the row was refused."""
 
     symbol: str

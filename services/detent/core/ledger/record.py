@@ -76,7 +76,7 @@ def bind_plan(
     )
 
 
-class ChainPoint(msgspec.Struct, frozen=True, kw_only=True):
+class ChainPoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Holds where the chain of one plan and symbol stands: what the next record builds on.
 
     Only a chain that has no record yet carries something over from a plan that was replaced.

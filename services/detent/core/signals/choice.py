@@ -10,7 +10,7 @@ from detent.core.signals.proxy import ProxyAnswer
 from detent.core.signals.strength import signal_strength_bps
 
 
-class ModelOutcome(msgspec.Struct, frozen=True, kw_only=True):
+class ModelOutcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Holds what came of asking the model: an answer, or the one reason why there is none.
 
     Attributes:
