@@ -44,6 +44,9 @@ class Moves(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         high_open: bool, whether a weight may be above 0.
         any_leaves: Whether any row of a bar does, one element per bar.
         any_exempt: Whether any row of a bar is exempt, one element per bar.
+        plain: Whether no row of a bar keeps anything of what is held, is exempt, or asks for
+            more than its bound, one element per bar: its weights are known before the walk.
+        plain_ppm: float64, the final weights of plain bars; of no meaning elsewhere.
     """
 
     keep_ppm: Floats
@@ -58,6 +61,8 @@ class Moves(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     high_open: Flags
     any_leaves: list[bool]
     any_exempt: list[bool]
+    plain: list[bool]
+    plain_ppm: Floats
 
 
 def moves_of(terms: Terms, asked: Asked, wanted: WantedColumns) -> Moves:
@@ -71,11 +76,16 @@ def moves_of(terms: Terms, asked: Asked, wanted: WantedColumns) -> Moves:
     cap_ppm = terms.cap_ppm
     exempt = leaves | inactive | ~terms.allowed
     low_open, high_open = (trigger == SHORT) | leaves, (trigger == LONG) | leaves
+    keep_ppm = np.where(hold, float(PPM_ONE), float(PPM_ONE - alpha_ppm))
+    add = np.where(hold, 0.0, (alpha_ppm * wanted.target_weight_raw_ppm).astype(np.float64))
+    low_ppm, high_ppm = np.where(low_open, -cap_ppm, 0.0), np.where(high_open, cap_ppm, 0.0)
+    asked_ppm = np.rint(add / PPM_ONE)
+    plain = (keep_ppm == 0.0) & ~exempt & (np.abs(asked_ppm) <= cap_ppm)
     return Moves(
-        keep_ppm=np.where(hold, float(PPM_ONE), float(PPM_ONE - alpha_ppm)),
-        add=np.where(hold, 0.0, (alpha_ppm * wanted.target_weight_raw_ppm).astype(np.float64)),
-        low_ppm=np.where(low_open, -cap_ppm, 0.0),
-        high_ppm=np.where(high_open, cap_ppm, 0.0),
+        keep_ppm=keep_ppm,
+        add=add,
+        low_ppm=low_ppm,
+        high_ppm=high_ppm,
         ease=np.where(exempt, 1.0, np.inf),
         exempt=exempt,
         hold=hold,
@@ -84,6 +94,8 @@ def moves_of(terms: Terms, asked: Asked, wanted: WantedColumns) -> Moves:
         high_open=high_open,
         any_leaves=leaves.any(axis=1).tolist(),
         any_exempt=exempt.any(axis=1).tolist(),
+        plain=plain.all(axis=1).tolist(),
+        plain_ppm=np.minimum(np.maximum(asked_ppm, low_ppm), high_ppm),
     )
 
 
@@ -121,6 +133,14 @@ class Walk:
             The final weights and which rows trade, both of shape (s,).
         """
         terms = self.terms
+        least_ppm = float(
+            max(terms.config.epsilon_w_ppm + 1, least_change_ppm(terms, equity_cents))
+        )
+        if moves.plain[bar]:
+            final_ppm = moves.plain_ppm[bar]
+            trades = np.abs(final_ppm - current_ppm) >= least_ppm
+            # Of two flags, the greater one is the first without the second.
+            return final_ppm, trades > self._rests(ts_ms) if terms.cooldown_ms else trades
         moved = moves.keep_ppm[bar] * current_ppm
         moved += moves.add[bar]
         moved /= PPM_ONE
@@ -132,9 +152,6 @@ class Walk:
         np.minimum(final_ppm, moves.high_ppm[bar], out=final_ppm)
         change_ppm = final_ppm - current_ppm
         np.abs(change_ppm, out=change_ppm)
-        least_ppm = float(
-            max(terms.config.epsilon_w_ppm + 1, least_change_ppm(terms, equity_cents))
-        )
         if moves.any_exempt[bar]:
             trades = change_ppm >= np.minimum(moves.ease[bar], least_ppm)
         else:
@@ -154,7 +171,12 @@ class Walk:
     def traded(self, trades: Flags, ts_ms: int) -> None:
         """Remember which rows of a bar were rebalanced."""
         if self.terms.cooldown_ms:
-            self.free_from_ms[trades] = ts_ms + self.terms.cooldown_ms
+            np.putmask(self.free_from_ms, trades, ts_ms + self.terms.cooldown_ms)
+
+    def _rests(self, ts_ms: int) -> Flags:
+        """Give the rows whose cooldown is not over."""
+        rests: Flags = self.free_from_ms > ts_ms
+        return rests
 
     def _cooled(
         self,
@@ -168,18 +190,17 @@ class Walk:
         current_ppm: Floats,
     ) -> Flags:
         """Give the rows that trade and need not wait for a cooldown."""
-        waits = self.free_from_ms > ts_ms
-        waits &= trades
+        waits = self._rests(ts_ms) & trades
         if not np.count_nonzero(waits):
             return trades
         if moves.any_exempt[bar]:
             waits &= ~moves.exempt[bar]
-        if np.count_nonzero(np.abs(moved) > self._cap_ppm):
+        if np.count_nonzero(moved != final_ppm):
             # A limit that shrinks what is held does not wait.
             policy_ppm = within_permission(self.terms, moves, bar, moved)
             shrinks = np.abs(final_ppm) < np.abs(current_ppm)
             waits &= ~(shrinks & (np.abs(policy_ppm) > self._cap_ppm))
-        return trades & ~waits
+        return trades > waits
 
 
 def least_change_ppm(terms: Terms, equity_cents: int) -> int:

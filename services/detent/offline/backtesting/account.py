@@ -31,16 +31,25 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     slippage_bps: float = 0.0
 
 
-class Fills(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds what the fills of one bar came to, quote units, and how many they were."""
+class Fills(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Holds what the fills of one bar came to.
+
+    Attributes:
+        traded: Their notional at the prices that were met, quote units.
+        fees: Quote units.
+        slippage: Quote units.
+        bought: Shape (s,), base units, signed; 0 where nothing was filled.
+    """
 
     traded: float
     fees: float
     slippage: float
-    trades: int
+    bought: Floats
 
-
-NO_FILLS = Fills(traded=0.0, fees=0.0, slippage=0.0, trades=0)
+    @property
+    def trades(self) -> int:
+        """Count the fills."""
+        return int(np.count_nonzero(self.bought))
 
 
 class Account:
@@ -52,14 +61,14 @@ class Account:
         waiting: Shape (s,), base units ordered and not yet filled.
     """
 
-    __slots__ = ("_fee", "_is_waiting", "_nothing", "_slip", "cash", "quantity", "waiting")
+    __slots__ = ("_fee", "_is_waiting", "_no_fills", "_slip", "cash", "quantity", "waiting")
 
     def __init__(self, symbol_count: int, *, cash: float, costs: Costs) -> None:
         """Start with cash and nothing else."""
         self.cash = cash
         self.quantity = np.zeros(symbol_count)
-        self._nothing = np.zeros(symbol_count)
-        self.waiting = self._nothing
+        self.waiting = np.zeros(symbol_count)
+        self._no_fills = Fills(traded=0.0, fees=0.0, slippage=0.0, bought=self.waiting)
         self._is_waiting = False
         self._fee = costs.fee_bps / BPS_ONE
         self._slip = costs.slippage_bps / BPS_ONE
@@ -72,10 +81,10 @@ class Account:
             present: Shape (s,): the symbols that have a bar; None when all have.
         """
         if not self._is_waiting:
-            return NO_FILLS
+            return self._no_fills
         bought = self.waiting
         if present is None:
-            self.waiting, self._is_waiting = self._nothing, False
+            self.waiting, self._is_waiting = self._no_fills.bought, False
         else:
             bought, self.waiting = np.where(present, bought, 0.0), np.where(present, 0.0, bought)
             self._is_waiting = bool(self.waiting.any())
@@ -86,9 +95,7 @@ class Account:
         fees = (traded + net * self._slip) * self._fee
         self.cash -= net + slippage + fees
         self.quantity = self.quantity + bought
-        return Fills(
-            traded=traded, fees=fees, slippage=slippage, trades=int(np.count_nonzero(bought))
-        )
+        return Fills(traded=traded, fees=fees, slippage=slippage, bought=bought)
 
     def pay_funding(self, price: Floats, share: Floats) -> float:
         """Pay what is due on what is held, shares of its notional; gives what was paid."""

@@ -84,20 +84,17 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             raise DataInvalid(message, found=found, expected=expected)
 
 
-class BarFills(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Holds what was filled on one bar; arrays of shape (s,).
+class FillColumns(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Holds what was filled on successive bars.
 
     Attributes:
-        bar: Number of the bar in its stretch.
-        price: What the orders met, before slippage.
-        before: What was held before, base units.
-        after: What was held after; elsewhere than before where something was filled.
+        price: Shape (t, s): what orders met, before slippage.
+        quantity: Shape (t + 1, s), base units: what was held before the first bar, and after
+            the fills of each; a symbol was filled where it changes.
     """
 
-    bar: int
     price: Floats
-    before: Floats
-    after: Floats
+    quantity: Floats
 
 
 class Stretch(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -109,7 +106,7 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         p_hat_bps: int64, the probability that counted.
         wanted: What the signal asked for.
         walked: What was held and decided.
-        fills: What was filled, bar by bar; bars without fills are not there.
+        fills: What was filled.
         outcomes: Why.
         before: What policy remembered before the first bar.
         states: What it remembered after each.
@@ -120,7 +117,7 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     p_hat_bps: Ints
     wanted: WantedColumns
     walked: Walked
-    fills: list[BarFills]
+    fills: FillColumns
     outcomes: OutcomeColumns
     before: StateColumns
     states: StateColumns
@@ -146,20 +143,20 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class _Columns:
-    """Collects the account bar by bar."""
+    """Collects the account, stretch by stretch."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
-        self.equity = np.zeros(shape[0])
-        self.traded, self.fees, self.slippage = np.zeros((3, shape[0]))
+        self.equity, self.traded, self.fees, self.slippage = np.zeros((4, shape[0]))
         self.trades = np.zeros(shape[0], dtype=np.int64)
         self.weight_ppm = np.zeros(shape, dtype=np.float32)
         self.funding = 0.0
 
-    def note(self, bar: int, equity: float, fills: Fills) -> None:
-        self.equity[bar] = equity
-        if fills.trades:
-            self.traded[bar], self.fees[bar] = fills.traded, fills.fees
-            self.slippage[bar], self.trades[bar] = fills.slippage, fills.trades
+    def note(self, rows: slice, equity: list[float], fills: list[Fills]) -> None:
+        self.equity[rows] = equity
+        self.traded[rows] = [one.traded for one in fills]
+        self.fees[rows] = [one.fees for one in fills]
+        self.slippage[rows] = [one.slippage for one in fills]
+        self.trades[rows] = np.count_nonzero([one.bought for one in fills], axis=1)
 
 
 def run(setup: Setup, observe: tuple[Observe, ...] = (), progress: Progress | None = None) -> Ran:
@@ -259,59 +256,65 @@ def _walk(
     account: Account,
     rule: OrderRule | None,
     to: _Columns,
-) -> tuple[Walked, list[BarFills]]:
+) -> tuple[Walked, FillColumns]:
     """Walk over some bars: fill what waits, pay, mark, decide, order."""
     market = setup.market
-    present = market.present[rows]
+    present, opened, closed = market.present[rows], market.open[rows], market.close[rows]
     whole: list[bool] = np.asarray(present.all(axis=1)).tolist()
     times_ms: list[int] = market.ts_ms[rows].tolist()
-    shape = present.shape
-    current, final = np.zeros(shape), np.zeros(shape)
-    trades: Flags = np.zeros(shape, dtype=np.bool_)
-    equity_cents: list[int] = []
-    filled: list[BarFills] = []
+    equities: list[float] = []
+    cents: list[int] = []
+    filled: list[Fills] = []
+    # Rows of their own until the end: that is quicker than to write each into its place.
+    current, final, trades, quantity = [], [], [], [account.quantity]
     for bar, ts_ms in enumerate(times_ms):
-        at = rows.start + bar
-        price, there = market.close[at], None if whole[bar] else present[bar]
-        before = account.quantity
+        price, there = closed[bar], None if whole[bar] else present[bar]
         if rule is None:
-            fills = account.fill(market.open[at], there)
+            fills = account.fill(opened[bar], there)
         if market.funding is not None:
-            to.funding += account.pay_funding(price, market.funding[at])
+            to.funding += account.pay_funding(price, market.funding[rows.start + bar])
         equity, held_ppm = account.mark(price)
-        equity_cents.append(cents_of(equity))
+        equity_cents = cents_of(equity)
         final_ppm, traded = walk.step(
-            moves, bar, ts_ms=ts_ms, current_ppm=held_ppm, equity_cents=equity_cents[-1]
+            moves, bar, ts_ms=ts_ms, current_ppm=held_ppm, equity_cents=equity_cents
         )
         if there is not None:
             traded &= there
         walk.traded(traded, ts_ms)
-        current[bar], final[bar], trades[bar] = held_ppm, final_ppm, traded
         if rule is None:
             if np.count_nonzero(traded):
                 account.order(equity, price, final_ppm, traded)
         else:
             held = Held(
-                bar=at, equity=equity, quantity=account.quantity, price=price, present=there
+                bar=rows.start + bar,
+                equity=equity,
+                quantity=account.quantity,
+                price=price,
+                present=there,
             )
             account.order(equity, price, final_ppm, rule(final_ppm / PPM_ONE, held))
             fills = account.fill(price, there)
             equity -= fills.fees + fills.slippage
-        to.note(at, equity, fills)
-        if fills.trades:
-            met = market.open[at] if rule is None else price
-            filled.append(BarFills(bar=bar, price=met, before=before, after=account.quantity))
-    _check_weights(current)
-    to.weight_ppm[rows] = current
+        equities.append(equity)
+        cents.append(equity_cents)
+        filled.append(fills)
+        current.append(held_ppm)
+        final.append(final_ppm)
+        trades.append(traded)
+        quantity.append(account.quantity)
     walked = Walked(
         ts_ms=market.ts_ms[rows],
-        equity_cents=equity_cents,
-        current_ppm=current,
-        final_ppm=final,
-        trades=trades,
+        equity_cents=cents,
+        current_ppm=np.array(current),
+        final_ppm=np.array(final),
+        trades=np.array(trades),
         present=present,
     )
-    return walked, filled
+    _check_weights(walked.current_ppm)
+    to.weight_ppm[rows] = walked.current_ppm
+    to.note(rows, equities, filled)
+    met = opened if rule is None else closed
+    return walked, FillColumns(price=met, quantity=np.array(quantity))
 
 
 def _check_weights(current_ppm: Floats) -> None:

@@ -105,7 +105,7 @@ class RuleB:
             due |= ~target.astype(bool) & held.quantity.astype(bool)
         due = held.there(due)
         if self._cooldown_bars:
-            self._filled[due] = held.bar
+            np.putmask(self._filled, due, held.bar)
         return due
 
 

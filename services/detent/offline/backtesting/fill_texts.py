@@ -58,26 +58,27 @@ class FillWriter:
         Raises:
             InternalError: The first of them is not what the contract writes.
         """
-        plan, market = self._setup.bound.plan, self._setup.market
+        plan = self._setup.bound.plan
         present = stretch.walked.present
         numbers = np.cumsum(present).reshape(present.shape) - 1
         orders = latest_orders(stretch.walked.trades)
         is_checked = False
-        for filled in stretch.fills:
-            ts_ms = int(market.ts_ms[stretch.rows.start + filled.bar]) - self._early_ms
-            before, after = (np.rint(held * self._scales) for held in (filled.before, filled.after))
-            for place in np.flatnonzero(before != after).tolist():
-                bar = filled.bar if self._at_once else int(orders[filled.bar, place])
-                record_hash = (
-                    self._ordered_by[place] if bar < 0 else record_hashes[numbers[bar, place]]
-                )
-                # Integers, which subtract without rounding whatever their size.
-                units = int(after[place]) - int(before[place])
-                text = self._text(place, units, float(filled.price[place]), ts_ms, record_hash)
-                if not is_checked:
-                    check_fill_text(text)
-                    is_checked = True
-                yield record_hash, plan.plan_id, plan.book, market.symbols[place], ts_ms, text
+        times_ms = (stretch.walked.ts_ms - self._early_ms).tolist()
+        held = np.rint(stretch.fills.quantity * self._scales)
+        price = stretch.fills.price
+        for bar, place in np.argwhere(held[1:] != held[:-1]).tolist():
+            asked = bar if self._at_once else int(orders[bar, place])
+            record_hash = (
+                self._ordered_by[place] if asked < 0 else record_hashes[numbers[asked, place]]
+            )
+            # Integers, which subtract without rounding whatever their size.
+            units = int(held[bar + 1, place]) - int(held[bar, place])
+            ts_ms = times_ms[bar]
+            text = self._text(place, units, float(price[bar, place]), ts_ms, record_hash)
+            if not is_checked:
+                check_fill_text(text)
+                is_checked = True
+            yield record_hash, plan.plan_id, plan.book, plan.symbols[place], ts_ms, text
         self._remember(orders[-1], numbers, record_hashes)
 
     def _text(self, place: int, units: int, met: float, ts_ms: int, record_hash: str) -> str:

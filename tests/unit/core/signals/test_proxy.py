@@ -188,3 +188,16 @@ def test_a_series_is_every_bar_by_itself(config: ProxyConfig, count: int) -> Non
         absent = {Reason.PROXY_WARMING_UP: SERIES_WARMING_UP, Reason.PROXY_FLAT: SERIES_FLAT}
         expected = answer.p_hat_bps if answer.reason is None else absent[answer.reason]
         assert series[bar] == expected, bar
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e-5, 1e-8, 1e-11, 1e-14])
+def test_a_series_of_a_steady_trend_is_every_bar_by_itself(scale: float) -> None:
+    """Where momentum hardly changes, sums that windows share would have no digits left."""
+    random = np.random.default_rng(11)
+    closes = 100.0 * np.cumprod(1.001 + random.normal(0.0, scale, 400))
+    series = proxy_series(closes, PROXY_DEFAULT).tolist()
+
+    windows = [closes[max(0, bar - 80) : bar + 1].tolist() for bar in range(len(closes))]
+    for bar, answer in enumerate(proxy_answers(windows, PROXY_DEFAULT)):
+        absent = {Reason.PROXY_WARMING_UP: SERIES_WARMING_UP, Reason.PROXY_FLAT: SERIES_FLAT}
+        assert series[bar] == (answer.p_hat_bps if answer.reason is None else absent[answer.reason])
