@@ -35,7 +35,7 @@ from detent.core.policy.column_outcomes import (
     Walked,
     outcomes_of,
 )
-from detent.core.policy.column_steps import NEVER_MS, Walk, moves_of
+from detent.core.policy.column_steps import Walk, moves_of
 from detent.core.policy.columns import (
     ABSENT,
     EQUITY_SCALE,
@@ -173,7 +173,7 @@ def _outcomes(
     last_ms = [one.point.state.last_rebalance_ts_ms for one in rows]
     rebalanced_ms = np.array([ABSENT if last is None else last for last in last_ms])
     never = rebalanced_ms == ABSENT
-    walk = Walk(terms, np.where(never, NEVER_MS, rebalanced_ms + terms.cooldown_ms))
+    walk = Walk(terms, np.where(never, -np.inf, rebalanced_ms + terms.cooldown_ms))
     held_ppm = [one.row.position.current_weight_ppm for one in rows]
     current_ppm = np.array(held_ppm, dtype=np.float64)
     cents = _cents(rows[0].row.position.equity)

@@ -23,10 +23,13 @@ from detent.core.policy.columns import (
     Floats,
     Ints,
     Terms,
+    add_reason,
 )
 from detent.core.policy.overrides import TIER_POLICY, TIER_RISK_CAP
 
 ORDER_NONE, ORDER_TAKER, ORDER_POST_ONLY = 0, 1, 2
+_TAKER, _POST_ONLY = np.int8(ORDER_TAKER), np.int8(ORDER_POST_ONLY)
+_RISK_CAP, _POLICY = np.int8(TIER_RISK_CAP), np.int8(TIER_POLICY)
 
 
 class Walked(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -89,23 +92,23 @@ def states_after(walked: Walked, before: StateColumns) -> StateColumns:
     """
     ts_ms = walked.ts_ms[:, np.newaxis]
     present = walked.present
-    was_held = np.abs(walked.current_ppm) > 0.0
-    held_ppm = np.where(walked.trades, walked.final_ppm, walked.current_ppm)
-    is_held = np.abs(held_ppm) > 0.0
+    was_held = walked.current_ppm.astype(np.bool_)
+    is_held = np.where(walked.trades, walked.final_ppm.astype(np.bool_), was_held)
     enters = present & is_held & ~was_held
     rebalanced = _held_on(
         np.where(present & walked.trades, ts_ms, ABSENT), before.last_rebalance_ts_ms
     )
     # An entry lasts until nothing is held: whichever of the two came last says which it is.
     leaves = present & ~is_held
-    marks = np.where(enters, 2 * ts_ms + 1, np.where(leaves, 2 * ts_ms, ABSENT))
+    marks = np.where(enters | leaves, 2 * ts_ms + enters, ABSENT)
     begun = np.where(before.entry_ts_ms == ABSENT, ABSENT, 2 * before.entry_ts_ms + 1)
     latest = _held_on(marks, begun)
     entry_ts_ms = np.where((latest != ABSENT) & (latest & 1 == 1), latest >> 1, ABSENT)
     # A position that was there before the plan is its first set.
     count = before.trade_set_count + np.cumsum(enters, axis=0)
     inherited = present & was_held & (count == 0)
-    count = count + np.maximum.accumulate(inherited, axis=0)
+    if np.count_nonzero(inherited):
+        count += np.maximum.accumulate(inherited, axis=0)
     return StateColumns(
         last_rebalance_ts_ms=rebalanced, entry_ts_ms=entry_ts_ms, trade_set_count=count
     )
@@ -160,22 +163,30 @@ def outcomes_of(
     """
     current_ppm, final_ppm = walked.current_ppm, walked.final_ppm
     moved_ppm = np.rint((moves.keep_ppm * current_ppm + moves.add) / PPM_ONE)
-    worth = _column([worth_ppm(terms, equity) for equity in walked.equity_cents])
     if any(moves.any_leaves):
+        worth = _column([worth_ppm(terms, equity) for equity in walked.equity_cents])
         moved_ppm = np.where(moves.leaves, decayed(terms, current_ppm, worth), moved_ppm)
     policy_ppm = within_permission(terms, moves, slice(None), moved_ppm)
-    reasons = wanted_reasons | _smoothing_reasons(asked, moves, current_ppm, moved_ppm)
+    reasons = wanted_reasons.copy()
+    _add_smoothing(reasons, asked, moves, current_ppm, moved_ppm)
     limited = _limit_reasons(terms, policy_ppm)
     reasons |= limited
-    reasons |= _withheld(terms, moves, walked, policy_ppm, rebalanced_before)
-    style = np.where(moves.exempt, ORDER_TAKER, ORDER_POST_ONLY)
+    _add_withheld(
+        reasons,
+        terms,
+        moves,
+        walked=walked,
+        policy_ppm=policy_ppm,
+        rebalanced_before=rebalanced_before,
+    )
+    style = np.where(moves.exempt, _TAKER, _POST_ONLY)
     return OutcomeColumns(
         target_weight_policy_ppm=policy_ppm.astype(np.int64),
         target_weight_final_ppm=final_ppm.astype(np.int64),
         delta_weight_ppm=(final_ppm - current_ppm).astype(np.int64),
-        order_style=np.where(walked.trades, style, ORDER_NONE).astype(np.int8),
+        order_style=style * walked.trades,
         reasons=reasons,
-        tier=np.where(limited != 0, TIER_RISK_CAP, TIER_POLICY).astype(np.int8),
+        tier=np.where(limited != 0, _RISK_CAP, _POLICY),
     )
 
 
@@ -184,23 +195,19 @@ def _column(numbers: list[int]) -> Floats:
     return np.array(numbers, dtype=np.float64)[:, np.newaxis]
 
 
-def _bits(rows: Flags, bit: int) -> Ints:
-    return np.where(rows, bit, 0)
-
-
-def _smoothing_reasons(asked: Asked, moves: Moves, current_ppm: Floats, moved_ppm: Floats) -> Ints:
+def _add_smoothing(
+    reasons: Ints, asked: Asked, moves: Moves, current_ppm: Floats, moved_ppm: Floats
+) -> None:
     """Name what smoothing, a hold or an exit did."""
-    reasons = _bits(asked.trigger == INACTIVE, BIT[Reason.TRIGGER_INACTIVE])
+    add_reason(reasons, asked.trigger == INACTIVE, BIT[Reason.TRIGGER_INACTIVE])
     if any(moves.any_leaves):
         decays = moves.leaves & (np.abs(current_ppm) > 0.0)
-        reasons |= _bits(decays, BIT[Reason.EXIT_DECAY])
-        reasons |= _bits(decays & ~(np.abs(moved_ppm) > 0.0), BIT[Reason.EXIT_SNAPPED])
-    if moves.hold.any():
-        reasons |= _bits(moves.hold & ~asked.known, BIT[Reason.TRIGGER_UNKNOWN])
-        reasons |= _bits(moves.hold, BIT[Reason.HOLD_OR_REDUCE])
+        add_reason(reasons, decays, BIT[Reason.EXIT_DECAY])
+        add_reason(reasons, decays & ~(np.abs(moved_ppm) > 0.0), BIT[Reason.EXIT_SNAPPED])
+    add_reason(reasons, moves.hold & ~asked.known, BIT[Reason.TRIGGER_UNKNOWN])
+    add_reason(reasons, moves.hold, BIT[Reason.HOLD_OR_REDUCE])
     turned = np.where(moves.high_open, moved_ppm < 0.0, moves.low_open & (moved_ppm > 0.0))
-    turned &= ~moves.hold & ~moves.leaves
-    return reasons | _bits(turned, BIT[Reason.SIGN_CLAMPED])
+    add_reason(reasons, turned & ~moves.hold & ~moves.leaves, BIT[Reason.SIGN_CLAMPED])
 
 
 def _limit_reasons(terms: Terms, policy_ppm: Floats) -> Ints:
@@ -212,28 +219,34 @@ def _limit_reasons(terms: Terms, policy_ppm: Floats) -> Ints:
         (BIT[Reason.RISK_CAP_PLAN], float(terms.plan_cap_ppm)),
     )
     reasons = np.zeros(policy_ppm.shape, dtype=np.int64)
-    if np.any(magnitude_ppm > terms.cap_ppm):
+    if np.count_nonzero(magnitude_ppm > terms.cap_ppm):
         for bit, cap_ppm in limits:
-            reasons |= _bits(magnitude_ppm > cap_ppm, bit)
+            add_reason(reasons, magnitude_ppm > cap_ppm, bit)
             magnitude_ppm = np.minimum(magnitude_ppm, cap_ppm)
     if not terms.allowed.all():
-        reasons |= _bits(~terms.allowed, BIT[Reason.SYMBOL_NOT_ALLOWED])
+        reasons |= ~terms.allowed * BIT[Reason.SYMBOL_NOT_ALLOWED]
     return reasons
 
 
-def _withheld(
-    terms: Terms, moves: Moves, walked: Walked, policy_ppm: Floats, rebalanced_before: Ints
-) -> Ints:
+def _add_withheld(
+    reasons: Ints,
+    terms: Terms,
+    moves: Moves,
+    *,
+    walked: Walked,
+    policy_ppm: Floats,
+    rebalanced_before: Ints,
+) -> None:
     """Name every rule that withheld a trade."""
     change_ppm = np.abs(walked.final_ppm - walked.current_ppm)
     judged = (change_ppm > 0.0) & ~moves.exempt
     least = _column([least_change_ppm(terms, equity) for equity in walked.equity_cents])
-    reasons = _bits(judged & (change_ppm <= terms.config.epsilon_w_ppm), BIT[Reason.REBALANCE_BAND])
-    reasons |= _bits(judged & (change_ppm < least), BIT[Reason.MIN_NOTIONAL])
+    within = change_ppm <= terms.config.epsilon_w_ppm
+    add_reason(reasons, judged & within, BIT[Reason.REBALANCE_BAND])
+    add_reason(reasons, judged & (change_ppm < least), BIT[Reason.MIN_NOTIONAL])
     if terms.cooldown_ms:
         since_ms = walked.ts_ms[:, np.newaxis] - terms.cooldown_ms
         cools = judged & (rebalanced_before != ABSENT) & (rebalanced_before > since_ms)
         shrinks = np.abs(walked.final_ppm) < np.abs(walked.current_ppm)
         urgent = shrinks & (np.abs(policy_ppm) > terms.cap_ppm)
-        reasons |= _bits(cools & ~urgent, BIT[Reason.REBALANCE_COOLDOWN])
-    return reasons
+        add_reason(reasons, cools & ~urgent, BIT[Reason.REBALANCE_COOLDOWN])

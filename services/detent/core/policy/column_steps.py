@@ -8,7 +8,6 @@ because it lies at least a millionth away from a tie that it is not.
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from detent.contracts.reasons import Reason
 from detent.contracts.units import PPM_ONE
@@ -24,8 +23,6 @@ from detent.core.policy.columns import (
     Terms,
     WantedColumns,
 )
-
-NEVER_MS = -(2**62)
 
 
 class Moves(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -80,7 +77,7 @@ def moves_of(terms: Terms, asked: Asked, wanted: WantedColumns) -> Moves:
     add = np.where(hold, 0.0, (alpha_ppm * wanted.target_weight_raw_ppm).astype(np.float64))
     low_ppm, high_ppm = np.where(low_open, -cap_ppm, 0.0), np.where(high_open, cap_ppm, 0.0)
     asked_ppm = np.rint(add / PPM_ONE)
-    plain = (keep_ppm == 0.0) & ~exempt & (np.abs(asked_ppm) <= cap_ppm)
+    plain = (keep_ppm <= 0.0) & ~exempt & (np.abs(asked_ppm) <= cap_ppm)
     return Moves(
         keep_ppm=keep_ppm,
         add=add,
@@ -102,19 +99,20 @@ def moves_of(terms: Terms, asked: Asked, wanted: WantedColumns) -> Moves:
 class Walk:
     """Holds what the walk over bars remembers, one element per symbol."""
 
-    __slots__ = ("_cap_ppm", "free_from_ms", "terms")
+    __slots__ = ("_cap_ppm", "_free_from_ms", "terms")
 
-    def __init__(self, terms: Terms, free_from_ms: NDArray[np.int64] | None = None) -> None:
+    def __init__(self, terms: Terms, free_from_ms: Floats | None = None) -> None:
         """Start after some rebalances, or after none.
 
         Args:
             terms: What the plan says.
-            free_from_ms: Shape (s,), int64: when each symbol may be rebalanced again.
+            free_from_ms: Shape (s,), whole numbers in float64, which compares with a number
+                twice as quickly as int64: from when each symbol may be rebalanced; -inf for at
+                any time.
         """
         self.terms = terms
-        self.free_from_ms = (
-            np.full(len(terms.allowed), NEVER_MS) if free_from_ms is None else free_from_ms
-        )
+        never = np.full(len(terms.allowed), -np.inf)
+        self._free_from_ms = never if free_from_ms is None else free_from_ms
         self._cap_ppm = terms.cap_ppm
 
     def step(
@@ -171,11 +169,11 @@ class Walk:
     def traded(self, trades: Flags, ts_ms: int) -> None:
         """Remember which rows of a bar were rebalanced."""
         if self.terms.cooldown_ms:
-            np.putmask(self.free_from_ms, trades, ts_ms + self.terms.cooldown_ms)
+            np.putmask(self._free_from_ms, trades, float(ts_ms + self.terms.cooldown_ms))
 
     def _rests(self, ts_ms: int) -> Flags:
         """Give the rows whose cooldown is not over."""
-        rests: Flags = self.free_from_ms > ts_ms
+        rests: Flags = self._free_from_ms > float(ts_ms)
         return rests
 
     def _cooled(

@@ -173,12 +173,18 @@ def direction_of(trigger: NDArray[np.int8]) -> Ints:
     return np.where(trigger == EXIT_ONLY, 0, trigger).astype(np.int64)
 
 
+def add_reason(reasons: Ints, rows: Flags, bit: int) -> None:
+    """Set a bit in the masks of some rows, in place."""
+    if np.count_nonzero(rows):
+        reasons |= rows * bit
+
+
 def divide_columns(numerator: Ints, denominator: Ints | int) -> Ints:
     """Divide integers and round once, half to even, as `divide_half_even` does."""
     quotient = numerator // denominator
     twice = 2 * (numerator - quotient * denominator)
-    up = (twice > denominator) | ((twice == denominator) & (quotient & 1 == 1))
-    rounded: Ints = quotient + up
+    # What is left is beyond a half, or is one half and the quotient is odd.
+    rounded: Ints = quotient + (twice + (quotient & 1) > denominator)
     return rounded
 
 
@@ -187,28 +193,29 @@ def wanted_columns(terms: Terms, asked: Asked) -> WantedColumns:
     config = terms.config
     direction = direction_of(asked.trigger)
     directed = direction != 0
-    strength_bps = np.where(asked.usable, asked.strength_bps, 0)
-    excess_bps = np.maximum(strength_bps - config.tau_bps, 0)
+    excess_bps = np.maximum(asked.strength_bps * asked.usable - config.tau_bps, 0)
     span_bps = BPS_ONE - config.tau_bps
-    vol_ppm = asked.vol_hat_ppm
-    has_vol = vol_ppm > 0
-    beyond = has_vol & ((vol_ppm > VOL_MAX_PPM) | (config.vol_target_ppm > VOL_MAX_PPM))
-    scale_bottom = np.where(has_vol & ~beyond, vol_ppm, 1)
-    target_ppm = min(config.vol_target_ppm, VOL_MAX_PPM)
-    scale_top = np.where(has_vol & ~beyond, np.minimum(target_ppm, vol_ppm), 0)
+    beyond_ppm = VOL_MAX_PPM if config.vol_target_ppm <= VOL_MAX_PPM else 0
+    beyond = asked.vol_hat_ppm > beyond_ppm
+    # What is beyond is as good as unknown until the scalar core has been asked.
+    vol_ppm = np.maximum(asked.vol_hat_ppm * ~beyond, 0)
+    scale_bottom = np.maximum(vol_ppm, 1)
+    scale_top = np.minimum(vol_ppm, min(config.vol_target_ppm, VOL_MAX_PPM))
 
     numerator = excess_bps * scale_top * PPM_ONE
     denominator = span_bps * scale_bottom
     asks = directed & (numerator > 0)
     raised = asks & (numerator < config.w_min_ppm * denominator)
-    bounded = asks & ~raised & (numerator > config.w_max_ppm * denominator)
-    magnitude = np.where(asks, divide_columns(numerator, denominator), 0)
-    magnitude = np.where(raised, config.w_min_ppm, magnitude)
-    magnitude = np.where(bounded, config.w_max_ppm, magnitude)
-    reasons = np.where(directed & asked.usable & (excess_bps == 0), BIT[Reason.SIGNAL_BELOW_TAU], 0)
-    reasons |= np.where(directed & (scale_top == 0), BIT[Reason.VOL_INVALID], 0)
-    reasons |= np.where(raised, BIT[Reason.WEIGHT_MIN_RAISED], 0)
-    reasons |= np.where(bounded, BIT[Reason.WEIGHT_MAX_CAPPED], 0)
+    bounded = asks & (numerator > config.w_max_ppm * denominator)
+    magnitude = divide_columns(numerator, denominator) * asks
+    np.putmask(magnitude, bounded, config.w_max_ppm)
+    np.putmask(magnitude, raised, config.w_min_ppm)
+    reasons = np.zeros(directed.shape, dtype=np.int64)
+    below = directed & asked.usable & (excess_bps == 0)
+    add_reason(reasons, below, BIT[Reason.SIGNAL_BELOW_TAU])
+    add_reason(reasons, directed & (scale_top == 0), BIT[Reason.VOL_INVALID])
+    add_reason(reasons, raised, BIT[Reason.WEIGHT_MIN_RAISED])
+    add_reason(reasons, bounded & ~raised, BIT[Reason.WEIGHT_MAX_CAPPED])
     wanted = WantedColumns(
         signal_deadbanded_ppm=divide_columns(excess_bps * PPM_ONE, span_bps),
         vol_scale_ppm=divide_columns(scale_top * PPM_ONE, scale_bottom),
