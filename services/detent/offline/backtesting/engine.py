@@ -21,7 +21,6 @@ from detent.core.policy.column_outcomes import (
 from detent.core.policy.column_steps import Moves, Walk, moves_of
 from detent.core.policy.columns import (
     Asked,
-    Flags,
     Floats,
     Ints,
     WantedColumns,

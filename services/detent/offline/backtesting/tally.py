@@ -73,18 +73,18 @@ class Tally:
         """Find the bars on which what is held changes sides, and how long it was held."""
         sides = np.sign(stretch.walked.current_ppm).astype(np.int8)
         before = np.vstack([self._side, sides[:-1]])
-        bars, places = np.nonzero(sides != before)
+        # Symbol by symbol, so that what a change ends began with the one in front of it.
+        places, bars = np.nonzero((sides != before).T)
         times_ms: Ints = stretch.walked.ts_ms[bars]
-        since_ms = self._since_ms
-        for bar, place, ts_ms in zip(
-            bars.tolist(), places.tolist(), times_ms.tolist(), strict=True
-        ):
-            was, now = before[bar, place], sides[bar, place]
-            if was:
-                self.closed_count += 1
-                self.held_ms += ts_ms - int(since_ms[place])
-                self.flip_count += bool(now)
-            since_ms[place] = ts_ms
+        since_ms = np.concatenate([times_ms[:1], times_ms[:-1]])
+        first = np.flatnonzero(np.diff(places, prepend=-1))
+        since_ms[first] = self._since_ms[places[first]]
+        closes = before[bars, places] != 0
+        self.closed_count += int(np.count_nonzero(closes))
+        self.held_ms += int((times_ms - since_ms)[closes].sum())
+        self.flip_count += int(np.count_nonzero(closes & (sides[bars, places] != 0)))
+        # Of several changes the last is kept.
+        self._since_ms[places] = times_ms
         self._side = sides[-1]
 
     @property
