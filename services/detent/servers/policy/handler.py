@@ -44,7 +44,6 @@ from detent.contracts.calls.replanning import (
     ReplacePlanRequest,
     ReplacePlanResponse,
 )
-from detent.contracts.canonical import sha256_hex
 from detent.contracts.decision import DecisionKind, DecisionRow, decision_of
 from detent.contracts.errors import (
     BarFromFuture,
@@ -58,11 +57,8 @@ from detent.contracts.errors import (
 )
 from detent.contracts.json_codec import to_json
 from detent.contracts.plan import PlanStatus
-from detent.contracts.proxy import PROXY_DEFAULT
-from detent.core.ledger.records import RowToDecide, record_decisions
 from detent.core.replanning.cadence import MIN_INTERVAL_MS
 from detent.core.signals.choice import ModelOutcome
-from detent.core.signals.proxy import proxy_answers
 from detent.rpc.call import Call
 from detent.rpc.tracing import span
 from detent.servers.policy.held import HeldBinding
@@ -72,10 +68,9 @@ from detent.servers.policy.outcome_lines import SYMBOLS_LOGGED_MAX, log_outcomes
 from detent.servers.policy.plans import OpenPlan, Plans, SymbolChain
 from detent.servers.policy.ports import TellDecided
 from detent.servers.policy.question import check_same_question
-from detent.servers.policy.recording import record
+from detent.servers.policy.recording import record, write_records
 from detent.servers.policy.replacing import PlanReplacer
 from detent.servers.policy.rollouts import Rollouts
-from detent.servers.policy.stand_downs import StandDowns
 from detent.servers.policy.streaming import DecisionStreams, Item
 from detent.servers.policy.trade_facts import TradeFactsTaker
 
@@ -256,12 +251,21 @@ class PolicyHandler:
             # (1) Idempotency: a bar that has a record gets the recorded answer.
             rows = await self._sorted(opened, query)
             await self._plans.recall(opened, [row.symbol for row in rows.fresh], ts_ms=query.ts_ms)
+            # (5) The proxy on every bar; while others are asked there is time for it.
+            proxies = opened.proxies_soon(rows.fresh, query.ts_ms, query.kind)
             # (2), (3), (4) Gates, features, inference, output gate: nothing waits between the
             # last look at the kill switches and the decision.
             outcomes = await self._asked(opened, query, rows.fresh, call)
-            # (5), (6) The proxy on every bar, the choice, the weight.
+            # (6) The choice, the weight.
             with span(self._tracer, "decide", call.trace):
-                fresh = _records(opened, query, rows.fresh, outcomes, self._plans.stand_downs)
+                fresh = write_records(
+                    opened,
+                    query,
+                    rows.fresh,
+                    outcomes=outcomes,
+                    proxies=proxies(),
+                    stand_downs=self._plans.stand_downs,
+                )
             # (7) Durable, then the answer may leave.
             with span(self._tracer, "record", call.trace):
                 fresh, unrecorded = await record(self._ledger, fresh)
@@ -449,39 +453,6 @@ def _chain_of(opened: OpenPlan, query: DecideTargetWeightsRequest, row: Decision
     if query.kind is DecisionKind.EMERGENCY and row.exit_intent is None:
         raise InvalidField("exit_intent", "(missing)", "the intent of the emergency")
     return chain
-
-
-def _records(
-    opened: OpenPlan,
-    query: DecideTargetWeightsRequest,
-    rows: Sequence[DecisionRow],
-    outcomes: Mapping[str, ModelOutcome] | None,
-    stand_downs: StandDowns,
-) -> list[Written]:
-    """Decide rows, each beside its proxy, and write their records."""
-    closes = opened.closes_at([row.symbol for row in rows], query.ts_ms)
-    # Only a regular bar adds its close to what the proxy sees.
-    if query.kind is DecisionKind.BAR:
-        for seen, row in zip(closes, rows, strict=True):
-            seen.append(float(row.bar_close))
-    book = opened.bound.plan.book
-    asked = [
-        RowToDecide(
-            row=row,
-            proxy=proxy,
-            model=outcomes[row.symbol] if outcomes is not None else None,
-            point=opened.chains[row.symbol].point,
-            standing=stand_downs.in_force(book, row.symbol, query.ts_ms),
-        )
-        for row, proxy in zip(rows, proxy_answers(closes, PROXY_DEFAULT), strict=True)
-    ]
-    return [
-        Written(record=one, canonical=text, record_hash=sha256_hex(text))
-        for one in record_decisions(
-            bound=opened.bound, ts_ms=query.ts_ms, kind=query.kind, rows=asked
-        )
-        for text in (one.canonical,)
-    ]
 
 
 def _result(symbol: str, rows: _Sorted) -> DecisionResult:

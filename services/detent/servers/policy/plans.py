@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from array import array
+import functools
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -15,7 +15,7 @@ from collections.abc import (
 from detent.adapters.sqlite_file import Statement
 from detent.adapters.sqlite_ledger import SqliteLedger, Written
 from detent.adapters.sqlite_replans import SqliteReplans
-from detent.contracts.decision import DecisionKind
+from detent.contracts.decision import DecisionKind, DecisionRow
 from detent.contracts.errors import PlanClosed, PlanConflict, PlanNotFound
 from detent.contracts.plan import Plan, PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
@@ -25,7 +25,7 @@ from detent.core.ledger.ownership import Ownership
 from detent.core.ledger.record import BoundPlan, ChainPoint, chain_point_after, chain_start
 from detent.core.ledger.summary import summarise
 from detent.core.rollout.plan_arms import candidate_plan_id
-from detent.core.signals.proxy import BARS_APART_MAX
+from detent.core.signals.proxy import BARS_APART_MAX, ProxyAnswer, proxy_answers
 from detent.servers.policy.closes import Closes
 from detent.servers.policy.stand_downs import StandDowns
 
@@ -117,13 +117,31 @@ class OpenPlan:
             if item.record.kind is DecisionKind.BAR:
                 self.closes[symbol].add(item.record.ts_ms, float(item.record.row.bar_close))
 
-    def closes_at(self, symbols: Iterable[str], ts_ms: int) -> "list[array[float]]":
-        """Give the closes before a bar that the proxy may look back on, per symbol.
+    def proxies_soon(
+        self, rows: Sequence[DecisionRow], ts_ms: int, kind: DecisionKind
+    ) -> Callable[[], list[ProxyAnswer]]:
+        """Give what computes the proxy of every row, once, and have it done while others wait.
 
-        The bound is that of the recall, so that a restart changes nothing that is computed.
+        It is due in the second turn of the event loop from here: in the first, whatever the
+        caller asks of others leaves. Whoever did not wait for anybody computes it when it is
+        needed, and does not wait for it either.
         """
+        proxies = functools.cache(functools.partial(self._proxies, rows, ts_ms, kind))
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, proxies)
+        return proxies
+
+    def _proxies(
+        self, rows: Sequence[DecisionRow], ts_ms: int, kind: DecisionKind
+    ) -> list[ProxyAnswer]:
+        # The bound is that of the recall, so that a restart changes nothing that is computed.
         since_ts_ms = history_since_ts_ms(self.bound.plan, ts_ms)
-        return [self.closes[symbol].since(since_ts_ms) for symbol in symbols]
+        closes = [self.closes[row.symbol].since(since_ts_ms) for row in rows]
+        # Only a regular bar adds its close to what the proxy sees.
+        if kind is DecisionKind.BAR:
+            for seen, row in zip(closes, rows, strict=True):
+                seen.append(float(row.bar_close))
+        return proxy_answers(closes, PROXY_DEFAULT)
 
 
 class Plans:

@@ -1,13 +1,54 @@
-"""Make decisions durable; with no durable place left, only those that reduce what is held."""
+"""Write the records of a bar and make them durable.
+
+With no durable place left, only decisions that reduce what is held are recorded.
+"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from detent.adapters.sqlite_ledger import SqliteLedger, Written
 from detent.contracts import events
+from detent.contracts.calls.policy import DecideTargetWeightsRequest
+from detent.contracts.canonical import sha256_hex
+from detent.contracts.decision import DecisionRow
 from detent.contracts.errors import DetentError, LedgerUnavailable
+from detent.core.ledger.records import RowToDecide, record_decisions
+from detent.core.signals.choice import ModelOutcome
+from detent.core.signals.proxy import ProxyAnswer
+from detent.servers.policy.plans import OpenPlan
+from detent.servers.policy.stand_downs import StandDowns
 
 log = logging.getLogger(__name__)
+
+
+def write_records(
+    opened: OpenPlan,
+    query: DecideTargetWeightsRequest,
+    rows: Sequence[DecisionRow],
+    *,
+    outcomes: Mapping[str, ModelOutcome] | None,
+    proxies: Sequence[ProxyAnswer],
+    stand_downs: StandDowns,
+) -> list[Written]:
+    """Decide rows, each beside its proxy, and write their records."""
+    book = opened.bound.plan.book
+    asked = [
+        RowToDecide(
+            row=row,
+            proxy=proxy,
+            model=outcomes[row.symbol] if outcomes is not None else None,
+            point=opened.chains[row.symbol].point,
+            standing=stand_downs.in_force(book, row.symbol, query.ts_ms),
+        )
+        for row, proxy in zip(rows, proxies, strict=True)
+    ]
+    return [
+        Written(record=one, canonical=text, record_hash=sha256_hex(text))
+        for one in record_decisions(
+            bound=opened.bound, ts_ms=query.ts_ms, kind=query.kind, rows=asked
+        )
+        for text in (one.canonical,)
+    ]
 
 
 async def record(
