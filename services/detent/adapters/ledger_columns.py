@@ -46,5 +46,5 @@ SHIPPED: dict[str, tuple[str, ...]] = {
     "anchors": ("anchor_index", "at_ms", "anchor_hash", "canonical", "key_id", "signature"),
 }
 # The step of `ledger_migrations` that a database must have reached.
-STEP = "0004"
+STEP = "0005"
 WRITER = "detent_writer"

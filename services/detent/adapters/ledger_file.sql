@@ -19,8 +19,6 @@ CREATE UNIQUE INDEX decision_records_key ON decision_records (ts_ms, plan_id, sy
 
 CREATE UNIQUE INDEX decision_records_chain ON decision_records (sequence, plan_id, symbol);
 
-CREATE INDEX decision_records_hash ON decision_records (substr(record_hash, 1, 16));
-
 CREATE TABLE plan_log (
 	id INTEGER NOT NULL,
 	plan_id TEXT NOT NULL,
@@ -301,7 +299,9 @@ BEGIN SELECT RAISE(ABORT, 'plan_rollouts is append-only'); END;
 CREATE TRIGGER plan_rollouts_no_delete BEFORE DELETE ON plan_rollouts
 BEGIN SELECT RAISE(ABORT, 'plan_rollouts is append-only'); END;
 
-INSERT INTO alembic_version (version_num) VALUES ('0004');
+CREATE INDEX decision_records_part ON decision_records (id >> 12, substr(record_hash, 1, 16));
+
+INSERT INTO alembic_version (version_num) VALUES ('0005');
 
 INSERT INTO ledger_identity (id, ledger_id) VALUES (1, :ledger_id);
 

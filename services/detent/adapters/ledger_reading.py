@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from detent.adapters.ledger_columns import BOUND, PLANS, SHIPPED
 from detent.adapters.ledger_spans import EVERY, Span
-from detent.adapters.sqlite_schema import SCHEMA_VERSION, STORED
+from detent.adapters.sqlite_schema import BY_HASH, SCHEMA_VERSION, STORED
 from detent.contracts.calls.ledger import ListDecisionsRequest
 from detent.contracts.errors import InvalidField, LedgerUnavailable
 from detent.contracts.replanning import ReplanOutcome
@@ -36,7 +36,13 @@ POSTGRESQL_SYMBOL = 'symbol COLLATE "C"'
 
 
 class LedgerReader(Protocol):
-    """Reads one ledger; every call opens what it needs and closes it."""
+    """Reads one ledger; every call opens what it needs and closes it.
+
+    Attributes:
+        by_hash: Begins the search for records by the first 16 characters of their hashes.
+    """
+
+    by_hash: str
 
     def query(self, sql: str, values: Sequence[object] = ()) -> Iterator[Row]:
         """Give rows as they come; `?` marks a value."""
@@ -67,6 +73,8 @@ class LedgerReader(Protocol):
 
 class SqliteReader:
     """Reads a ledger file without ever writing to it."""
+
+    by_hash = BY_HASH
 
     def __init__(self, path: Path) -> None:
         """Take a file of today's form.
@@ -125,6 +133,8 @@ class SqliteReader:
 
 class PostgresReader:
     """Reads what owners have shipped to PostgreSQL."""
+
+    by_hash = "SELECT canonical, record_hash FROM decision_records WHERE substr(record_hash, 1, 16)"
 
     def __init__(self, url: str) -> None:
         """Connect at every call."""
@@ -249,8 +259,7 @@ def record_row(reader: LedgerReader, record_hash: str) -> Row | None:
     """
     found = list(
         reader.query(
-            "SELECT canonical, record_hash FROM decision_records"
-            " WHERE substr(record_hash, 1, 16) = ? AND substr(record_hash, 1, ?) = ?",
+            f"{reader.by_hash} = ? AND substr(record_hash, 1, ?) = ?",
             (record_hash[:16], len(record_hash), record_hash),
         )
     )

@@ -37,6 +37,12 @@ RECORD_KEYS = {
     "decision_records_key": ("ts_ms", "plan_id", "symbol", "kind"),
     "decision_records_chain": ("sequence", "plan_id", "symbol"),
 }
+# By what a record is found when nothing but its hash is known. Hashes come in no order: in a file,
+# for which answers wait, each part of so many rows has them for itself.
+HASH_INDEX = {
+    POSTGRESQL: ("decision_records_hash", ("substr(record_hash, 1, 16)",)),
+    SQLITE: ("decision_records_part", ("id >> 12", "substr(record_hash, 1, 16)")),
+}
 # What only the owner keeps: who it is, and model inputs, which are forgotten in time (D4).
 LOCAL_ONLY = ("ledger_identity", "model_inputs")
 
@@ -76,7 +82,8 @@ def ledger_metadata(dialect: str) -> MetaData:
     records = table("decision_records", *record)
     for name, columns in RECORD_KEYS.items():
         Index(name, *(records.c[column] for column in columns), unique=True)
-    Index("decision_records_hash", text("substr(record_hash, 1, 16)"), _table=records)
+    name, expressions = HASH_INDEX[dialect]
+    Index(name, *map(text, expressions), _table=records)
     bar_key = ("ts_ms", "plan_id", "symbol", "kind", "binding_hash")
     table(
         "shadow_signals",

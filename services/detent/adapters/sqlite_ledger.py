@@ -14,7 +14,7 @@ from detent.adapters.ledger_columns import BOUND, PLANS
 from detent.adapters.ledger_reading import SqliteReader
 from detent.adapters.plan_texts import bound_of, canonical_text, plan_event
 from detent.adapters.sqlite_file import Durability, Row, SqliteFile, Statement
-from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT, STORED, prepare
+from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT, BY_HASH, STORED, prepare
 from detent.contracts import events
 from detent.contracts.canonical import parse_json
 from detent.contracts.decision import DecisionKind, DecisionRecord, LocalAnswer
@@ -256,12 +256,10 @@ class SqliteLedger:
 
     async def find_record_by_hash(self, record_hash: str) -> Written | None:
         """Give a record by its hash, if there is one."""
-        sql = "SELECT canonical, record_hash FROM decision_records"
-        rows = await self._file.read(
-            f"{sql} WHERE substr(record_hash, 1, 16) = ? AND record_hash = ?",
-            (record_hash[:16], record_hash),
-        )
-        return written_of(rows[0]) if rows else None
+        rows = await self._file.read(f"{BY_HASH} = ?", (record_hash[:16],))
+        # Compared here: were it said in SQL, SQLite would not see that the index has the rest.
+        found = [row for row in rows if row[1] == record_hash]
+        return written_of(found[0]) if found else None
 
     async def last_records(self, plan: Plan) -> list[Written]:
         """Give the last record of every symbol of a plan, as far as there is one."""

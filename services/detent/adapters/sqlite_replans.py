@@ -6,6 +6,7 @@ import msgspec
 
 from detent.adapters.sqlite_file import SqliteFile, Statement
 from detent.adapters.sqlite_ledger import written_of
+from detent.adapters.sqlite_schema import BY_HASH
 from detent.contracts.canonical import parse_json
 from detent.contracts.decision import DecisionKind
 from detent.contracts.json_codec import from_json
@@ -102,8 +103,7 @@ class SqliteReplans:
             part = hashes[start : start + HASHES_PER_READ]
             places = ", ".join("?" * len(part))
             rows = await self._file.read(
-                "SELECT canonical, record_hash FROM decision_records"
-                f" WHERE substr(record_hash, 1, 16) IN ({places})",
+                f"{BY_HASH} IN ({places})",
                 [one[:16] for one in part],
             )
             for row in rows:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from detent.contracts.errors import LedgerUnavailable
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 # What the steps of `ledger_migrations` come to in a new file.
 SCRIPT_FILE = Path(__file__).with_name("ledger_file.sql")
 SEPARATOR = ";\n\n"
@@ -18,6 +18,15 @@ SEPARATOR = ";\n\n"
 BLOCK_EVENTS_KEPT = 100_000
 # As bytes, whatever somebody has put there: an auditor must be able to read all of it.
 STORED = "plan_id, symbol, ts_ms, kind, sequence, record_hash, CAST(canonical AS BLOB)"
+
+# Begins the search for records by the first 16 characters of their hashes. The index has a part
+# for every 4,096 rows, so that a commit writes into one and not all over; here each is looked into.
+BY_HASH = (
+    "WITH RECURSIVE parts (part) AS (SELECT 0 UNION ALL SELECT part + 1 FROM parts"
+    " WHERE part < (SELECT MAX(id) >> 12 FROM decision_records))"
+    " SELECT canonical, record_hash FROM parts CROSS JOIN decision_records"
+    " WHERE id >> 12 = part AND substr(record_hash, 1, 16)"
+)
 
 
 def prepare(db: sqlite3.Connection) -> None:

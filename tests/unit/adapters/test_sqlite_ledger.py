@@ -17,8 +17,9 @@ from tests.builders import (
     written_of,
 )
 
+from detent.adapters.ledger_reading import SqliteReader, record_row
 from detent.adapters.sqlite_ledger import BlockEvent, ModelInputRow, SqliteLedger, Written
-from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT
+from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT, BY_HASH
 from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.decision import DecisionKind, LocalAnswer
 from detent.contracts.errors import BindingMismatch, LedgerUnavailable
@@ -70,6 +71,51 @@ async def test_a_record_is_found_by_its_key_and_by_its_hash(ledger: SqliteLedger
         plan_id="plan", symbol=SYMBOL, ts_ms=START_MS, kind=DecisionKind.EMERGENCY
     )
     assert other is await ledger.find_record_by_hash("0" * 64) is None
+
+
+async def test_a_record_is_found_by_its_hash_in_whichever_part_it_lies(
+    ledger: SqliteLedger,
+) -> None:
+    """Numbers as far apart as those of a long ledger; the last record of each part is found."""
+    rows = chain_of(5)
+    numbers = (1, 4_095, 4_096, 50_000, 1_000_000)
+    sql = (
+        "INSERT INTO decision_records (id, plan_id, symbol, ts_ms, kind, sequence, record_hash,"
+        " canonical) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    )
+    filed = [
+        (
+            number,
+            item.record.plan_id,
+            item.record.row.symbol,
+            item.record.ts_ms,
+            item.record.kind.value,
+            item.record.sequence,
+            item.record_hash,
+            item.canonical.decode(),
+        )
+        for number, item in zip(numbers, rows, strict=True)
+    ]
+    await ledger.file.write([(sql, filed)])
+    reader = SqliteReader(ledger.path)
+
+    for item in rows:
+        assert await ledger.find_record_by_hash(item.record_hash) == item
+        for asked in (item.record_hash, item.record_hash[:16]):
+            assert record_row(reader, asked) == (item.canonical.decode(), item.record_hash)
+
+
+@pytest.mark.parametrize(
+    "asked", [" = ?", " IN (?, 'b')", " = ? AND substr(record_hash, 1, 64) = 'b'"]
+)
+async def test_the_search_by_hash_looks_into_the_index_alone(
+    ledger: SqliteLedger, asked: str
+) -> None:
+    plan = await ledger.file.read(f"EXPLAIN QUERY PLAN {BY_HASH}{asked}", ("a",))
+
+    assert plan[-1][-1] == (
+        "SEARCH decision_records USING INDEX decision_records_part (<expr>=? AND <expr>=?)"
+    )
 
 
 @pytest.mark.parametrize("again", ["same", "other content", "other place"])
