@@ -30,22 +30,46 @@ from detent.offline.backtesting.engine import Setup, Stretch
 from detent.offline.backtesting.record_template import PREVIOUS, RecordTemplate, record_template
 from detent.offline.backtesting.signals import REFUSALS
 
-_STYLE_TEXTS = {
-    ORDER_NONE: OrderStyle.NONE.value,
-    ORDER_TAKER: OrderStyle.TAKER.value,
-    ORDER_POST_ONLY: OrderStyle.POST_ONLY.value,
-}
-_STATES = tuple((code, state.value) for code, state in TRIGGER_STATES.items())
-_REFUSAL_TEXTS = {ABSENT: "null"} | {code: f'"{reason}"' for code, reason in enumerate(REFUSALS)}
 PROXY_REASONS = {
     SERIES_WARMING_UP: Reason.PROXY_WARMING_UP,
     SERIES_FLAT: Reason.PROXY_FLAT,
 }
-_PROXY_TEXTS = {code: f'"{reason}"' for code, reason in PROXY_REASONS.items()}
-_SOURCE_TEXTS = {True: SignalSource.MODEL.value, False: SignalSource.PROXY.value}
+_DIRECTED = frozenset({TriggerState.LONG_ALLOWED, TriggerState.SHORT_ALLOWED})
+# Rows whose texts are made together: enough to pay for arrays, few enough for their many small
+# texts to be in a processor's cache when they are joined.
+ROWS_AT_ONCE = 3_072
+# Integers below this in size have their texts ready.
+SMALL = 16_384
 # One row of `decision_records`.
 Filed = tuple[str, str, int, str, int, str, str]
-_DIRECTED = frozenset({TriggerState.LONG_ALLOWED, TriggerState.SHORT_ALLOWED})
+# Texts by number; what a number below 0 stands for is at the end.
+Table = NDArray[np.object_]
+
+
+def table_of(texts: Mapping[int, str]) -> Table:
+    """Lay texts out by their numbers, so that many are taken at once."""
+    table = np.full(max(texts) + 1 - min(0, *texts), "", dtype=np.object_)
+    for number, text in texts.items():
+        table[number] = text
+    return table
+
+
+_SMALL_TEXTS = table_of({number: str(number) for number in range(-SMALL, SMALL)})
+_STYLE_TEXTS = table_of(
+    {
+        ORDER_NONE: OrderStyle.NONE.value,
+        ORDER_TAKER: OrderStyle.TAKER.value,
+        ORDER_POST_ONLY: OrderStyle.POST_ONLY.value,
+    }
+)
+_STATE_TEXTS = table_of({code: state.value for code, state in TRIGGER_STATES.items()})
+_REFUSAL_TEXTS = table_of(
+    {ABSENT: "null"} | {code: f'"{reason}"' for code, reason in enumerate(REFUSALS)}
+)
+_PROXY_TEXTS = table_of(
+    {0: "null"} | {code: f'"{reason}"' for code, reason in PROXY_REASONS.items()}
+)
+_SOURCE_TEXTS = table_of({0: SignalSource.PROXY.value, 1: SignalSource.MODEL.value})
 
 
 class RecordWriter:
@@ -65,7 +89,18 @@ class RecordWriter:
         self.sequences = [0] * len(symbols)
         self.written: list[str] = []
         self._template: RecordTemplate | None = None
-        self._reasons: dict[int, str] = {}
+        plan, times_ms = setup.bound.plan, setup.market.ts_ms
+        active = json_text([one.trigger_id for one in plan.triggers])
+        self._triggers = table_of(
+            {code: active if state in _DIRECTED else "[]" for code, state in TRIGGER_STATES.items()}
+        )
+        self._symbols = table_of(dict(enumerate(symbols)))
+        self._sets = table_of(
+            {place: f"{plan.plan_id}/{symbol}/" for place, symbol in enumerate(symbols)}
+        )
+        self._times = table_of({ABSENT: "null"} | dict(enumerate(int_texts(times_ms))))
+        ends_ms = np.minimum(times_ms + plan.bar_interval_ms, TS_MS_MAX)
+        self._ends = table_of(dict(enumerate(int_texts(ends_ms))))
 
     def rows(self, stretch: Stretch) -> Iterator[Filed]:
         """Give the records of a stretch as the ledger files them, bar by bar.
@@ -79,30 +114,34 @@ class RecordWriter:
             return
         assert self._template is not None
         plan, kind = self._setup.bound.plan, DecisionKind.BAR.value
-        bars, places = np.nonzero(stretch.walked.present)
-        sequences = self._sequences(stretch.walked.present)
-        columns = self._columns(stretch, bars, places, sequences)
-        texts = zip(*(columns[name] for name in self._template.columns), strict=True)
-        keys = zip(
-            places.tolist(),
-            columns["symbol"],
-            stretch.walked.ts_ms[bars].tolist(),
-            sequences.tolist(),
-            texts,
-            strict=True,
-        )
         parts, hashes, sha256 = self._template.parts(), self.head_hashes, hashlib.sha256
         previous_at = 2 * self._template.columns.index(PREVIOUS) + 1
-        for place, symbol, ts_ms, sequence, own in keys:
-            parts[1::2] = own
-            parts[previous_at] = hashes[place]
-            text = "".join(parts)
-            if expected is not None:
-                check_text(text, expected)
-                expected = None
-            hashes[place] = record_hash = sha256(text.encode("ascii")).hexdigest()
-            written.append(record_hash)
-            yield plan.plan_id, symbol, ts_ms, kind, sequence, record_hash, text
+        present = stretch.walked.present
+        every, sequences = np.flatnonzero(present), self._sequences(present)
+        for start in range(0, len(every), ROWS_AT_ONCE):
+            at = every[start : start + ROWS_AT_ONCE]
+            numbers = sequences[start : start + ROWS_AT_ONCE]
+            bars, places = np.divmod(at, present.shape[1])
+            columns = self._columns(stretch, at, bars, places) | self._signal_columns(stretch, at)
+            columns["sequence"] = int_texts(numbers)
+            rows = zip(
+                places.tolist(),
+                columns["symbol"],
+                stretch.walked.ts_ms[bars].tolist(),
+                numbers.tolist(),
+                zip(*(columns[name] for name in self._template.columns), strict=True),
+                strict=True,
+            )
+            for place, symbol, ts_ms, sequence, own in rows:
+                parts[1::2] = own
+                parts[previous_at] = hashes[place]
+                text = "".join(parts)
+                if expected is not None:
+                    check_text(text, expected)
+                    expected = None
+                hashes[place] = record_hash = sha256(text.encode("ascii")).hexdigest()
+                written.append(record_hash)
+                yield plan.plan_id, symbol, ts_ms, kind, sequence, record_hash, text
 
     def _first(self, stretch: Stretch) -> str | None:
         """Have the scalar core write the first row, and take the text of all from its."""
@@ -128,82 +167,78 @@ class RecordWriter:
         return np.asarray(numbers[present])
 
     def _columns(
-        self, stretch: Stretch, bars: Ints, places: Ints, sequences: Ints
+        self, stretch: Stretch, at: Ints, bars: Ints, places: Ints
     ) -> dict[str, list[str]]:
-        """Give the texts of all rows by column, in the order of writing."""
-        setup, outcomes, wanted = self._setup, stretch.outcomes, stretch.wanted
-        plan, at = setup.bound.plan, (bars, places)
-        symbols = list(map(plan.symbols.__getitem__, places.tolist()))
-        prefixes = [f"{plan.plan_id}/{symbol}/" for symbol in plan.symbols]
-        active = json_text([one.trigger_id for one in plan.triggers])
-        trigger = stretch.asked.trigger[at].tolist()
-        set_counts = int_texts(stretch.states.trade_set_count[at])
-        times_ms = stretch.walked.ts_ms
-        ends_ms = np.minimum(times_ms + plan.bar_interval_ms, TS_MS_MAX)
-        of_bar = bars.tolist()
-        equity = [format_decimal(Decimal(cents) / 100) for cents in stretch.walked.equity_cents]
-        triggers = {code: active if state in _DIRECTED else "[]" for code, state in _STATES}
-        states = dict(_STATES)
-        return self._signal_columns(stretch, at) | {
-            "delta": int_texts(outcomes.delta_weight_ppm[at]),
-            "style": texts_of(outcomes.order_style[at], _STYLE_TEXTS),
-            "tier": int_texts(outcomes.tier[at]),
-            "reasons": self._reason_texts(outcomes.reasons[at]),
-            "deadbanded": int_texts(wanted.signal_deadbanded_ppm[at]),
-            "final": int_texts(outcomes.target_weight_final_ppm[at]),
-            "policy": int_texts(outcomes.target_weight_policy_ppm[at]),
-            "raw": int_texts(wanted.target_weight_raw_ppm[at]),
-            "scale": int_texts(wanted.vol_scale_ppm[at]),
-            PREVIOUS: [""] * len(of_bar),
-            "triggers": list(map(triggers.__getitem__, trigger)),
-            "close": close_texts(setup.market.close[stretch.rows][at]),
-            "current": int_texts(stretch.walked.current_ppm[at].astype(np.int64)),
-            "equity": list(map(equity.__getitem__, of_bar)),
-            "symbol": symbols,
-            "state": list(map(states.__getitem__, trigger)),
-            "vol": int_texts(stretch.asked.vol_hat_ppm[at], absent_below=1),
-            "sequence": int_texts(sequences),
-            "entry": int_texts(stretch.states.entry_ts_ms[at], absent_below=0),
-            "rebalanced": int_texts(stretch.states.last_rebalance_ts_ms[at], absent_below=0),
+        """Give the texts of what was asked, decided and remembered, by column.
+
+        Args:
+            stretch: The bars.
+            at: Shape (n,): places of some rows in the stretch's arrays, in the order of writing.
+            bars: Shape (n,): their bars in the stretch.
+            places: Shape (n,): their symbols.
+        """
+        walked, outcomes, wanted = stretch.walked, stretch.outcomes, stretch.wanted
+        states, trigger = stretch.states, stretch.asked.trigger.take(at)
+        first, cents = bars[0], walked.equity_cents[bars[0] : bars[-1] + 1]
+        equity = table_of(
+            {bar: format_decimal(Decimal(one) / 100) for bar, one in enumerate(cents)}
+        )
+        set_counts = int_texts(states.trade_set_count.take(at))
+        return {
+            "delta": int_texts(outcomes.delta_weight_ppm.take(at)),
+            "style": texts_of(outcomes.order_style.take(at), _STYLE_TEXTS),
+            "tier": int_texts(outcomes.tier.take(at)),
+            "reasons": reason_texts(outcomes.reasons.take(at)),
+            "deadbanded": int_texts(wanted.signal_deadbanded_ppm.take(at)),
+            "final": int_texts(outcomes.target_weight_final_ppm.take(at)),
+            "policy": int_texts(outcomes.target_weight_policy_ppm.take(at)),
+            "raw": int_texts(wanted.target_weight_raw_ppm.take(at)),
+            "scale": int_texts(wanted.vol_scale_ppm.take(at)),
+            PREVIOUS: [""] * len(at),
+            "triggers": texts_of(trigger, self._triggers),
+            "close": close_texts(self._setup.market.close[stretch.rows].take(at)),
+            "current": int_texts(walked.current_ppm.take(at).astype(np.int64)),
+            "equity": texts_of(bars - first, equity),
+            "symbol": texts_of(places, self._symbols),
+            "state": texts_of(trigger, _STATE_TEXTS),
+            "vol": int_texts(stretch.asked.vol_hat_ppm.take(at), absent_below=1),
+            "entry": self._time_texts(states.entry_ts_ms.take(at)),
+            "rebalanced": self._time_texts(states.last_rebalance_ts_ms.take(at)),
             "set_count": set_counts,
-            "set_id": list(
-                map(str.__add__, map(prefixes.__getitem__, places.tolist()), set_counts)
-            ),
-            "ts_ms": list(map(int_texts(times_ms).__getitem__, of_bar)),
-            "valid_until": list(map(int_texts(ends_ms).__getitem__, of_bar)),
+            "set_id": list(map(str.__add__, texts_of(places, self._sets), set_counts)),
+            "ts_ms": texts_of(stretch.rows.start + bars, self._times),
+            "valid_until": texts_of(stretch.rows.start + bars, self._ends),
         }
 
-    def _signal_columns(self, stretch: Stretch, at: tuple[Ints, Ints]) -> dict[str, list[str]]:
+    def _signal_columns(self, stretch: Stretch, at: Ints) -> dict[str, list[str]]:
         """Give the texts of what model and proxy said."""
         rows, model = stretch.rows, self._setup.signals.model
-        proxy = self._setup.signals.proxy[rows][at]
+        proxy = self._setup.signals.proxy[rows].take(at)
         nulls = ["null"] * len(proxy)
         columns = {
-            "p_hat": int_texts(stretch.p_hat_bps[at]),
+            "p_hat": int_texts(stretch.p_hat_bps.take(at)),
             "proxy": int_texts(np.where(proxy < 0, BPS_HALF, proxy)),
-            "proxy_reason": [_PROXY_TEXTS.get(code, "null") for code in proxy.tolist()],
-            "strength": int_texts(stretch.asked.strength_bps[at]),
+            "proxy_reason": texts_of(np.minimum(proxy, 0), _PROXY_TEXTS),
+            "strength": int_texts(stretch.asked.strength_bps.take(at)),
         }
         if model is None:
             silent = ("fallback", "features_hash", "calibrated", "p_raw")
             source = [SignalSource.PROXY.value] * len(proxy)
             return columns | dict.fromkeys(silent, nulls) | {"source": source}
-        calibrated = model.p_hat_bps[rows][at]
+        calibrated = model.p_hat_bps[rows].take(at)
         hashes = model.features_hash
         return columns | {
-            "fallback": texts_of(model.refusal[rows][at], _REFUSAL_TEXTS),
-            "features_hash": nulls if hashes is None else hash_texts(hashes[rows][at]),
+            "fallback": texts_of(model.refusal[rows].take(at), _REFUSAL_TEXTS),
+            "features_hash": nulls if hashes is None else hash_texts(hashes[rows].take(at)),
             "calibrated": int_texts(calibrated, absent_below=0),
-            "p_raw": int_texts(model.p_hat_raw_bps[rows][at], absent_below=0),
-            "source": [_SOURCE_TEXTS[said] for said in (calibrated >= 0).tolist()],
+            "p_raw": int_texts(model.p_hat_raw_bps[rows].take(at), absent_below=0),
+            "source": texts_of(calibrated >= 0, _SOURCE_TEXTS),
         }
 
-    def _reason_texts(self, masks: Ints) -> list[str]:
-        known = self._reasons
-        for mask in np.unique(masks).tolist():
-            if mask not in known:
-                known[mask] = json_text(list(reasons_of(mask)))
-        return texts_of(masks, known)
+    def _time_texts(self, times_ms: Ints) -> list[str]:
+        """Write instants of the market's bars; what is before them all, as `ABSENT` is, is null."""
+        found = np.searchsorted(self._setup.market.ts_ms, times_ms, side="right") - 1
+        return texts_of(found, self._times)
 
 
 def check_text(text: str, expected: str) -> None:
@@ -221,14 +256,25 @@ def json_text(items: list[Any]) -> str:
     return msgspec.json.encode(items).decode("ascii")
 
 
-def texts_of(codes: NDArray[Any], texts: Mapping[int, str]) -> list[str]:
-    """Give the text of each code."""
-    return list(map(texts.__getitem__, codes.tolist()))
+def texts_of(numbers: NDArray[Any], table: Table) -> list[str]:
+    """Give the text of each number."""
+    texts: list[str] = table.take(numbers).tolist()
+    return texts
+
+
+def reason_texts(masks: Ints) -> list[str]:
+    """Write the reasons of bit masks."""
+    found, numbers = np.unique(masks, return_inverse=True)
+    texts = [json_text(list(reasons_of(mask))) for mask in found.tolist()]
+    return texts_of(numbers, np.array(texts, dtype=np.object_))
 
 
 def int_texts(items: NDArray[Any], *, absent_below: int | None = None) -> list[str]:
     """Write integers, shape (n,), n at least 1; those below a bound are null."""
-    texts = msgspec.json.encode(items.tolist()).decode("ascii")[1:-1].split(",")
+    if items.min() >= -SMALL and items.max() < SMALL:
+        texts = texts_of(items, _SMALL_TEXTS)
+    else:
+        texts = msgspec.json.encode(items.tolist()).decode("ascii")[1:-1].split(",")
     if absent_below is not None:
         for place in np.flatnonzero(items < absent_below).tolist():
             texts[place] = "null"
@@ -242,11 +288,11 @@ def hash_texts(hashes: NDArray[np.bytes_]) -> list[str]:
 
 def close_texts(prices: Floats) -> list[str]:
     """Write prices, shape (n,), n at least 1, as `close_text` does."""
-    texts = msgspec.json.encode(prices.tolist()).decode("ascii")[1:-1].split(",")
-    return [
-        text[:-2] if text.endswith(".0") else close_text(float(text)) if "e" in text else text
-        for text in texts
-    ]
+    text = msgspec.json.encode(prices.tolist()).decode("ascii")
+    if "e" in text:
+        return list(map(close_text, prices.tolist()))
+    # Each is followed by a comma, so what ends on .0 is found without a look at every one.
+    return f"{text[1:-1]},".replace(".0,", ",")[:-1].split(",")
 
 
 def close_text(price: float) -> str:

@@ -5,11 +5,22 @@ from __future__ import annotations
 from decimal import Decimal
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.backtests import market_of_walk, setup_of
 
 from detent.contracts.decimals import format_decimal
-from detent.offline.backtesting.record_texts import close_text, close_texts, int_texts
+from detent.offline.backtesting import record_texts
+from detent.offline.backtesting.engine import run
+from detent.offline.backtesting.record_texts import (
+    SMALL,
+    Filed,
+    RecordWriter,
+    close_text,
+    close_texts,
+    int_texts,
+)
 
 
 @given(st.lists(st.floats(1e-30, 1e30), min_size=1))
@@ -20,9 +31,19 @@ def test_prices_are_the_shortest_decimals_that_read_the_same(prices: list[float]
     assert texts == [close_text(price) for price in prices]
 
 
+@given(st.lists(st.floats(1e-3, 1e6) | st.integers(1, 10**6).map(float), min_size=1))
+def test_prices_of_a_usual_size_are_too(prices: list[float]) -> None:
+    assert close_texts(np.array(prices)) == [close_text(price) for price in prices]
+
+
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1))
 def test_integers_are_written_as_they_are(items: list[int]) -> None:
     assert int_texts(np.array(items, dtype=np.int64)) == [str(item) for item in items]
+
+
+@given(st.lists(st.integers(-SMALL - 2, SMALL + 2), min_size=1))
+def test_small_integers_are_too(items: list[int]) -> None:
+    assert int_texts(np.array(items)) == [str(item) for item in items]
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1))
@@ -30,3 +51,21 @@ def test_what_is_absent_is_null(items: list[int]) -> None:
     texts = int_texts(np.array(items), absent_below=0)
 
     assert texts == ["null" if item < 0 else str(item) for item in items]
+
+
+def test_how_many_rows_are_written_together_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bars are missing, so that parts begin and end within bars."""
+    setup = setup_of(market_of_walk(300, holes=True))
+
+    def written() -> list[Filed]:
+        writer, rows = RecordWriter(setup), list[Filed]()
+        run(setup, (lambda stretch: rows.extend(writer.rows(stretch)),))
+        return rows
+
+    together = written()
+    monkeypatch.setattr(record_texts, "ROWS_AT_ONCE", 7)
+
+    assert written() == together
+    assert len(together) > 800
