@@ -5,6 +5,7 @@ and without its indexes, which are laid out afterwards, and takes its own name w
 """
 
 import contextlib
+import itertools
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,10 +22,13 @@ from detent.core.ledger.record import BoundPlan
 
 PARTIAL = ".partial"
 PAGE_BYTES = 32768
+# Records that one statement files: beginning and ending one costs as much as to file a record.
+RECORDS_AT_ONCE = 32
 _RECORD = (
     "INSERT INTO decision_records (plan_id, symbol, ts_ms, kind, sequence, record_hash, canonical)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
+_RECORDS = _RECORD + ", (?, ?, ?, ?, ?, ?, ?)" * (RECORDS_AT_ONCE - 1)
 _INDEXES = (
     "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'decision_records'"
     " AND sql IS NOT NULL ORDER BY rowid"
@@ -48,7 +52,12 @@ class BulkLedger:
 
     def add_records(self, rows: Iterable[Sequence[object]]) -> None:
         """File records: plan, symbol, time, kind, sequence, hash, canonical text."""
-        self._db.executemany(_RECORD, rows)
+        coming = iter(rows)
+        while batch := list(itertools.islice(coming, RECORDS_AT_ONCE)):
+            if len(batch) == RECORDS_AT_ONCE:
+                self._db.execute(_RECORDS, list(itertools.chain.from_iterable(batch)))
+            else:
+                self._db.executemany(_RECORD, batch)
 
     def add_fills(self, rows: Iterable[Sequence[object]]) -> None:
         """File fills: name, plan, book, symbol, time, canonical text."""
