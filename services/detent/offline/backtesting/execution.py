@@ -102,9 +102,9 @@ class RuleB:
             due &= away * held.equity >= self._notional
         if self._cooldown_bars:
             due &= self._filled <= float(held.bar - self._cooldown_bars)
-        flat = ~target.astype(np.bool_)
-        if np.count_nonzero(flat):
-            due |= flat & held.quantity.astype(np.bool_)
+        asks = target.astype(np.bool_)
+        if np.count_nonzero(asks) < len(asks):
+            due |= ~asks & held.quantity.astype(np.bool_)
         due = held.there(due)
         if self._cooldown_bars:
             np.putmask(self._filled, due, float(held.bar))

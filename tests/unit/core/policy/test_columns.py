@@ -38,6 +38,7 @@ from detent.core.policy.columns import (
     direction_of,
     divide_columns,
     reasons_of,
+    share_columns,
     wanted_columns,
 )
 from detent.core.policy.decide import decide_weight
@@ -233,6 +234,16 @@ def test_division_rounds_half_to_even() -> None:
     for denominator in (1, 2, 3, 4, 10, 16, 999):
         expected = [divide_half_even(int(one), denominator) for one in numerators]
         assert divide_columns(numerators, denominator).tolist() == expected
+
+
+def test_shares_are_the_same_by_float64() -> None:
+    """Next to ties of the largest wholes too, where the quotients lie closest to them."""
+    random = np.random.default_rng(3)
+    for whole in (1, 2, 3, 9_999, 2**20, VOL_MAX_PPM - 1, VOL_MAX_PPM):
+        ties = (2 * random.integers(0, 10**6, 50_000) + 1) * whole // (2 * 10**6)
+        near = np.clip(ties[:, np.newaxis] + np.arange(-1, 3), 0, whole).ravel()
+        part = np.concatenate([near, random.integers(0, whole + 1, 50_000)])
+        assert (share_columns(part, whole) == divide_columns(part * 10**6, whole)).all()
 
 
 def test_magnitudes_are_those_of_one_row() -> None:
