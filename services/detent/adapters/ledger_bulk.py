@@ -1,7 +1,8 @@
 """Write a whole ledger file at once: for a run that can be run again, not for a live one.
 
-Nothing is durable until all of it is: the file is written under another name, without a journal
-and without its indexes, which are laid out afterwards, and takes its own name when it is whole.
+Nothing is durable until all of it is: the file is written under another name, without a journal,
+and takes its own name when it is whole. Records come in the order of their keys, so that each goes
+to the end of its indexes: to lay those out afterwards would read the whole file for every one.
 """
 
 import contextlib
@@ -21,18 +22,15 @@ from detent.contracts.plan import Plan
 from detent.core.ledger.record import BoundPlan
 
 PARTIAL = ".partial"
-PAGE_BYTES = 32768
+PAGE_BYTES = 32_768
 # Records that one statement files: beginning and ending one costs as much as to file a record.
 RECORDS_AT_ONCE = 32
-_RECORD = (
-    "INSERT INTO decision_records (plan_id, symbol, ts_ms, kind, sequence, record_hash, canonical)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+_RECORDS = (
+    "INSERT INTO decision_records (plan_id, kind, symbol, ts_ms, sequence, record_hash, canonical)"
+    " VALUES "
 )
-_RECORDS = _RECORD + ", (?, ?, ?, ?, ?, ?, ?)" * (RECORDS_AT_ONCE - 1)
-_INDEXES = (
-    "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'decision_records'"
-    " AND sql IS NOT NULL ORDER BY rowid"
-)
+# What all have in common is bound once.
+_RECORD = "(?1, ?2, ?, ?, ?, ?, ?)"
 _PLAN = (
     "INSERT INTO plan_log (plan_id, event, book, binding_hash, plan, binding)"
     " VALUES (?, ?, ?, ?, ?, ?)"
@@ -50,14 +48,12 @@ class BulkLedger:
         """Note that a plan was opened."""
         self._note(bound, "opened")
 
-    def add_records(self, rows: Iterable[Sequence[object]]) -> None:
-        """File records: plan, symbol, time, kind, sequence, hash, canonical text."""
+    def add_records(self, plan_id: str, kind: str, rows: Iterable[Sequence[object]]) -> None:
+        """File records: symbol, time, sequence, hash, canonical text; bar by bar."""
         coming = iter(rows)
         while batch := list(itertools.islice(coming, RECORDS_AT_ONCE)):
-            if len(batch) == RECORDS_AT_ONCE:
-                self._db.execute(_RECORDS, list(itertools.chain.from_iterable(batch)))
-            else:
-                self._db.executemany(_RECORD, batch)
+            sql = _RECORDS + ", ".join([_RECORD] * len(batch))
+            self._db.execute(sql, [plan_id, kind, *itertools.chain.from_iterable(batch)])
 
     def add_fills(self, rows: Iterable[Sequence[object]]) -> None:
         """File fills: name, plan, book, symbol, time, canonical text."""
@@ -97,13 +93,8 @@ def bulk_ledger(path: Path) -> Iterator[BulkLedger]:
             db.execute("PRAGMA journal_mode=OFF")
             db.execute("PRAGMA synchronous=OFF")
             prepare(db)
-            indexes = db.execute(_INDEXES).fetchall()
-            for name, _ in indexes:
-                db.execute(f"DROP INDEX {name}")
             db.execute("BEGIN")
             yield BulkLedger(db)
-            for _, sql in indexes:
-                db.execute(sql)
             db.execute("COMMIT")
         with partial.open("rb+") as file:
             os.fsync(file.fileno())

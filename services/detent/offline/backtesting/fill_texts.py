@@ -16,15 +16,16 @@ from detent.contracts.errors import InternalError
 from detent.contracts.json_codec import from_json, to_json
 from detent.contracts.trades import Fill, Side
 from detent.contracts.units import BPS_ONE
-from detent.core.policy.columns import Flags, Ints
+from detent.core.policy.columns import Flags, Floats, Ints
 from detent.offline.backtesting.engine import Setup, Stretch
 from detent.offline.backtesting.execution import Execution
 from detent.offline.backtesting.market import Market
-from detent.offline.backtesting.record_texts import close_text
+from detent.offline.backtesting.record_texts import close_texts
 
 # Digits of a position that is worth the whole account at the start.
 QUANTITY_DIGITS = 12
 PLACES_MAX = 18
+_SIDE_TEXTS = {True: Side.BUY.value, False: Side.SELL.value}
 # One row of `fills`.
 FiledFill = tuple[str, str, str, str, int, str]
 
@@ -58,43 +59,65 @@ class FillWriter:
         Raises:
             InternalError: The first of them is not what the contract writes.
         """
-        plan = self._setup.bound.plan
         present = stretch.walked.present
         numbers = np.cumsum(present).reshape(present.shape) - 1
         orders = latest_orders(stretch.walked.trades)
-        is_checked = False
-        times_ms = (stretch.walked.ts_ms - self._early_ms).tolist()
         held = np.rint(stretch.fills.quantity * self._scales)
-        price = stretch.fills.price
-        for bar, place in np.argwhere(held[1:] != held[:-1]).tolist():
-            asked = bar if self._at_once else int(orders[bar, place])
-            record_hash = (
-                self._ordered_by[place] if asked < 0 else record_hashes[numbers[asked, place]]
+        bars, places = np.nonzero(held[1:] != held[:-1])
+        if len(bars):
+            asked = bars if self._at_once else orders[bars, places]
+            ordered_by = [
+                self._ordered_by[place] if bar < 0 else record_hashes[numbers[bar, place]]
+                for bar, place in zip(asked.tolist(), places.tolist(), strict=True)
+            ]
+            units = [
+                # Integers, which subtract without rounding whatever their size.
+                int(after) - int(before)
+                for after, before in zip(
+                    held[bars + 1, places].tolist(), held[bars, places].tolist(), strict=True
+                )
+            ]
+            times_ms = stretch.walked.ts_ms[bars] - self._early_ms
+            met = stretch.fills.price[bars, places]
+            yield from self._filed(ordered_by, places, units, met, times_ms)
+        self._remember(orders[-1], numbers, record_hashes)
+
+    def _filed(
+        self,
+        ordered_by: Sequence[str],
+        places: Ints,
+        units: Sequence[int],
+        met: Floats,
+        times_ms: Ints,
+    ) -> Iterator[FiledFill]:
+        """Write some fills, at least one; what they met are the prices before slippage."""
+        plan, costs = self._setup.bound.plan, self._setup.costs
+        signed = np.array(units, dtype=np.float64)
+        price = met * (1.0 + np.sign(signed) * (costs.slippage_bps / BPS_ONE))
+        fee = np.abs(signed) / self._scales[places] * price * (costs.fee_bps / BPS_ONE)
+        columns = zip(
+            ordered_by,
+            places.tolist(),
+            units,
+            close_texts(price),
+            close_texts(fee),
+            times_ms.tolist(),
+            strict=True,
+        )
+        is_checked = False
+        for record_hash, place, moved, price_text, fee_text, ts_ms in columns:
+            symbol, side = plan.symbols[place], _SIDE_TEXTS[moved > 0]
+            text = (
+                f'{{"book":"{plan.book}","fee":"{fee_text}","fill_id":"{record_hash}",'
+                f'"plan_id":"{plan.plan_id}","price":"{price_text}",'
+                f'"quantity":"{units_text(abs(moved), self._places[place])}",'
+                f'"record_hash":"{record_hash}","schema":"{Fill.SCHEMA}","sequence":{place},'
+                f'"side":"{side}","symbol":"{symbol}","ts_ms":{ts_ms}}}'
             )
-            # Integers, which subtract without rounding whatever their size.
-            units = int(held[bar + 1, place]) - int(held[bar, place])
-            ts_ms = times_ms[bar]
-            text = self._text(place, units, float(price[bar, place]), ts_ms, record_hash)
             if not is_checked:
                 check_fill_text(text)
                 is_checked = True
-            yield record_hash, plan.plan_id, plan.book, plan.symbols[place], ts_ms, text
-        self._remember(orders[-1], numbers, record_hashes)
-
-    def _text(self, place: int, units: int, met: float, ts_ms: int, record_hash: str) -> str:
-        """Write one fill; what it met is the price before slippage."""
-        plan, costs = self._setup.bound.plan, self._setup.costs
-        sign = 1 if units > 0 else -1
-        price = met * (1.0 + sign * (costs.slippage_bps / BPS_ONE))
-        fee = abs(units) / float(self._scales[place]) * price * (costs.fee_bps / BPS_ONE)
-        side = Side.BUY.value if sign > 0 else Side.SELL.value
-        return (
-            f'{{"book":"{plan.book}","fee":"{close_text(fee)}","fill_id":"{record_hash}",'
-            f'"plan_id":"{plan.plan_id}","price":"{close_text(price)}",'
-            f'"quantity":"{units_text(abs(units), self._places[place])}",'
-            f'"record_hash":"{record_hash}","schema":"{Fill.SCHEMA}","sequence":{place},'
-            f'"side":"{side}","symbol":"{plan.symbols[place]}","ts_ms":{ts_ms}}}'
-        )
+            yield record_hash, plan.plan_id, plan.book, symbol, ts_ms, text
 
     def _remember(self, latest: Ints, numbers: Ints, record_hashes: Sequence[str]) -> None:
         """Keep who ordered last: where bars are missing, a later stretch fills it."""

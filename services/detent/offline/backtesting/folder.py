@@ -19,6 +19,7 @@ from detent.adapters.ledger_bulk import bulk_ledger
 from detent.adapters.ledger_reading import SqliteReader
 from detent.contracts.binding import ModelBinding
 from detent.contracts.canonical import canonical_hash, parse_json
+from detent.contracts.decision import DecisionKind
 from detent.contracts.errors import DataInvalid, DetentError
 from detent.contracts.json_codec import from_json, to_json
 from detent.core.evaluation.equity import EquityCurve
@@ -89,7 +90,7 @@ def run_into(
             writer, fills = RecordWriter(setup), FillWriter(setup)
 
             def file(stretch: Stretch) -> None:
-                ledger.add_records(writer.rows(stretch))
+                ledger.add_records(setup.bound.plan.plan_id, DecisionKind.BAR, writer.rows(stretch))
                 ledger.add_fills(fills.rows(stretch, writer.written))
 
             ran = run(setup, (tally, file), progress)

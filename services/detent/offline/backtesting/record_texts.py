@@ -40,8 +40,8 @@ _DIRECTED = frozenset({TriggerState.LONG_ALLOWED, TriggerState.SHORT_ALLOWED})
 ROWS_AT_ONCE = 3_072
 # Integers below this in size have their texts ready.
 SMALL = 16_384
-# One row of `decision_records`.
-Filed = tuple[str, str, int, str, int, str, str]
+# What one row of `decision_records` holds beside its plan and its kind.
+Filed = tuple[str, int, int, str, str]
 # Texts by number; what a number below 0 stands for is at the end.
 Table = NDArray[np.object_]
 
@@ -103,7 +103,7 @@ class RecordWriter:
         self._ends = table_of(dict(enumerate(int_texts(ends_ms))))
 
     def rows(self, stretch: Stretch) -> Iterator[Filed]:
-        """Give the records of a stretch as the ledger files them, bar by bar.
+        """Give symbol, time, sequence, hash and text of a stretch's records, bar by bar.
 
         Raises:
             InternalError: The first of them is not what the scalar core writes.
@@ -113,7 +113,6 @@ class RecordWriter:
         if expected is None:
             return
         assert self._template is not None
-        plan, kind = self._setup.bound.plan, DecisionKind.BAR.value
         parts, hashes, sha256 = self._template.parts(), self.head_hashes, hashlib.sha256
         previous_at = 2 * self._template.columns.index(PREVIOUS) + 1
         present = stretch.walked.present
@@ -141,7 +140,7 @@ class RecordWriter:
                     expected = None
                 hashes[place] = record_hash = sha256(text.encode("ascii")).hexdigest()
                 written.append(record_hash)
-                yield plan.plan_id, symbol, ts_ms, kind, sequence, record_hash, text
+                yield symbol, ts_ms, sequence, record_hash, text
 
     def _first(self, stretch: Stretch) -> str | None:
         """Have the scalar core write the first row, and take the text of all from its."""
