@@ -111,8 +111,9 @@ class Walk:
                 any time.
         """
         self.terms = terms
-        never = np.full(len(terms.allowed), -np.inf)
-        self._free_from_ms = never if free_from_ms is None else free_from_ms
+        if free_from_ms is None:
+            free_from_ms = np.full(len(terms.allowed), -np.inf)
+        self._free_from_ms = free_from_ms
         self._cap_ppm = terms.cap_ppm
 
     def step(
