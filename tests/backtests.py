@@ -6,10 +6,12 @@ import numpy as np
 from msgspec import structs
 from tests.builders import HORIZON, HOUR_MS, START_MS
 
+from detent.adapters.ledger_bulk import FILED
 from detent.contracts.plan import PolicyConfig, VolUnit
 from detent.offline.backtesting.backtest import Question, proxy_setup
-from detent.offline.backtesting.engine import Setup
+from detent.offline.backtesting.engine import Setup, Stretch
 from detent.offline.backtesting.market import Market
+from detent.offline.backtesting.record_texts import RecordWriter
 from detent.offline.backtesting.strategy import TriggerParameters
 
 SYMBOLS = ("AAA", "BBB", "CCC")
@@ -55,3 +57,9 @@ def setup_of(market: Market | None = None, **changes: Any) -> Setup:
     """Give the proxy's run over a market."""
     question = changes.pop("question", question_of())
     return structs.replace(proxy_setup(question, market or market_of_walk()), **changes)
+
+
+def filed(writer: RecordWriter, stretch: Stretch) -> list[tuple[Any, ...]]:
+    """Give what a writer hands to the ledger of each record."""
+    values = [value for batch in writer.batches(stretch) for value in batch]
+    return list(zip(*[iter(values)] * len(FILED), strict=True))

@@ -6,7 +6,7 @@ to the end of its indexes: to lay those out afterwards would read the whole file
 """
 
 import contextlib
-import itertools
+import functools
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,14 +23,11 @@ from detent.core.ledger.record import BoundPlan
 
 PARTIAL = ".partial"
 PAGE_BYTES = 32_768
-# Records that one statement files: beginning and ending one costs as much as to file a record.
-RECORDS_AT_ONCE = 32
-_RECORDS = (
-    "INSERT INTO decision_records (plan_id, kind, symbol, ts_ms, sequence, record_hash, canonical)"
-    " VALUES "
-)
+# What a record is filed as, beside its plan and its kind.
+FILED = ("symbol", "ts_ms", "sequence", "record_hash", "canonical")
+_RECORDS = f"INSERT INTO decision_records (plan_id, kind, {', '.join(FILED)}) VALUES "
 # What all have in common is bound once.
-_RECORD = "(?1, ?2, ?, ?, ?, ?, ?)"
+_RECORD = f"(?1, ?2{', ?' * len(FILED)})"
 _PLAN = (
     "INSERT INTO plan_log (plan_id, event, book, binding_hash, plan, binding)"
     " VALUES (?, ?, ?, ?, ?, ?)"
@@ -48,12 +45,17 @@ class BulkLedger:
         """Note that a plan was opened."""
         self._note(bound, "opened")
 
-    def add_records(self, plan_id: str, kind: str, rows: Iterable[Sequence[object]]) -> None:
-        """File records: symbol, time, sequence, hash, canonical text; bar by bar."""
-        coming = iter(rows)
-        while batch := list(itertools.islice(coming, RECORDS_AT_ONCE)):
-            sql = _RECORDS + ", ".join([_RECORD] * len(batch))
-            self._db.execute(sql, [plan_id, kind, *itertools.chain.from_iterable(batch)])
+    def add_records(self, plan_id: str, kind: str, batches: Iterable[Sequence[object]]) -> None:
+        """File records, bar by bar.
+
+        Args:
+            plan_id: Their plan.
+            kind: Their kind.
+            batches: Each the `FILED` of some records, one record after the other. A batch is
+                one statement: to begin and end one costs as much as to file a record.
+        """
+        for batch in batches:
+            self._db.execute(_filing(len(batch) // len(FILED)), [plan_id, kind, *batch])
 
     def add_fills(self, rows: Iterable[Sequence[object]]) -> None:
         """File fills: name, plan, book, symbol, time, canonical text."""
@@ -74,6 +76,12 @@ class BulkLedger:
         )
         values = (bound.plan.plan_id, event, bound.plan.book, bound.binding_hash, plan, binding)
         self._db.execute(_PLAN, values)
+
+
+@functools.cache
+def _filing(count: int) -> str:
+    """Write the statement that files so many records."""
+    return _RECORDS + ", ".join([_RECORD] * count)
 
 
 @contextlib.contextmanager

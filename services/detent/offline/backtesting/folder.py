@@ -90,7 +90,8 @@ def run_into(
             writer, fills = RecordWriter(setup), FillWriter(setup)
 
             def file(stretch: Stretch) -> None:
-                ledger.add_records(setup.bound.plan.plan_id, DecisionKind.BAR, writer.rows(stretch))
+                batches = writer.batches(stretch)
+                ledger.add_records(setup.bound.plan.plan_id, DecisionKind.BAR, batches)
                 ledger.add_fills(fills.rows(stretch, writer.written))
 
             ran = run(setup, (tally, file), progress)

@@ -5,6 +5,7 @@ back-test varies stands in it whether or not it was thought of here.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -68,11 +69,33 @@ class RecordTemplate(msgspec.Struct, frozen=True, kw_only=True):
     pieces: tuple[str, ...]
     columns: tuple[str, ...]
 
+    def filled(self, columns: Mapping[str, Sequence[str]]) -> "RecordTemplate":
+        """Write into the text what is the same in all of some rows, at least one.
+
+        Args:
+            columns: The texts of every column, by name; the hole of `PREVIOUS` stays one.
+        """
+        pieces, left = [self.pieces[0]], list[str]()
+        for name, piece in zip(self.columns, self.pieces[1:], strict=True):
+            if name != PREVIOUS and is_same(columns[name]):
+                pieces[-1] += columns[name][0] + piece
+            else:
+                left.append(name)
+                pieces.append(piece)
+        return RecordTemplate(pieces=tuple(pieces), columns=tuple(left))
+
     def parts(self) -> list[str]:
         """Give the text in parts, the holes at odd places and empty."""
         parts = [""] * (2 * len(self.columns) + 1)
         parts[::2] = self.pieces
         return parts
+
+
+def is_same(texts: Sequence[str]) -> bool:
+    """Say whether texts, at least one, are all the same."""
+    first = texts[0]
+    # Most columns differ at their ends already.
+    return texts[-1] == first and texts.count(first) == len(texts)
 
 
 def record_template(sample: DecisionRecord) -> RecordTemplate:

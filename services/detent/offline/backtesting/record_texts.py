@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from detent.adapters.ledger_bulk import FILED
 from detent.contracts.binding import SignalSource
 from detent.contracts.decimals import format_decimal
 from detent.contracts.decision import GENESIS_HASH, DecisionKind, DecisionRecord, DecisionRow
@@ -37,11 +38,11 @@ PROXY_REASONS = {
 _DIRECTED = frozenset({TriggerState.LONG_ALLOWED, TriggerState.SHORT_ALLOWED})
 # Rows whose texts are made together: enough to pay for arrays, few enough for their many small
 # texts to be in a processor's cache when they are joined.
-ROWS_AT_ONCE = 3_072
+ROWS_AT_ONCE = 6_144
 # Integers below this in size have their texts ready.
 SMALL = 16_384
-# What one row of `decision_records` holds beside its plan and its kind.
-Filed = tuple[str, int, int, str, str]
+# Records that are handed on together, while their texts are in a processor's cache.
+RECORDS_AT_ONCE = 64
 # Texts by number; what a number below 0 stands for is at the end.
 Table = NDArray[np.object_]
 
@@ -102,19 +103,24 @@ class RecordWriter:
         ends_ms = np.minimum(times_ms + plan.bar_interval_ms, TS_MS_MAX)
         self._ends = table_of(dict(enumerate(int_texts(ends_ms))))
 
-    def rows(self, stretch: Stretch) -> Iterator[Filed]:
-        """Give symbol, time, sequence, hash and text of a stretch's records, bar by bar.
+    def batches(self, stretch: Stretch) -> Iterator[list[object]]:
+        """Give the records of a stretch, bar by bar, some at once.
+
+        Returns:
+            Lists of what `decision_records` holds beside plan and kind, one record after the
+            other: symbol, time, sequence, hash and text.
 
         Raises:
             InternalError: The first of them is not what the scalar core writes.
         """
         self.written = written = []
+        batch: list[object] = []
+        full = RECORDS_AT_ONCE * len(FILED)
         expected = self._first(stretch)
         if expected is None:
             return
         assert self._template is not None
-        parts, hashes, sha256 = self._template.parts(), self.head_hashes, hashlib.sha256
-        previous_at = 2 * self._template.columns.index(PREVIOUS) + 1
+        hashes, sha256 = self.head_hashes, hashlib.sha256
         present = stretch.walked.present
         every, sequences = np.flatnonzero(present), self._sequences(present)
         for start in range(0, len(every), ROWS_AT_ONCE):
@@ -123,12 +129,14 @@ class RecordWriter:
             bars, places = np.divmod(at, present.shape[1])
             columns = self._columns(stretch, at, bars, places) | self._signal_columns(stretch, at)
             columns["sequence"] = int_texts(numbers)
+            template = self._template.filled(columns)
+            parts, previous_at = template.parts(), 2 * template.columns.index(PREVIOUS) + 1
             rows = zip(
                 places.tolist(),
                 columns["symbol"],
                 stretch.walked.ts_ms[bars].tolist(),
                 numbers.tolist(),
-                zip(*(columns[name] for name in self._template.columns), strict=True),
+                zip(*(columns[name] for name in template.columns), strict=True),
                 strict=True,
             )
             for place, symbol, ts_ms, sequence, own in rows:
@@ -140,7 +148,12 @@ class RecordWriter:
                     expected = None
                 hashes[place] = record_hash = sha256(text.encode("ascii")).hexdigest()
                 written.append(record_hash)
-                yield symbol, ts_ms, sequence, record_hash, text
+                batch += symbol, ts_ms, sequence, record_hash, text
+                if len(batch) == full:
+                    yield batch
+                    batch = []
+        if batch:
+            yield batch
 
     def _first(self, stretch: Stretch) -> str | None:
         """Have the scalar core write the first row, and take the text of all from its."""

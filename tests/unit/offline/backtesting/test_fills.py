@@ -205,7 +205,7 @@ def test_a_text_that_the_contract_would_not_write_stops_the_run(
     writer, fills = RecordWriter(setup), FillWriter(setup)
 
     def told(stretch: Stretch) -> None:
-        deque(writer.rows(stretch), maxlen=0)
+        deque(writer.batches(stretch), maxlen=0)
         deque(fills.rows(stretch, writer.written), maxlen=0)
 
     with pytest.raises(InternalError, match="a fill"):

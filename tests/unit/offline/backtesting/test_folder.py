@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from msgspec import structs
-from tests.backtests import market_of_walk, question_of, setup_of
+from tests.backtests import filed, market_of_walk, question_of, setup_of
 from tests.builders import model_binding
 
 from detent.adapters.sqlite_ledger import SqliteLedger
@@ -68,7 +68,7 @@ def test_every_record_is_the_scalar_cores(bound: bool) -> None:
     styles = set()
 
     def check(stretch: Stretch) -> None:
-        rows = iter(list(writer.rows(stretch)))
+        rows = iter(filed(writer, stretch))
         for bar, place in np.argwhere(stretch.walked.present).tolist():
             symbol = setup.market.symbols[place]
             sequence, previous = points.get(symbol, (0, "0" * 64))
@@ -96,7 +96,7 @@ def test_a_text_that_drifts_from_the_core_stops_the_run(monkeypatch: pytest.Monk
     writer = RecordWriter(setup_of())
 
     with pytest.raises(InternalError, match="a record"):
-        run(setup_of(), (lambda stretch: deque(writer.rows(stretch), maxlen=0),))
+        run(setup_of(), (lambda stretch: deque(writer.batches(stretch), maxlen=0),))
 
 
 async def test_the_ledger_is_one_that_every_tool_reads(tmp_path: Path) -> None:

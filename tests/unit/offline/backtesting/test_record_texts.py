@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.backtests import market_of_walk, setup_of
+from tests.backtests import filed, market_of_walk, setup_of
 
 from detent.contracts.decimals import format_decimal
 from detent.offline.backtesting import record_texts
 from detent.offline.backtesting.engine import run
 from detent.offline.backtesting.record_texts import (
     SMALL,
-    Filed,
     RecordWriter,
     close_text,
     close_texts,
@@ -53,19 +52,23 @@ def test_what_is_absent_is_null(items: list[int]) -> None:
     assert texts == ["null" if item < 0 else str(item) for item in items]
 
 
+@pytest.mark.parametrize(("rows_at_once", "records_at_once"), [(7, 64), (7, 3), (6_144, 5)])
 def test_how_many_rows_are_written_together_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, rows_at_once: int, records_at_once: int
 ) -> None:
-    """Bars are missing, so that parts begin and end within bars."""
+    """Bars are missing, so that parts begin and end within bars; with few rows, most of what
+    varies is the same in all of them.
+    """
     setup = setup_of(market_of_walk(300, holes=True))
 
-    def written() -> list[Filed]:
-        writer, rows = RecordWriter(setup), list[Filed]()
-        run(setup, (lambda stretch: rows.extend(writer.rows(stretch)),))
+    def written() -> list[tuple[object, ...]]:
+        writer, rows = RecordWriter(setup), list[tuple[object, ...]]()
+        run(setup, (lambda stretch: rows.extend(filed(writer, stretch)),))
         return rows
 
     together = written()
-    monkeypatch.setattr(record_texts, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(record_texts, "ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr(record_texts, "RECORDS_AT_ONCE", records_at_once)
 
     assert written() == together
     assert len(together) > 800
