@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -71,7 +72,7 @@ def without(table: str) -> Callable[[Path], None]:
 
 def edited(path: Path, sql: str) -> None:
     """Change a ledger as somebody with the file in hand may: past its triggers."""
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
         names = db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
         for (name,) in names:
             db.execute(f"DROP TRIGGER {name}")

@@ -1,6 +1,7 @@
 """Proves that an item of a stream is a unary call: the same records, refusals and deadlines."""
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -145,7 +146,7 @@ async def test_a_malformed_item_is_refused_alone_and_noted(host: PolicyHost, tal
     assert answers[0].binding_hash == ""
     assert reason_of(answers[4]) is ErrorReason.BINDING_MISMATCH
     assert reason_of(answers[5]) is ErrorReason.PLAN_NOT_FOUND
-    with sqlite3.connect(host.ledger_file) as db:
+    with contextlib.closing(sqlite3.connect(host.ledger_file)) as db:
         sql = "SELECT reason, plan_id FROM block_events WHERE method = ?"
         noted = db.execute(sql, ("PolicyService/StreamDecisions",)).fetchall()
     assert sorted(noted) == sorted(
@@ -183,7 +184,7 @@ async def test_an_item_has_a_deadline_of_its_own_and_is_recorded_all_the_same(
     assert took_s >= 0.09
     records = read_records(host.ledger_file)
     assert [row["record_hash"] for row in records] == [hash_of(recorded), hash_of(following)]
-    with sqlite3.connect(host.ledger_file) as db:
+    with contextlib.closing(sqlite3.connect(host.ledger_file)) as db:
         assert db.execute("SELECT COUNT(*) FROM late_answers").fetchone() == (1,)
 
 

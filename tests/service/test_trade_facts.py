@@ -1,6 +1,7 @@
 """Proves that fills and outcomes are taken once, as they are, and only where they belong."""
 
 import asyncio
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ async def resolve(host: PolicyHost, *outcomes: Outcome) -> RecordOutcomesRespons
 
 
 def held(host: PolicyHost, table: str) -> list[Any]:
-    with sqlite3.connect(host.ledger_file) as db:
+    with contextlib.closing(sqlite3.connect(host.ledger_file)) as db:
         return db.execute(f"SELECT * FROM {table}").fetchall()
 
 

@@ -103,14 +103,19 @@ class SqliteFile:
     ) -> sqlite3.Connection:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(path, isolation_level=None)
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            # The log is moved into the file by us, after the answers have left.
-            db.execute("PRAGMA wal_autocheckpoint=0")
-            prepare(db)
-            if self._durability is Durability.UNSAFE_MEMORY:
-                db.execute("BEGIN IMMEDIATE")
+            with contextlib.ExitStack() as opened:
+                db = opened.enter_context(
+                    contextlib.closing(sqlite3.connect(path, isolation_level=None))
+                )
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=FULL")
+                # The log is moved into the file by us, after the answers have left.
+                db.execute("PRAGMA wal_autocheckpoint=0")
+                prepare(db)
+                if self._durability is Durability.UNSAFE_MEMORY:
+                    db.execute("BEGIN IMMEDIATE")
+                # Whatever was refused above is closed; what is kept is closed by `close`.
+                opened.pop_all()
         except (sqlite3.Error, OSError) as error:
             raise _unavailable(error) from error
         self._is_full = not self._reserve.hold()

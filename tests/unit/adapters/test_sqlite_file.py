@@ -193,15 +193,37 @@ async def test_a_file_that_may_only_be_read_is_a_typed_error(file: SqliteFile, p
     assert texts_in(path) == ["before", "after"]
 
 
-@pytest.mark.parametrize("content", [b"", b"this is no database, whatever its name says" * 100])
-def test_a_file_that_is_no_database_cannot_be_opened(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    if not content:
-        SqliteFile(path, prepare, durability=Durability.FULL)._thread.shutdown()
-        return
+def test_a_file_that_is_no_database_cannot_be_opened(path: Path) -> None:
+    path.write_bytes(b"this is no database, whatever its name says" * 100)
 
     with pytest.raises(LedgerUnavailable, match="not a database"):
         SqliteFile(path, prepare, durability=Durability.FULL)
+
+
+async def test_an_empty_file_is_a_new_one(path: Path) -> None:
+    await asyncio.to_thread(path.touch)
+
+    file = SqliteFile(path, prepare, durability=Durability.FULL)
+    await file.write(note("first"))
+    await file.close()
+
+    assert texts_in(path) == ["first"]
+
+
+def test_a_file_that_is_refused_is_closed(path: Path) -> None:
+    """Whoever closes a file last takes its log away."""
+    log = path.with_name(path.name + "-wal")
+
+    def refuse(db: sqlite3.Connection) -> None:
+        prepare(db)
+        assert log.exists()
+        raise LedgerUnavailable("it is of a later form", cause="a later form")
+
+    with pytest.raises(LedgerUnavailable, match="later form") as refused:
+        SqliteFile(path, refuse, durability=Durability.FULL)
+
+    assert refused.tb is not None, "what the error refers to is still alive"
+    assert not log.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_a_typed_error_without_a_path(tmp_path: Path) -> None:
