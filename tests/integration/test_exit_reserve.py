@@ -143,6 +143,22 @@ async def test_a_full_disk_records_exits_and_refuses_entries(
     assert_chains_whole(read_records(small_host.ledger_file))
 
 
+async def test_a_row_that_is_refused_keeps_no_exit_of_its_call_in(
+    small_host: PolicyHost, small_client: DetentClient, disk: Path
+) -> None:
+    """The refusal cannot be noted where nothing can be: it stands, and the exit leaves."""
+    _, bar = await exhausted(small_host, small_client, disk)
+    leaving = row_of(SYMBOL, weight_ppm=100_000, trigger_state=TriggerState.INACTIVE)
+    rows = (leaving, row_of("STRANGER"))
+
+    for _ in range(2):
+        exited, refused = (await decide(small_host, bar, rows)).results
+        assert exited.decision is not None
+        assert exited.decision.target_weight_final_ppm == 0
+        assert refused.refusal is not None
+        assert refused.refusal.reason is ErrorReason.SYMBOL_NOT_IN_PLAN
+
+
 async def test_a_client_answers_by_itself_what_could_not_be_recorded(
     small_host: PolicyHost, small_client: DetentClient, disk: Path
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Coroutine,
+    Iterable,
     Mapping,
     Sequence,
 )
@@ -274,9 +275,7 @@ class PolicyHandler:
             tell(opened.bound, fresh)
         rows.written |= {item.record.row.symbol: item for item in fresh}
         if rows.refusals:
-            method = "PolicyService/DecideTargetWeights"
-            blocked = [self._blocked(method, query, error) for error in rows.refusals.values()]
-            await self._ledger.add_block_events(blocked)
+            await self._note_refusals(query, rows.refusals.values())
         rows.refusals |= unrecorded
         if call.remaining_s() <= 0:
             await self._note_late(fresh)
@@ -373,6 +372,18 @@ class PolicyHandler:
         if outcomes is not None:
             log_outcomes(outcomes, ts_ms=query.ts_ms)
         return outcomes
+
+    async def _note_refusals(
+        self, query: DecideTargetWeightsRequest, errors: Iterable[DetentError]
+    ) -> None:
+        method = "PolicyService/DecideTargetWeights"
+        try:
+            await self._ledger.add_block_events(
+                [self._blocked(method, query, error) for error in errors]
+            )
+        except LedgerUnavailable:
+            # They stand whether or not they could be noted, and no exit beside them waits.
+            log.exception(events.CALL_FAILED)
 
     async def _note_late(self, fresh: Sequence[Written]) -> None:
         if fresh:
