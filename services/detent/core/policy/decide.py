@@ -25,11 +25,10 @@ def decide_weight(inputs: PolicyInputs) -> tuple[PolicyOutcome, PolicyState]:
     wanted = wanted_weight(inputs)
     # (6) Smoothing, or a monotone exit. An emergency between bars moves nothing else.
     if inputs.emergency_only:
-        policy_ppm = _position_within_permission(inputs)
-        moved: tuple[Reason, ...] = ()
+        policy_ppm, moved = _position_within_permission(inputs)
     else:
         policy_ppm, smoothing_reasons = smoothed_weight(inputs, wanted)
-        moved = (*wanted.reasons, *smoothing_reasons)
+        moved = [*wanted.reasons, *smoothing_reasons]
     # (7), (8) What outranks it.
     overridden = override_weight(inputs, policy_ppm)
     # (9) Whether it is traded.
@@ -58,11 +57,17 @@ def decide_weight(inputs: PolicyInputs) -> tuple[PolicyOutcome, PolicyState]:
     return outcome, state
 
 
-def _position_within_permission(inputs: PolicyInputs) -> int:
-    """Give the position that a vetoed emergency leaves in place."""
-    if inputs.trigger_state is TriggerState.EXIT_ONLY:
-        return inputs.current_weight_ppm
-    return held_weight(inputs, DIRECTION[inputs.trigger_state])
+def _position_within_permission(inputs: PolicyInputs) -> tuple[int, list[Reason]]:
+    """Give the position that a vetoed emergency leaves in place, and why that is less than held."""
+    match inputs.trigger_state:
+        case TriggerState.INACTIVE:
+            return 0, [Reason.TRIGGER_INACTIVE]
+        case TriggerState.EXIT_ONLY:
+            return inputs.current_weight_ppm, []
+        case TriggerState.LONG_ALLOWED | TriggerState.SHORT_ALLOWED:
+            held_ppm = held_weight(inputs, DIRECTION[inputs.trigger_state])
+            cut = held_ppm != inputs.current_weight_ppm
+            return held_ppm, [Reason.HOLD_OR_REDUCE] if cut else []
 
 
 def state_after(

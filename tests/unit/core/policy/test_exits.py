@@ -155,6 +155,34 @@ def test_an_emergency_without_an_entry_beside_it_lost_none() -> None:
         assert found.reasons[-1] is EXECUTED
 
 
+@pytest.mark.proves("R209", "R222")
+@pytest.mark.parametrize(
+    ("trigger_state", "held_ppm", "final_ppm", "reasons"),
+    [
+        (INACTIVE, 200_000, 0, (Reason.TRIGGER_INACTIVE, TOO_YOUNG)),
+        (SHORT, 200_000, 0, (Reason.HOLD_OR_REDUCE, TOO_YOUNG)),
+        (LONG, 400_000, 250_000, (Reason.HOLD_OR_REDUCE, TOO_YOUNG)),
+        (LONG, 200_000, 200_000, (TOO_YOUNG,)),
+        (EXIT_ONLY, 200_000, 200_000, (TOO_YOUNG,)),
+    ],
+)
+def test_a_vetoed_emergency_between_bars_says_what_took_weight_away(
+    trigger_state: TriggerState, held_ppm: int, final_ppm: int, reasons: tuple[Reason, ...]
+) -> None:
+    """A veto alone beside a weight that shrinks would read as a veto that was not obeyed."""
+    free = structs.replace(YOUNG, last_rebalance_ts_ms=None)
+    found, _ = decided(
+        emergency(),
+        trigger_state=trigger_state,
+        current_weight_ppm=held_ppm,
+        emergency_only=True,
+        state=free,
+    )
+
+    assert found.target_weight_final_ppm == final_ppm
+    assert found.reasons == reasons
+
+
 @pytest.mark.proves("R225")
 def test_an_emergency_passes_every_hindrance_and_records_what_was_wanted() -> None:
     config = policy_config(symbol_allowlist=("OTHER",), epsilon_w_ppm=1_000_000)
