@@ -206,6 +206,34 @@ async def test_what_could_not_be_written_is_not_in_force(
     assert await final_ppm(opened, 0, OTHER_SYMBOL) == 0, "what stood before stands"
 
 
+@pytest.mark.parametrize("lifts", [False, True])
+async def test_a_caller_that_leaves_before_the_disk_says_no_changes_nothing(
+    opened: PolicyHost, monkeypatch: pytest.MonkeyPatch, *, lifts: bool
+) -> None:
+    """Else what nobody wrote would be in force until a restart, and known to who asks again."""
+    if lifts:
+        await set_on(opened, standing())
+    going = asyncio.Event()
+
+    async def fails(_changes: object) -> None:
+        await going.wait()
+        raise LedgerUnavailable("the disk is full", cause="full")
+
+    change = (None, OPS) if lifts else (standing(), None)
+    with monkeypatch.context() as broken:
+        broken.setattr(opened.ledger, "add_stand_downs", fails)
+        asking = asyncio.create_task(set_on(opened, change[0], lift=change[1]))
+        await asyncio.sleep(0.01)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        going.set()
+        await opened.handler.settle()
+
+    assert (await final_ppm(opened, 0) == 0) is lifts
+    assert (await set_on(opened, change[0], lift=change[1])).changed_count == 1
+
+
 async def test_there_is_a_bound_on_what_a_process_keeps(
     opened: PolicyHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -188,6 +188,9 @@ class PolicyHandler:
 
     async def set_stand_down(self, query: SetStandDownRequest, call: Call) -> SetStandDownResponse:
         """Keep symbols of a book flat until an instant, or lift that."""
+        return await self._finish(self._set_stand_down(query, call))
+
+    async def _set_stand_down(self, query: SetStandDownRequest, call: Call) -> SetStandDownResponse:
         changed, known = await self._plans.stand_downs.change(query, at_ms=self._now_ms())
         facts: dict[str, object] = {
             "book": query.book,
