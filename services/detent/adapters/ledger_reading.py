@@ -12,11 +12,14 @@ from detent.adapters.sqlite_schema import BY_HASH, SCHEMA_VERSION, STORED
 from detent.contracts.calls.ledger import ListDecisionsRequest
 from detent.contracts.errors import InvalidField, LedgerUnavailable
 from detent.contracts.replanning import ReplanOutcome
+from detent.contracts.units import INT64_MAX
 from detent.core.ledger.chain import StoredRecord
 from detent.core.replanning.measures import ReplanRow
 
 Row = tuple[Any, ...]
 FETCHED = 2_000
+# Longer than that is no row's number, nor a text that is turned into one.
+ID_DIGITS_MAX = len(str(INT64_MAX))
 POSTGRESQL_PREFIX = "postgresql://"
 # Whether a record names a reason, in whichever of the three places that hold one.
 _SQLITE_REASONS = (
@@ -245,7 +248,8 @@ def token_of(page_token: str) -> tuple[str, int]:
         InvalidField: No page gave such a token.
     """
     source, _, number = page_token.rpartition(".")
-    if page_token and not number.isdecimal():
+    is_number = number.isdecimal() and len(number) <= ID_DIGITS_MAX
+    if page_token and not (is_number and int(number) <= INT64_MAX):
         raise InvalidField("page_token", page_token, "a token that a page gave")
     return source, int(number or 0)
 
