@@ -28,6 +28,7 @@ from detent.contracts.errors import (
     BarFromFuture,
     BindingMismatch,
     DeadlineExceeded,
+    InvalidField,
 )
 from detent.contracts.plan import TriggerState, VolUnit
 from detent.contracts.reasons import ErrorReason, Reason
@@ -327,6 +328,50 @@ async def test_an_input_that_is_not_what_it_is_hashed_for_never_reaches_the_mode
 
 
 # What a client did by itself
+
+
+async def test_of_local_answers_under_one_key_one_is_new_and_the_first_is_kept(
+    opened: PolicyHost,
+) -> None:
+    """Whether they come in one report or in reports at once; what is counted is what is kept."""
+    first, second = (
+        LocalAnswer(
+            ts_ms=START_MS,
+            kind=DecisionKind.BAR,
+            row=row_of(weight_ppm=held_ppm),
+            target_weight_final_ppm=0,
+            reason=Reason.CLIENT_NO_SERVICE,
+        )
+        for held_ppm in (1, 2)
+    )
+
+    async def reported(*answers: LocalAnswer) -> tuple[int, int]:
+        query = ReportLocalAnswersRequest(
+            binding_hash=opened.binding.binding_hash, plan_id="plan", answers=answers
+        )
+        taken = await opened.handler.report_local_answers(query, call_of())
+        return taken.accepted_count, taken.known_count
+
+    later = structs.replace(first, ts_ms=START_MS + HOUR_MS)
+    assert await reported(first, second) == (1, 1)
+    assert sorted(await asyncio.gather(*[reported(later) for _ in range(3)])) == [
+        (0, 1),
+        (0, 1),
+        (1, 0),
+    ]
+    rows = ledger_rows(opened.ledger_file, "SELECT canonical FROM local_answers ORDER BY id")
+    assert ['"current_weight_ppm":1' in row["canonical"] for row in rows] == [True, True]
+
+
+def test_a_local_answer_is_of_a_bar() -> None:
+    with pytest.raises(InvalidField, match="ts_ms"):
+        LocalAnswer(
+            ts_ms=0,
+            kind=DecisionKind.BAR,
+            row=row_of(),
+            target_weight_final_ppm=0,
+            reason=Reason.CLIENT_NO_SERVICE,
+        )
 
 
 async def test_local_answers_are_kept_once_in_a_table_of_their_own(opened: PolicyHost) -> None:

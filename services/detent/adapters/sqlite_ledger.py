@@ -114,6 +114,8 @@ class SqliteLedger:
         self._cited: list[ModelInputRow] = []
         self._keeping: asyncio.Task[None] | None = None
         self._blocked_since_pruned = 0
+        # What is read to find the new ones must still hold when they are written.
+        self._taking_answers = asyncio.Lock()
 
     @property
     def file(self) -> SqliteFile:
@@ -404,23 +406,24 @@ class SqliteLedger:
         await self._file.write([(sql, rows)])
 
     async def add_local_answers(self, plan_id: str, answers: Sequence[LocalAnswer]) -> int:
-        """Keep answers that a client gave by itself; gives how many were new."""
-        rows: list[tuple[object, ...]] = []
-        for answer in answers:
-            key = (plan_id, answer.row.symbol, answer.ts_ms, answer.kind.value)
-            known = await self._file.read(
-                "SELECT 1 FROM local_answers"
-                " WHERE plan_id = ? AND symbol = ? AND ts_ms = ? AND kind = ?",
-                key,
-            )
-            if not known:
-                rows.append((*key, canonical_text("detent.local_answer.v1", answer)))
-        if rows:
-            sql = (
-                "INSERT OR IGNORE INTO local_answers"
-                " (plan_id, symbol, ts_ms, kind, canonical) VALUES (?, ?, ?, ?, ?)"
-            )
-            await self._file.write([(sql, rows)])
+        """Keep the first answer per key that a client gave by itself; gives how many were new."""
+        rows: dict[tuple[object, ...], tuple[object, ...]] = {}
+        async with self._taking_answers:
+            for answer in answers:
+                key = (plan_id, answer.row.symbol, answer.ts_ms, answer.kind.value)
+                known = key in rows or await self._file.read(
+                    "SELECT 1 FROM local_answers"
+                    " WHERE plan_id = ? AND symbol = ? AND ts_ms = ? AND kind = ?",
+                    key,
+                )
+                if not known:
+                    rows[key] = (*key, canonical_text("detent.local_answer.v1", answer))
+            if rows:
+                sql = (
+                    "INSERT OR IGNORE INTO local_answers"
+                    " (plan_id, symbol, ts_ms, kind, canonical) VALUES (?, ?, ?, ?, ?)"
+                )
+                await self._file.write([(sql, list(rows.values()))])
         return len(rows)
 
 

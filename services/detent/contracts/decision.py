@@ -10,7 +10,14 @@ from msgspec import structs
 from detent.contracts.binding import SignalSource
 from detent.contracts.caller_feature import CallerFeature, check_caller_features
 from detent.contracts.canonical import sha256_hex
-from detent.contracts.checks import check_count, check_int, check_name, check_symbol, check_unique
+from detent.contracts.checks import (
+    check_count,
+    check_int,
+    check_name,
+    check_symbol,
+    check_ts_ms,
+    check_unique,
+)
 from detent.contracts.decimals import check_decimal
 from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import to_canonical
@@ -273,7 +280,8 @@ class LocalAnswer(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason
 
     def __post_init__(self) -> None:
-        """Refuse an answer that raised exposure: holding or reducing is all a client may do."""
+        """Refuse an answer of no bar, and one that raised exposure: a client may hold or reduce."""
+        check_ts_ms("ts_ms", self.ts_ms)
         held_ppm, final_ppm = self.row.position.current_weight_ppm, self.target_weight_final_ppm
         if abs(final_ppm) > abs(held_ppm) or final_ppm * held_ppm < 0:
             expected = f"at most {abs(held_ppm)}, on the side of {held_ppm}"
