@@ -161,6 +161,9 @@ def verify(
 ) -> None:
     """Recompute every hash and link, hold them against the anchors; exit 1 on a break."""
     with reported(as_json=as_json):
+        if not place and (anchors or key is not None):
+            expected = "a ledger beside --anchors and --key; a service has anchors of its own"
+            raise InvalidField("--from", "(missing)", expected)
         if place:
             found = ledger_store.verified(place, anchors or [], key, plan_id)
         else:

@@ -100,7 +100,7 @@ def verified(
     """Verify a ledger against files of anchors.
 
     Raises:
-        InvalidField: There are anchors without a key, or it is no key.
+        InvalidField: There are anchors without a key, a key without them, or it is no key.
         LedgerUnavailable: The ledger or a file of anchors cannot be read.
     """
     from detent.adapters.cpu_quota import cpu_count  # noqa: PLC0415
@@ -113,9 +113,11 @@ def verified(
     from detent.adapters.ledger_reading import open_reader  # noqa: PLC0415
 
     anchored = []
+    if key_file is not None and not anchor_files:
+        raise InvalidField("--anchors", "(missing)", "a file of anchors that --key has signed")
     if anchor_files:
         if key_file is None:
-            raise InvalidField("--key", None, "the public key that signed the anchors")
+            raise InvalidField("--key", "(missing)", "the public key that signed the anchors")
         key = AnchorKey.read(key_file)
         anchored = [trusted_anchors(AnchorFile(path).read(), key) for path in anchor_files]
     return audit(open_reader(place), anchored, plan_id, workers=cpu_count()).response

@@ -131,16 +131,17 @@ class AnchorFile:
     def read(self) -> tuple[SignedAnchor, ...]:
         """Give the anchors, oldest first; a last line that a crash tore is no anchor.
 
+        A file that is not there is an error: whoever verifies would take it for a ledger of
+        which nothing was anchored yet.
+
         Raises:
             LedgerUnavailable: The file cannot be read, or a line is damaged.
         """
-        if not self._path.exists():
-            return ()
         try:
             lines = self._path.read_bytes().split(b"\n")[:-1]
             return tuple(msgspec.json.decode(line, type=SignedAnchor) for line in lines)
         except (OSError, msgspec.MsgspecError) as error:
-            raise _damaged(error) from error
+            raise _damaged(self._path, error) from error
 
     def last(self, count: int) -> tuple[SignedAnchor, ...]:
         """Give the newest anchors, oldest first, and cut off what a crash tore.
@@ -156,7 +157,7 @@ class AnchorFile:
                 lines = collections.deque(file, count)
             return tuple(msgspec.json.decode(line, type=SignedAnchor) for line in lines)
         except (OSError, msgspec.MsgspecError) as error:
-            raise _damaged(error) from error
+            raise _damaged(self._path, error) from error
 
     def append(self, signed: SignedAnchor) -> None:
         """Keep an anchor; raises `OSError`, and then it is not kept."""
@@ -184,8 +185,8 @@ class AnchorFile:
                 file.truncate(keep)
 
 
-def _damaged(error: Exception) -> LedgerUnavailable:
-    cause = f"the file of anchors: {type(error).__name__}"
+def _damaged(path: Path, error: Exception) -> LedgerUnavailable:
+    cause = f"the file of anchors {path.name}: {type(error).__name__}"
     return LedgerUnavailable(f"the ledger cannot be used: {cause}", cause=cause)
 
 

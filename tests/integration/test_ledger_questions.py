@@ -1,0 +1,70 @@
+"""Proves that an auditor who asks for what is not there is told so, and gets no verdict."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.random_decisions import record_courses
+from typer.testing import CliRunner
+
+from detent_cli.main import app
+
+
+def refusal(*words: object) -> tuple[str, str]:
+    """Give the reason and the message with which a command of the ledger ends."""
+    found = CliRunner().invoke(app, ["ledger", *map(str, words), "--json"])
+    assert found.exit_code == 2, found.output
+    error = json.loads(found.stdout)["error"]
+    return error["reason"], error["message"]
+
+
+@pytest.fixture(name="ledger_file", scope="module")
+def _ledger_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Record some bars of three plans."""
+    path = tmp_path_factory.mktemp("questions") / "ledger.sqlite"
+    record_courses(path, seed=1, plans=3, bars=4)
+    return path
+
+
+@pytest.fixture(name="key_file", scope="module")
+def _key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "anchors.pem"
+    found = CliRunner().invoke(app, ["ledger", "anchor-key", "--to", str(path)])
+    assert found.exit_code == 0, found.output
+    return path.with_suffix(".pub")
+
+
+def test_anchors_that_are_not_there_leave_a_ledger_without_a_verdict(
+    ledger_file: Path, key_file: Path, tmp_path: Path
+) -> None:
+    """Whoever removes the anchors would else have made a ledger that is whole."""
+    anchors = tmp_path / "anchors.jsonl"
+    reason, message = refusal(
+        "verify", "--from", ledger_file, "--anchors", anchors, "--key", key_file
+    )
+
+    assert reason == "LEDGER_UNAVAILABLE"
+    assert "anchors.jsonl: FileNotFoundError" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        pytest.param(("--key", "KEY"), "--anchors", id="a key without anchors"),
+        pytest.param(("--anchors", "a.jsonl"), "--key", id="anchors without a key"),
+    ],
+)
+def test_half_of_the_evidence_is_refused(
+    ledger_file: Path, key_file: Path, options: tuple[str, ...], missing: str
+) -> None:
+    given = [str(key_file) if one == "KEY" else one for one in options]
+    reason, message = refusal("verify", "--from", ledger_file, *given)
+
+    assert (reason, message.split(":")[0]) == ("INVALID_FIELD", missing)
+
+
+def test_a_service_is_not_asked_about_anchors_that_it_does_not_see(key_file: Path) -> None:
+    """It has anchors of its own; those that were named would say nothing."""
+    reason, message = refusal("verify", "--anchors", "a.jsonl", "--key", key_file)
+
+    assert (reason, message.split(":")[0]) == ("INVALID_FIELD", "--from")
