@@ -68,3 +68,13 @@ def test_a_service_is_not_asked_about_anchors_that_it_does_not_see(key_file: Pat
     reason, message = refusal("verify", "--anchors", "a.jsonl", "--key", key_file)
 
     assert (reason, message.split(":")[0]) == ("INVALID_FIELD", "--from")
+
+
+@pytest.mark.parametrize("command", ["verify", "replay"])
+def test_a_plan_that_nobody_has_heard_of_is_neither_whole_nor_the_same(
+    ledger_file: Path, command: str
+) -> None:
+    """No record was looked at, so nothing was found of any."""
+    reason, message = refusal(command, "--from", ledger_file, "--plan-id", "mistyped")
+
+    assert (reason, message) == ("PLAN_NOT_FOUND", "no plan is named 'mistyped'")

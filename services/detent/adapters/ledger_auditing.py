@@ -5,7 +5,7 @@ from functools import partial
 
 import msgspec
 
-from detent.adapters.ledger_reading import LedgerReader
+from detent.adapters.ledger_reading import LedgerReader, check_plan_known
 from detent.adapters.ledger_spans import SHARED_ROWS_MIN, Span, spread
 from detent.contracts.calls.ledger import ChainBreak, ChainHead, VerifyLedgerResponse
 from detent.contracts.units import ROWS_MAX
@@ -80,6 +80,7 @@ def audit(
     anchored: Sequence[Anchored],
     plan_id: str = "",
     *,
+    shipped_from: Sequence[LedgerReader] = (),
     workers: int = 1,
     shared_rows_min: int = SHARED_ROWS_MIN,
 ) -> Audit:
@@ -89,10 +90,12 @@ def audit(
         reader: Where the ledger lies.
         anchored: The anchors of each ledger whose rows are read; none says nothing of suffixes.
         plan_id: Only this plan; empty verifies all.
+        shipped_from: Ledgers that may know a plan of which nothing has arrived here yet.
         workers: Processes that share the chains; a service verifies in its own.
         shared_rows_min: Records from which on they do.
 
     Raises:
+        PlanNotFound: Neither the ledger nor an anchor has heard of the plan.
         LedgerUnavailable: It cannot be read.
     """
     pins = {
@@ -101,6 +104,8 @@ def audit(
     walk = partial(_walk, reader, plan_id, pins)
     counts = reader.symbol_counts(plan_id) if workers > 1 else ()
     chains = joined(spread(walk, counts, workers=workers, shared_rows_min=shared_rows_min))
+    if plan_id and not chains.record_count and not pins:
+        check_plan_known((reader, *shipped_from), plan_id)
     breaks = [broken for one in anchored for broken in one.breaks]
     later_count = 0
     for one in anchored:

@@ -10,7 +10,7 @@ from detent.adapters.ledger_columns import BOUND, PLANS, SHIPPED
 from detent.adapters.ledger_spans import EVERY, Span
 from detent.adapters.sqlite_schema import BY_HASH, SCHEMA_VERSION, STORED
 from detent.contracts.calls.ledger import ListDecisionsRequest
-from detent.contracts.errors import InvalidField, LedgerUnavailable
+from detent.contracts.errors import InvalidField, LedgerUnavailable, PlanNotFound
 from detent.contracts.replanning import ReplanOutcome
 from detent.contracts.units import INT64_MAX
 from detent.core.ledger.chain import StoredRecord
@@ -276,6 +276,17 @@ def plan_row(reader: LedgerReader, plan_id: str) -> Row | None:
     """Give the texts of a bound plan, if it is there."""
     sql = f"SELECT {BOUND} FROM {PLANS} WHERE plan_id = ? AND event = 'opened'"
     return next(iter(list(reader.query(sql, (plan_id,)))), None)
+
+
+def check_plan_known(readers: Sequence[LedgerReader], plan_id: str) -> None:
+    """Refuse the name of a plan that no ledger has heard of; nothing was found is no verdict.
+
+    Raises:
+        PlanNotFound: None has.
+        LedgerUnavailable: One cannot be read.
+    """
+    if not any(plan_row(reader, plan_id) for reader in readers):
+        raise PlanNotFound(f"no plan is named {plan_id!r}", plan_id=plan_id)
 
 
 def plan_rows(reader: LedgerReader) -> Iterator[Row]:

@@ -5,7 +5,12 @@ from functools import partial
 
 import msgspec
 
-from detent.adapters.ledger_reading import LedgerReader, plan_row, record_row
+from detent.adapters.ledger_reading import (
+    LedgerReader,
+    check_plan_known,
+    plan_row,
+    record_row,
+)
 from detent.adapters.ledger_spans import SHARED_ROWS_MIN, Span, spread
 from detent.adapters.plan_texts import bound_of
 from detent.adapters.sqlite_ledger import Written, written_of
@@ -117,13 +122,17 @@ def replay_all(
         shared_rows_min: Records from which on they do.
 
     Raises:
+        PlanNotFound: The ledger has not heard of the plan.
         LedgerUnavailable: It cannot be read.
     """
     counts = reader.symbol_counts(plan_id) if workers > 1 else ()
     walk = partial(_replay, reader, plan_id)
     parts = spread(walk, counts, workers=workers, shared_rows_min=shared_rows_min)
+    record_count = sum(part.record_count for part in parts)
+    if plan_id and not record_count:
+        check_plan_known((reader,), plan_id)
     return Replayed(
-        record_count=sum(part.record_count for part in parts),
+        record_count=record_count,
         difference_count=sum(part.difference_count for part in parts),
         differences=tuple(one for part in parts for one in part.differences)[:DIFFERENCES_MAX],
     )

@@ -84,7 +84,7 @@ class LedgerHandler:
         return found.response
 
     def _audit(self, anchored: Sequence[Anchored], plan_id: str) -> Audit:
-        return audit(self._readers[0], anchored, plan_id)
+        return audit(self._readers[0], anchored, plan_id, shipped_from=self._readers[1:])
 
     async def replay_decision(
         self, query: ReplayDecisionRequest, call: Call
