@@ -20,6 +20,7 @@ from detent.contracts.decision import DecisionRecord
 from detent.contracts.errors import InvalidField
 from detent.contracts.trades import Fill
 from detent.core.ledger.attribution_steps import Part, Step, steps_of, usual_sizes
+from detent.core.ledger.chain import ChainKey
 from detent.core.ledger.exact_money import ZERO, exact_difference, exact_product, exact_sum
 from detent.core.ledger.record import BoundPlan
 
@@ -144,8 +145,7 @@ def split_total(
         by_place.setdefault((fill.book, fill.symbol), []).append(fill)
     steps: list[Step] = []
     totals: list[Decimal] = []
-    ordered = sorted(records, key=_order)
-    for place, group in itertools.groupby(ordered, key=lambda record: _order(record)[:2]):
+    for place, group in itertools.groupby(_in_order(records), key=_place):
         own = by_place.pop(place, [])
         chain = steps_of(list(group), own, plans=plans, sizes=sizes)
         totals.append(_cash(own, chain[-1].record.row.bar_close))
@@ -165,9 +165,46 @@ def split_total(
     )
 
 
-def _order(record: DecisionRecord) -> tuple[str, str, int, int, str]:
-    """Give the place of a record among all: a plan that replaces another comes later."""
-    return record.book, record.row.symbol, record.ts_ms, record.sequence, record.plan_id
+def _place(record: DecisionRecord) -> tuple[str, str]:
+    return record.book, record.row.symbol
+
+
+def _in_order(records: Sequence[DecisionRecord]) -> list[DecisionRecord]:
+    """Sort records by book, symbol and time; of one bar, those of a replaced plan come first.
+
+    A plan that replaces another may be asked for an emergency on the bar that the other one
+    decided last. Its sequence begins at 0 again and says nothing of which was first.
+    """
+    begun: dict[ChainKey, int] = {}
+    replaced: dict[ChainKey, ChainKey] = {}
+    for record in records:
+        chain = record.plan_id, record.row.symbol
+        begun[chain] = min(record.ts_ms, begun.get(chain, record.ts_ms))
+        if record.carried is not None:
+            replaced[chain] = record.carried.plan_id, record.row.symbol
+    turns = _turns(replaced)
+
+    def order(record: DecisionRecord) -> tuple[str, str, int, int, int, int, str]:
+        chain = record.plan_id, record.row.symbol
+        turn = begun[chain], turns.get(chain, 0)
+        return *_place(record), record.ts_ms, *turn, record.sequence, record.plan_id
+
+    return sorted(records, key=order)
+
+
+def _turns(replaced: Mapping[ChainKey, ChainKey]) -> dict[ChainKey, int]:
+    """Count, for every chain that goes on from another, how many there were before it."""
+    turns: dict[ChainKey, int] = {}
+    for begin in replaced:
+        chain, way = begin, []
+        while chain in replaced and chain not in turns:
+            # A circle, which no ledger of ours writes, ends where it began.
+            turns[chain] = 0
+            way.append(chain)
+            chain = replaced[chain]
+        before = turns.get(chain, 0)
+        turns.update((one, turn) for turn, one in enumerate(reversed(way), before + 1))
+    return turns
 
 
 def _cash(fills: Sequence[Fill], last_close: Decimal) -> Decimal:
