@@ -41,7 +41,9 @@ def attribution(
         Path | None, typer.Option(help="More fills: .jsonl or .parquet, one per row.")
     ] = None,
     outcomes: Annotated[Path | None, typer.Option(help="More outcomes, in the same forms.")] = None,
-    plan_id: Annotated[str, typer.Option(help="Only this plan.")] = "",
+    plan_id: Annotated[
+        str, typer.Option(help="Only this plan; it has to have begun without a position.")
+    ] = "",
     plan_score: Annotated[
         int | None, typer.Option(help="What a judge gave the plan, 0 to 100.")
     ] = None,

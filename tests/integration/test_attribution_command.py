@@ -230,6 +230,26 @@ def test_bad_question_is_refused(tmp_path: Path, arguments: list[str], reason: s
     assert json.loads(text)["error"]["reason"] == reason
 
 
+def test_a_plan_that_took_over_a_position_is_not_attributed_alone(tmp_path: Path) -> None:
+    """Read alone, what it sold would count as sold short, and what it held as nothing."""
+    ledger = tmp_path / "l.sqlite"
+    (bought, *_) = traded(ledger, PROFIT)
+    before = structs.replace(bought, fill_id="earlier", plan_id="before", record_hash=None)
+    flat = structs.replace(before, fill_id="back", side=Side.SELL)
+    answers = []
+    for fills in ((before,), (before, flat)):
+        file = tmp_path / "fills.jsonl"
+        file.write_bytes(b"".join(canonical_bytes(Fill.SCHEMA, to_json(f)) + b"\n" for f in fills))
+        answers.append(
+            run("--ledger", ledger, "--plan-id", PROFIT.plan_id, "--fills", file, "--json")
+        )
+
+    (code, text), (flat_code, _) = answers
+    error = json.loads(text)["error"]
+    assert (code, error["reason"], flat_code) == (2, "DATA_INVALID", 0)
+    assert "which took over" in error["message"]
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no database" * 100])
 def test_ledger_that_is_none_is_refused(tmp_path: Path, content: bytes | None) -> None:
     ledger = tmp_path / "l.sqlite"

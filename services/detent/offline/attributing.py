@@ -16,16 +16,20 @@ from detent.adapters.ledger_reading import (
 )
 from detent.adapters.plan_texts import bound_of
 from detent.contracts.canonical import parse_json
+from detent.contracts.decimals import format_decimal
 from detent.contracts.decision import DecisionRecord
 from detent.contracts.errors import DataConflict, InvalidField
 from detent.contracts.json_codec import from_json
 from detent.contracts.trades import Fill, Outcome
 from detent.core.ledger.attribution import RECORDS_MAX
 from detent.core.ledger.attribution_report import AttributionReport, attribute
+from detent.core.ledger.exact_money import exact_sum
 from detent.core.ledger.record import BoundPlan
 from detent.offline.cells import invalid, invalid_at
 from detent.offline.parquet import open_parquet, read_batches
 
+# A book and a symbol.
+Place = tuple[str, str]
 Fact = TypeVar("Fact", bound=Fill | Outcome)
 LINES_SUFFIX = ".jsonl"
 BACKTEST_LEDGER = "decisions.sqlite"
@@ -48,27 +52,65 @@ def attribute_ledger(
             the folder of a back-test.
         fills: More fills, `.jsonl` or `.parquet`; one that the ledger has as well counts once.
         outcomes: More outcomes, in the same forms.
-        plan_id: Only this plan; empty for all.
+        plan_id: Only this plan, which has to have begun flat; empty for all.
         plan_score: What a judge of plans gave, [0, 100].
 
     Raises:
-        DataInvalid: A file is missing or not usable, or the ledger holds nothing of the plan.
+        DataInvalid: A file is missing or not usable, or the ledger holds nothing of the plan, or
+            the plan took over a position.
         LedgerUnavailable: The ledger cannot be read.
         DetentError: The facts contradict each other or the ledger; see `attribute`.
     """
-    held = read_held(_found(ledger), plan_id)
+    place = _found(ledger)
+    held = read_held(place, plan_id)
     if not held.records:
         of = f" of plan {plan_id!r}" if plan_id else ""
         raise invalid("ledger", "no decision", f"at least one decision{of}")
-    more_fills = [one for one in _facts(Fill, fills) if plan_id in ("", one.plan_id)]
+    every_fill = list(_facts(Fill, fills))
+    more_fills = [one for one in every_fill if plan_id in ("", one.plan_id)]
     more_outcomes = [one for one in _facts(Outcome, outcomes) if plan_id in ("", one.plan_id)]
+    own_fills = list(_joined({one.fill_id: one for one in held.fills}, more_fills).values())
+    if plan_id:
+        every_fill += _held_facts(open_reader(place), Fill, "fills", "")
+        others = {one.fill_id: one for one in every_fill if one.plan_id != plan_id}
+        _check_begun_flat(plan_id, held.records, own_fills, list(others.values()))
     return attribute(
         held.records,
-        list(_joined({one.fill_id: one for one in held.fills}, more_fills).values()),
+        own_fills,
         list(_joined({_bar(one): one for one in held.outcomes}, more_outcomes).values()),
         plans=held.plans,
         plan_score=plan_score,
     )
+
+
+def _check_begun_flat(
+    plan_id: str, records: list[DecisionRecord], own: list[Fill], others: list[Fill]
+) -> None:
+    """Refuse a plan that took over a position: what it held was bought before all that is read.
+
+    Raises:
+        DataInvalid: It did, or others had sold before what it bought back.
+    """
+    begun: dict[Place, int] = {}
+    traded: dict[Place, int] = {}
+    for record in records:
+        place = record.book, record.row.symbol
+        begun[place] = min(record.ts_ms, begun.get(place, record.ts_ms))
+    for fill in own:
+        place = fill.book, fill.symbol
+        traded[place] = min(fill.ts_ms, traded.get(place, fill.ts_ms))
+    for place, ts_ms in sorted(begun.items()):
+        # On the bar that another plan decided last, that plan's own order is filled first.
+        until_ts_ms = max(ts_ms, traded.get(place, ts_ms))
+        quantity = exact_sum(
+            one.signed_quantity
+            for one in others
+            if (one.book, one.symbol) == place and one.ts_ms <= until_ts_ms
+        )
+        if quantity:
+            book, symbol = place
+            found = f"{plan_id}, which took over {format_decimal(quantity)} {symbol} in {book}"
+            raise invalid("plan_id", found, "a plan that began flat, or none for the whole book")
 
 
 def _found(ledger: str) -> str:
