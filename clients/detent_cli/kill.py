@@ -135,10 +135,11 @@ def _change(
 
 
 def _store(control: str) -> Any:
+    """Open the switches; a file that is not there would be made, and nobody would obey it."""
     from detent.adapters.control_database import ControlDatabase  # noqa: PLC0415
     from detent.adapters.kill_store import KillStore  # noqa: PLC0415
 
-    return KillStore(ControlDatabase(control))
+    return KillStore(ControlDatabase(control, must_exist=True))
 
 
 def _row(switch: KillSwitch) -> tuple[object, ...]:

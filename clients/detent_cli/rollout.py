@@ -405,4 +405,4 @@ def _store(control: str) -> Any:
     from detent.adapters.control_database import ControlDatabase  # noqa: PLC0415
     from detent.adapters.rollout_store import RolloutStore  # noqa: PLC0415
 
-    return RolloutStore(ControlDatabase(control))
+    return RolloutStore(ControlDatabase(control, must_exist=True))

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.fakes import PolicyHost
 from typer.testing import CliRunner
 
@@ -57,11 +58,25 @@ def test_where_no_service_answers_the_database_is_asked(tmp_path: Path) -> None:
     control = f"sqlite:///{tmp_path}/control.sqlite"
     nobody = ("--target", f"127.0.0.1:{free_port()}")
     kill("on", "--scope", "global", *BY, *nobody, code=2)
+    ControlDatabase(control).migrate()
     kill("on", "--scope", "global", *BY, *nobody, "--control", control)
     status = kill("status", *nobody, "--control", control)
 
     assert "global" in status.output
     assert KillStore(ControlDatabase(control)).switches()[0].is_on
+
+
+@pytest.mark.parametrize("words", [("on", "--scope", "global", *BY), ("status",)], ids=str)
+def test_a_database_that_is_not_there_is_not_made(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Who mistypes its name would else read that models are off, where nobody obeys it."""
+    control = tmp_path / "other" / "control.sqlite"
+    nobody = ("--target", f"127.0.0.1:{free_port()}")
+    found = kill(*words, *nobody, "--control", f"sqlite:///{control}", "--json", code=2)
+    error = json.loads(found.stdout)["error"]
+
+    assert error["reason"] == "CONTROL_UNAVAILABLE"
+    assert f"found no file {control}" in error["message"]
+    assert not control.parent.exists()
 
 
 def test_a_scope_that_is_none_is_refused(tmp_path: Path) -> None:

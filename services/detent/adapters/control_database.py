@@ -37,11 +37,16 @@ LIVELY = {
 class ControlDatabase:
     """Gives transactions on one control database; every one connects and lets go."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, must_exist: bool = False) -> None:
         """Take `sqlite:///FILE` or `postgresql://USER@HOST/DATABASE`; nothing is opened yet.
+
+        Args:
+            url: Where it lies.
+            must_exist: Whether a file that is not there is an error; else it is made.
 
         Raises:
             InvalidField: The URL is of another kind.
+            ControlUnavailable: There is no such file.
         """
         kind, _, rest = url.partition("://")
         if kind not in (SQLITE, POSTGRESQL) or not rest:
@@ -51,8 +56,12 @@ class ControlDatabase:
         self._is_prepared = False
         self._url = url if kind == SQLITE else url.replace(kind, f"{kind}+psycopg", 1)
         if kind == SQLITE:
+            file = Path(rest.removeprefix("/"))
+            if must_exist and not file.is_file():
+                message = f"found no file {file}, expected the control database that replicas obey"
+                raise ControlUnavailable(message, file=file)
             with contextlib.suppress(OSError):
-                Path(rest.removeprefix("/")).parent.mkdir(parents=True, exist_ok=True)
+                file.parent.mkdir(parents=True, exist_ok=True)
 
     def migrate(self) -> str:
         """Bring it to today's form and name the step.
