@@ -202,7 +202,8 @@ def anchor_key(
     """Draw the key that signs anchors; only its owner may read it."""
     from detent.adapters.ledger_anchors import make_key  # noqa: PLC0415
 
-    make_key(to)
+    with reported(as_json=False):
+        make_key(to)
     console.print(f"private key in {to}, public key in {to.with_suffix('.pub')}")
 
 

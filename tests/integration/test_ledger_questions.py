@@ -78,3 +78,25 @@ def test_a_plan_that_nobody_has_heard_of_is_neither_whole_nor_the_same(
     reason, message = refusal(command, "--from", ledger_file, "--plan-id", "mistyped")
 
     assert (reason, message) == ("PLAN_NOT_FOUND", "no plan is named 'mistyped'")
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "reason"),
+    [
+        pytest.param("key.pub", (), "INVALID_FIELD", id="one name for both"),
+        pytest.param("key.pem", ("key.pem",), "DATA_INVALID", id="a private key is there"),
+        pytest.param("key.pem", ("key.pub",), "DATA_INVALID", id="a public key is there"),
+        pytest.param("file/key.pem", ("file",), "DATA_INVALID", id="no folder"),
+    ],
+)
+def test_a_key_is_drawn_in_the_place_of_nothing(
+    tmp_path: Path, name: str, there: tuple[str, ...], reason: str
+) -> None:
+    """Anchors that an earlier key has signed are proven by its public half and nothing else."""
+    for one in there:
+        (tmp_path / one).write_text("earlier")
+    found = CliRunner().invoke(app, ["ledger", "anchor-key", "--to", str(tmp_path / name)])
+
+    assert (found.exit_code, reason in found.output) == (2, True), found.output
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(there)
+    assert all((tmp_path / one).read_text() == "earlier" for one in there)

@@ -19,7 +19,7 @@ import msgspec
 from detent.adapters.ledger_columns import SHIPPED
 from detent.contracts.canonical import parse_json
 from detent.contracts.decision import GENESIS_HASH
-from detent.contracts.errors import InvalidField, LedgerUnavailable
+from detent.contracts.errors import DataInvalid, InvalidField, LedgerUnavailable
 from detent.contracts.json_codec import from_json
 from detent.core.ledger.anchor import Anchor, Anchored, TableDigest, digest_row, fold_anchors
 from detent.core.ledger.chain import ChainEnd
@@ -29,6 +29,7 @@ DIGESTED = tuple(
     name for name in SHIPPED if name not in ("decision_records", "block_events", "anchors")
 )
 KEY_BYTES_MAX = 16_384
+PUBLIC_SUFFIX = ".pub"
 CHUNK_BYTES = 65_536
 
 
@@ -102,10 +103,22 @@ class AnchorKey:
 
 
 def make_key(path: Path) -> None:
-    """Draw a private key and keep it where only its owner may read it; raises `OSError`."""
+    """Draw a private key and keep it where only its owner may read it, the public one beside it.
+
+    Neither takes the place of a file that is there: with an earlier public key the anchors that
+    it proves would be lost.
+
+    Raises:
+        InvalidField: The name is that of a public key.
+        DataInvalid: A file is there already, or cannot be written.
+    """
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415
 
+    public_file = path.with_suffix(PUBLIC_SUFFIX)
+    if public_file == path:
+        expected = f"the private key's name; the public one gets {PUBLIC_SUFFIX}"
+        raise InvalidField("anchor_key_file", path.name, expected)
     private = ed25519.Ed25519PrivateKey.generate()
     pem = private.private_bytes(
         serialization.Encoding.PEM,
@@ -115,10 +128,25 @@ def make_key(path: Path) -> None:
     public = private.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
-    path.with_suffix(".pub").write_bytes(public)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with public_file.open("xb") as file:
+            file.write(public)
+        _keep_private(path, pem, public_file)
+    except OSError as error:
+        found = Path(error.filename or path).name
+        message = f"{found}: {type(error).__name__}, expected a new file that can be written"
+        raise DataInvalid(message, file=found) from error
+
+
+def _keep_private(path: Path, pem: bytes, public_file: Path) -> None:
+    """Write a private key; raises `OSError`, and then its public one is not kept either."""
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(pem)
+    except OSError:
+        public_file.unlink()
+        raise
 
 
 class AnchorFile:
