@@ -1,6 +1,9 @@
 """Proves that an auditor who asks for what is not there is told so, and gets no verdict."""
 
 import json
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -100,3 +103,49 @@ def test_a_key_is_drawn_in_the_place_of_nothing(
     assert (found.exit_code, reason in found.output) == (2, True), found.output
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(there)
     assert all((tmp_path / one).read_text() == "earlier" for one in there)
+
+
+def test_a_copy_that_cannot_be_written_is_an_error(ledger_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    reason, message = refusal("export", "--from", ledger_file, "--to", tmp_path / "taken")
+
+    assert reason == "DATA_INVALID"
+    assert "taken: FileExistsError, expected a folder" in message
+
+
+EDITS = {
+    "a time that is none": "UPDATE decision_records SET ts_ms = 'noon' WHERE id = 2",
+    "a symbol that is none": "UPDATE decision_records SET symbol = x'00ff' WHERE id = 2",
+    "no plan": "UPDATE plan_log SET plan = '{}' WHERE id = 1",
+    "bars without a length": (
+        "UPDATE plan_log SET plan = json_set(plan, '$.bar_interval_ms', 0) WHERE id = 1"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("a time that is none", "check"),
+        ("a time that is none", "export"),
+        ("a symbol that is none", "check"),
+        ("a symbol that is none", "export"),
+        ("no plan", "check"),
+        ("bars without a length", "check"),
+    ],
+    ids=str,
+)
+def test_what_somebody_wrote_into_a_ledger_is_named(
+    ledger_file: Path, tmp_path: Path, name: str, command: str
+) -> None:
+    """Whoever edits a ledger may write anything; an auditor's command does not fall over it."""
+    copy = tmp_path / "ledger.sqlite"
+    shutil.copy(ledger_file, copy)
+    with closing(sqlite3.connect(copy)) as db, db:
+        for table in ("decision_records", "plan_log"):
+            db.execute(f"DROP TRIGGER {table}_no_update")
+        assert db.execute(EDITS[name]).rowcount == 1
+    target = ("--to", tmp_path / "copy") if command == "export" else ()
+    reason, _ = refusal(command, "--from", copy, *target)
+
+    assert reason in ("LEDGER_UNAVAILABLE", "INVALID_FIELD")

@@ -10,6 +10,10 @@ from detent.adapters.ledger_columns import SHIPPED
 from detent.adapters.ledger_reading import LedgerReader, Row
 from detent.contracts.canonical import parse_json
 from detent.contracts.decision import DecisionKind
+from detent.contracts.errors import DataInvalid, LedgerUnavailable
+from detent.contracts.json_codec import from_json
+from detent.contracts.plan import Plan
+from detent.core.ledger.chain import UNFIT
 from detent.core.ledger.completeness import (
     HOLES_MAX,
     REQUIRED,
@@ -55,18 +59,21 @@ def check_completeness(
             without one is taken to have had a bar in every interval of its plan.
 
     Raises:
+        InvalidField: A plan is not what it was when it was opened.
         LedgerUnavailable: It cannot be read.
     """
     calendars = calendars or {}
-    plans: dict[str, Mapping[str, Any]] = {}
+    plans: dict[str, Plan] = {}
     closed: set[str] = set()
     for plan_id, event, plan in reader.query("SELECT plan_id, event, plan FROM plan_log"):
-        plans[plan_id] = parse_json("plan", plan.encode())
+        plans[plan_id] = from_json(Plan, parse_json("plan", plan.encode()))
         if event == "closed":
             closed.add(plan_id)
     bars: dict[str, dict[str, set[int]]] = {}
     sql = "SELECT plan_id, symbol, ts_ms, kind FROM decision_records"
     for plan_id, symbol, ts_ms, kind in reader.query(sql):
+        if not isinstance(symbol, str) or not isinstance(ts_ms, int):
+            raise _unfit("decision_records")
         of_plan = bars.setdefault(plan_id, {})
         if kind == DecisionKind.BAR:
             of_plan.setdefault(symbol, set()).add(ts_ms)
@@ -83,7 +90,7 @@ def check_completeness(
 
 def _holes(
     plan_id: str,
-    plans: Mapping[str, Mapping[str, Any]],
+    plans: Mapping[str, Plan],
     bars: Mapping[str, Mapping[str, set[int]]],
     calendars: Mapping[str, Sequence[int]],
 ) -> Iterator[Hole]:
@@ -92,12 +99,12 @@ def _holes(
     times = [ts_ms for recorded in decided.values() for ts_ms in recorded]
     if plan_id not in plans or not times:
         return
-    for symbol in sorted({*plans[plan_id]["symbols"], *decided}):
+    for symbol in sorted({*plans[plan_id].symbols, *decided}):
         due = expected_bars(
             min(times),
             max(times),
             calendar=calendars.get(symbol),
-            interval_ms=plans[plan_id]["bar_interval_ms"],
+            interval_ms=plans[plan_id].bar_interval_ms,
         )
         yield from find_holes(plan_id, symbol, decided.get(symbol, ()), due)
 
@@ -109,10 +116,14 @@ def export_parquet(reader: LedgerReader, folder: Path) -> dict[str, int]:
 
     Raises:
         LedgerUnavailable: The ledger cannot be read.
-        OSError: A file cannot be written.
+        DataInvalid: A file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    return {name: _export(reader, name, folder / f"{name}.parquet") for name in EXPORTED}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return {name: _export(reader, name, folder / f"{name}.parquet") for name in EXPORTED}
+    except OSError as error:
+        message = f"{folder}: {type(error).__name__}, expected a folder that can be written"
+        raise DataInvalid(message, file=folder) from error
 
 
 def _export(reader: LedgerReader, name: str, path: Path) -> int:
@@ -126,12 +137,25 @@ def _export(reader: LedgerReader, name: str, path: Path) -> int:
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for rows in _groups(reader.query(f"SELECT {selected} FROM {name}")):
             count += len(rows)
-            arrays = [
-                pa.array(values, type=field.type)
-                for field, values in zip(schema, zip(*rows, strict=True), strict=True)
-            ]
+            try:
+                arrays = [
+                    pa.array(values, type=field.type)
+                    for field, values in zip(schema, zip(*rows, strict=True), strict=True)
+                ]
+            except pa.ArrowException as error:
+                # SQLite takes anything in any column.
+                cause = f"{name}: {UNFIT}"
+                raise LedgerUnavailable(
+                    f"the ledger cannot be read: {cause}", cause=cause
+                ) from error
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
     return count
+
+
+def _unfit(name: str) -> LedgerUnavailable:
+    """Name the table in which somebody wrote what SQLite takes, and no ledger of ours."""
+    cause = f"{name}: {UNFIT}"
+    return LedgerUnavailable(f"the ledger cannot be read: {cause}", cause=cause)
 
 
 def _groups(rows: Iterator[Row]) -> Iterator[list[Row]]:
