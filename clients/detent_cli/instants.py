@@ -22,7 +22,7 @@ def instant_ms(name: str, text: str) -> int:
         raise InvalidField(name, text or "(missing)", EXPECTED) from error
     if instant.tzinfo is None:
         raise InvalidField(name, text, EXPECTED)
-    since = instant.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    since = instant - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86_400 + since.seconds) * 1_000 + since.microseconds // 1_000
 
 

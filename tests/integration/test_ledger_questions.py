@@ -149,3 +149,20 @@ def test_what_somebody_wrote_into_a_ledger_is_named(
     reason, _ = refusal(command, "--from", copy, *target)
 
     assert reason in ("LEDGER_UNAVAILABLE", "INVALID_FIELD")
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "field"),
+    [
+        pytest.param("--since", "0001-01-01T00:00:00+05:00", "from_ts_ms", id="before year 1"),
+        pytest.param("--until", "9999-12-31T23:59:59-05:00", "until_ts_ms", id="after year 9999"),
+        pytest.param("--after", "9" * 23, "page_token", id="a number of no row"),
+        pytest.param("--after", "9" * 5_000, "page_token", id="hardly a number"),
+    ],
+)
+def test_what_no_ledger_can_hold_is_refused(
+    ledger_file: Path, option: str, given: str, field: str
+) -> None:
+    reason, message = refusal("list", "--from", ledger_file, option, given)
+
+    assert (reason, message.split(":")[0]) == ("INVALID_FIELD", field)
