@@ -236,7 +236,12 @@ def _print_arms(arms: Sequence[OpenedPlan], *, as_json: bool) -> None:
 
 
 def _binding(artifact: Path | None) -> ModelBinding:
-    return PROXY_BINDING if artifact is None else read_binding(artifact)
+    if artifact is None:
+        return PROXY_BINDING
+    try:
+        return read_binding(artifact)
+    except OSError as error:
+        raise InvalidField("artifact", artifact, "the folder of an artifact") from error
 
 
 def _read_plan(path: Path) -> Plan:

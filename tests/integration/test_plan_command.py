@@ -49,6 +49,21 @@ def at(policy: Policy, *words: object) -> Any:
     return json_of(*words, "--target", policy.target)
 
 
+@pytest.mark.parametrize("words", [("open",), ("replace", "first", "second")], ids=" ".join)
+def test_a_folder_without_an_artifact_binds_nothing(
+    policy: Policy, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(to_json(PLAN)))
+    at(policy, "open", "--plan", file)
+    asked = (*words, "--plan", file, "--artifact", tmp_path, "--target", policy.target)
+    code, printed = run(*asked, "--json")
+    error = json.loads(printed)["error"]
+
+    assert (code, error["reason"]) == (2, "INVALID_FIELD")
+    assert error["metadata"]["expected"] == "the folder of an artifact"
+
+
 def test_a_plan_is_opened_replaced_rolled_back_and_closed(policy: Policy, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     file.write_text(json.dumps(to_json(PLAN)))
