@@ -54,7 +54,7 @@ def list_decisions(
     ] = None,
     limit: Annotated[int, typer.Option(help="At most so many records.", min=1, max=1000)] = 20,
     after: Annotated[str, typer.Option(help="Continue after this page token.")] = "",
-    place: ledger_store.FromOptional = "",
+    place: ledger_store.FromOptional = None,
     target: Target = POLICY,
     as_json: JsonFlag = False,
 ) -> None:
@@ -69,7 +69,7 @@ def list_decisions(
             until_ts_ms=instant_ms("until", until) if until else None,
             reason=reason,
         )
-        if place:
+        if place is not None:
             records, token = ledger_store.listed(place, request)
         else:
             page = ask_policy(target, lambda client: client.list_decisions(request))
@@ -103,13 +103,13 @@ def _listed(record: DecisionRecord) -> tuple[object, ...]:
 def get(
     record_hash: RecordHash,
     *,
-    place: ledger_store.FromOptional = "",
+    place: ledger_store.FromOptional = None,
     target: Target = POLICY,
     as_json: JsonFlag = False,
 ) -> None:
     """Show one record: what was asked, what answered, what was done, and why."""
     with reported(as_json=as_json):
-        if place:
+        if place is not None:
             text = ledger_store.found(place, record_hash)
         else:
             text = ask_policy(
@@ -148,7 +148,7 @@ def _facts(record: DecisionRecord) -> tuple[tuple[str, object], ...]:
 def verify(
     *,
     plan_id: PlanId = "",
-    place: ledger_store.FromOptional = "",
+    place: ledger_store.FromOptional = None,
     anchors: Annotated[
         list[Path] | None,
         typer.Option(help="With --from: a file of anchors; once per ledger that is read."),
@@ -161,10 +161,10 @@ def verify(
 ) -> None:
     """Recompute every hash and link, hold them against the anchors; exit 1 on a break."""
     with reported(as_json=as_json):
-        if not place and (anchors or key is not None):
+        if place is None and (anchors or key is not None):
             expected = "a ledger beside --anchors and --key; a service has anchors of its own"
             raise InvalidField("--from", "(missing)", expected)
-        if place:
+        if place is not None:
             found = ledger_store.verified(place, anchors or [], key, plan_id)
         else:
             found = ask_policy(
@@ -195,7 +195,7 @@ def replay(
     ] = "",
     *,
     plan_id: Annotated[str, typer.Option(help="With --from, without a hash: this plan.")] = "",
-    place: ledger_store.FromOptional = "",
+    place: ledger_store.FromOptional = None,
     target: Target = POLICY,
     as_json: JsonFlag = False,
 ) -> None:
@@ -204,12 +204,12 @@ def replay(
     One bar, by its hash; with --from and without a hash, every bar of a plan or of all.
     """
     with reported(as_json=as_json):
-        if not record_hash and not place:
+        if not record_hash and place is None:
             raise InvalidField("record_hash", "(missing)", "a hash, or --from to replay all")
-        if not record_hash:
+        if not record_hash and place is not None:
             is_same = ledger_store.print_replayed(place, plan_id, as_json=as_json)
         else:
-            if place:
+            if place is not None:
                 found = ledger_store.replayed(place, record_hash)
             else:
                 found = ask_policy(target, lambda client: client.replay_decision(record_hash))

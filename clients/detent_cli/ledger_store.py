@@ -32,8 +32,9 @@ from detent_cli.output import (
 HOLES_SHOWN_MAX = 20
 _HELP = "A ledger file, or postgresql://user@host/database."
 From = Annotated[str, typer.Option("--from", help=_HELP)]
+# An empty one, of a variable that is not set, is a place that is none and asks no service.
 FromOptional = Annotated[
-    str, typer.Option("--from", help=f"{_HELP} Without it the service is asked.")
+    str | None, typer.Option("--from", help=f"{_HELP} Without it the service is asked.")
 ]
 
 

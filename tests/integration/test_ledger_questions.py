@@ -166,3 +166,21 @@ def test_what_no_ledger_can_hold_is_refused(
     reason, message = refusal("list", "--from", ledger_file, option, given)
 
     assert (reason, message.split(":")[0]) == ("INVALID_FIELD", field)
+
+
+@pytest.mark.parametrize("command", ["list", "verify", "replay", "check"])
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        pytest.param("nowhere.sqlite", "found no file 'nowhere.sqlite'", id="no file"),
+        pytest.param(".", "found no file '.'", id="a folder"),
+        pytest.param("", "found no file ''", id="a variable that is not set"),
+        pytest.param("postgres://ada:secret@db/x", "found postgres://", id="another address"),
+    ],
+)
+def test_a_place_without_a_ledger_is_named(command: str, place: str, found: str) -> None:
+    reason, message = refusal(command, "--from", place)
+
+    expected = "expected a ledger file or postgresql://USER@HOST/DATABASE"
+    assert reason == "LEDGER_UNAVAILABLE"
+    assert message == f"the ledger cannot be read: {found}, {expected}"

@@ -234,10 +234,16 @@ def open_reader(place: str) -> LedgerReader:
     """Give the reader of a `postgresql://` address or of a file.
 
     Raises:
-        LedgerUnavailable: The file is no ledger of today's form.
+        LedgerUnavailable: The file is not there, or no ledger of today's form.
     """
     if place.startswith(POSTGRESQL_PREFIX):
         return PostgresReader(place)
+    if not Path(place).is_file():
+        # Of an address only its kind: the rest may hold a password.
+        kind, is_address, _ = place.partition("://")
+        found = f"found {kind}://" if is_address else f"found no file {place!r}"
+        cause = f"{found}, expected a ledger file or {POSTGRESQL_PREFIX}USER@HOST/DATABASE"
+        raise LedgerUnavailable(f"the ledger cannot be read: {cause}", cause=cause)
     return SqliteReader(Path(place))
 
 
