@@ -1,16 +1,22 @@
 """Proves that an auditor who asks for what is not there is told so, and gets no verdict."""
 
 import json
+import os
 import shutil
 import sqlite3
-from contextlib import closing
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from tests.random_decisions import record_courses
 from typer.testing import CliRunner
 
+from detent.adapters.ledger_reading import SqliteReader
 from detent_cli.main import app
+
+NOBODY = 65_534
 
 
 def refusal(*words: object) -> tuple[str, str]:
@@ -184,3 +190,31 @@ def test_a_place_without_a_ledger_is_named(command: str, place: str, found: str)
     expected = "expected a ledger file or postgresql://USER@HOST/DATABASE"
     assert reason == "LEDGER_UNAVAILABLE"
     assert message == f"the ledger cannot be read: {found}, {expected}"
+
+
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    """Read as one who may write nowhere; permissions do not bind root."""
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(own)
+
+
+def test_a_copy_where_nothing_can_be_written_is_read(ledger_file: Path) -> None:
+    """An auditor has it on a medium for reading only, or as another user."""
+    expected = len(list(SqliteReader(ledger_file).stored("")))
+    # Not below the folder of the tests, into which only its owner may look.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copy = Path(shutil.copy(ledger_file, folder))
+        copy.chmod(0o444)
+        folder.chmod(0o555)
+        with somebody_else():
+            found = len(list(SqliteReader(copy).stored("")))
+        folder.chmod(0o755)
+
+    assert found == expected

@@ -1,6 +1,7 @@
 """Read a ledger where it lies: a SQLite file, or PostgreSQL; the rest does not know which."""
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -94,11 +95,23 @@ class SqliteReader:
     def query(self, sql: str, values: Sequence[object] = ()) -> Iterator[Row]:
         """Give rows as they come; `?` marks a value."""
         try:
-            uri = f"{self._path.absolute().as_uri()}?mode=ro"
-            with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+            with contextlib.closing(sqlite3.connect(self._address(), uri=True)) as db:
                 yield from db.execute(sql, values)
         except sqlite3.Error as error:
             raise LedgerUnavailable(f"the ledger cannot be read: {error}", cause=error) from error
+
+    def _address(self) -> str:
+        """Say how SQLite is to open the file.
+
+        Whoever reads beside a writer shares a file with it, which SQLite makes where there is
+        none. A copy that nobody writes to may lie where nothing can be made, as an auditor's does.
+        """
+        address = f"{self._path.absolute().as_uri()}?mode=ro"
+        is_written = self._path.with_name(f"{self._path.name}-wal").exists()
+        folder = self._path.absolute().parent
+        if is_written or os.access(folder, os.W_OK, effective_ids=True):
+            return address
+        return f"{address}&immutable=1"
 
     def stored(self, plan_id: str, span: Span = EVERY) -> Iterator[StoredRecord]:
         """Give the records of a plan, or of all, each chain in its order."""
