@@ -6,7 +6,11 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from detent.contracts.calls.ledger import ListDecisionsRequest, ReplayDecisionResponse
+from detent.contracts.calls.ledger import (
+    ListDecisionsRequest,
+    ReplayDecisionResponse,
+    VerifyLedgerResponse,
+)
 from detent.contracts.canonical import parse_json
 from detent.contracts.decision import DecisionRecord
 from detent.contracts.errors import InvalidField
@@ -164,28 +168,37 @@ def verify(
         if place is None and (anchors or key is not None):
             expected = "a ledger beside --anchors and --key; a service has anchors of its own"
             raise InvalidField("--from", "(missing)", expected)
+        later_count = None
         if place is not None:
-            found = ledger_store.verified(place, anchors or [], key, plan_id)
+            audited = ledger_store.verified(place, anchors or [], key, plan_id)
+            found, later_count = audited.response, audited.later_count
         else:
             found = ask_policy(
                 target, lambda client: client.verify_ledger(plan_id, deadline_s=VERIFY_DEADLINE_S)
             )
     if as_json:
-        print_json(to_json(found))
+        print_json(to_json(found) | {"unanchored_row_count": later_count})
     else:
-        verdict = good("whole") if not found.breaks else bad("BROKEN")
-        facts = (
-            ("records", found.record_count),
-            ("chains", found.chain_count),
-            ("anchors", found.anchor_count),
-            ("not yet anchored", found.unanchored_count),
-        )
-        print_facts("Ledger", (*facts, ("verdict", verdict)))
-        for broken in found.breaks:
-            place = f"{broken.plan_id}/{broken.symbol}#{broken.sequence}"
-            console.print(bad(place), Text(broken.message))
+        _print_verified(found, later_count)
     if found.breaks:
         raise typer.Exit(EXIT_NEGATIVE)
+
+
+def _print_verified(found: VerifyLedgerResponse, later_count: int | None) -> None:
+    """Print what was found; `later_count` is of the tables beside the records, where known."""
+    facts: list[tuple[str, object]] = [
+        ("records", found.record_count),
+        ("chains", found.chain_count),
+        ("anchors", found.anchor_count),
+        ("not yet anchored", found.unanchored_count),
+    ]
+    if later_count is not None:
+        facts.append(("other rows not yet anchored", later_count))
+    verdict = good("whole") if not found.breaks else bad("BROKEN")
+    print_facts("Ledger", (*facts, ("verdict", verdict)))
+    for broken in found.breaks:
+        place = f"{broken.plan_id}/{broken.symbol}#{broken.sequence}"
+        console.print(bad(place if broken.plan_id else "anchors"), Text(broken.message))
 
 
 @app.command()

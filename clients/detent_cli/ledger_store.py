@@ -1,7 +1,7 @@
 """Work on a ledger where it lies, without any service: read, verify, replay, check, copy."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -9,7 +9,6 @@ from rich.text import Text
 from detent.contracts.calls.ledger import (
     ListDecisionsRequest,
     ReplayDecisionResponse,
-    VerifyLedgerResponse,
 )
 from detent.contracts.canonical import parse_json
 from detent.contracts.checks import check_hash_shown
@@ -28,6 +27,9 @@ from detent_cli.output import (
     print_rows,
     reported,
 )
+
+if TYPE_CHECKING:
+    from detent.adapters.ledger_auditing import Audit
 
 HOLES_SHOWN_MAX = 20
 _HELP = "A ledger file, or postgresql://user@host/database."
@@ -95,9 +97,7 @@ def print_replayed(place: str, plan_id: str, *, as_json: bool) -> bool:
     return same
 
 
-def verified(
-    place: str, anchor_files: list[Path], key_file: Path | None, plan_id: str
-) -> VerifyLedgerResponse:
+def verified(place: str, anchor_files: list[Path], key_file: Path | None, plan_id: str) -> "Audit":
     """Verify a ledger against files of anchors.
 
     Raises:
@@ -121,7 +121,7 @@ def verified(
             raise InvalidField("--key", "(missing)", "the public key that signed the anchors")
         key = AnchorKey.read(key_file)
         anchored = [trusted_anchors(AnchorFile(path).read(), key) for path in anchor_files]
-    return audit(open_reader(place), anchored, plan_id, workers=cpu_count()).response
+    return audit(open_reader(place), anchored, plan_id, workers=cpu_count())
 
 
 def migrate(

@@ -220,6 +220,21 @@ async def test_an_edit_of_postgresql_is_found(filled: Stack, ledger_url: str, na
     assert found["breaks"]
 
 
+async def test_rows_after_the_last_anchor_are_counted_in_every_table(filled: Stack) -> None:
+    """Somebody may have added them: they are neither broken nor vouched for (decision D23)."""
+    sqlite_edit("INSERT INTO outcomes SELECT id, plan_id, 'X', 1, '{}' FROM plan_log LIMIT 1")(
+        filled
+    )
+    sqlite_edit(
+        "INSERT INTO plan_log (plan_id, event, book, binding_hash, plan, binding)"
+        " SELECT 'other', event, book, binding_hash, plan, binding FROM plan_log LIMIT 1"
+    )(filled)
+    code, found = verify(filled, filled.ledger_file)
+
+    assert (code, found["unanchored_count"], found["unanchored_row_count"]) == (0, 0, 2)
+    assert verify(filled, filled.ledger_file, anchored=False)[1]["unanchored_row_count"] is None
+
+
 async def test_anchors_of_another_key_prove_nothing(filled: Stack, tmp_path: Path) -> None:
     CliRunner().invoke(app, ["ledger", "anchor-key", "--to", str(tmp_path / "other.pem")])
     code, found = run(

@@ -5,6 +5,7 @@ from functools import partial
 
 import msgspec
 
+from detent.adapters.ledger_anchors import DIGESTED
 from detent.adapters.ledger_reading import LedgerReader, check_plan_known
 from detent.adapters.ledger_spans import SHARED_ROWS_MIN, Span, spread
 from detent.contracts.calls.ledger import ChainBreak, ChainHead, VerifyLedgerResponse
@@ -26,13 +27,14 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         chains: What the walk over the chains found.
         anchor_count: The anchors that were held against it.
-        later_count: Rows of other tables after the last anchor.
+        later_count: Rows of other tables after the last anchor; None where none was held
+            against it, because there is no anchor or one plan was asked for.
         breaks: What does not hold of the anchors and the tables without chains.
     """
 
     chains: Verification
     anchor_count: int
-    later_count: int
+    later_count: int | None
     breaks: tuple[str, ...]
 
     @property
@@ -107,11 +109,14 @@ def audit(
     if plan_id and not chains.record_count and not pins:
         check_plan_known((reader, *shipped_from), plan_id)
     breaks = [broken for one in anchored for broken in one.breaks]
-    later_count = 0
+    later_count = None
     for one in anchored:
         if plan_id or one.last is None:
             continue
-        for table, expected in one.tables.items():
+        later_count = later_count or 0
+        # A table that held nothing at any anchor is in none of them.
+        for table in DIGESTED:
+            expected = one.tables.get(table, {})
             later, found = digest_breaks(reader.table(table, one.last.ledger_id), expected)
             later_count += later
             breaks += [f"{table}: {broken}" for broken in found]
