@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from tests.evidence_folders import write_account, write_run
 from tests.unit.offline.planted_models import good
 from tests.unit.training_rows import DATASET_ID, dataset_in
@@ -24,6 +25,7 @@ from detent.offline.promotion.run_folder import (
     read_predictions,
     read_run,
 )
+from detent.offline.promotion.scores import measure_calibration
 
 BOUND = "a" * 64
 
@@ -115,6 +117,20 @@ def test_a_run_comes_back_as_it_was_written(tmp_path: Path) -> None:
     account = read_account(tmp_path / "model")
     assert account is not None
     assert account.equity.tolist() == planted.model.equity.tolist()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_identity_takes_nothing_away_and_adds_nothing(tmp_path: Path, seed: int) -> None:
+    """Served integers are compared with integers: rounding is no harm that calibration did."""
+    planted = good(seed, bars=300)
+    rows = structs.replace(planted.predictions, p=planted.predictions.p_raw)
+    write_run(tmp_path / "m.run", structs.replace(planted, predictions=rows), "b" * 64, "d" * 64)
+    found = read_predictions(tmp_path / "m.run")
+    assert found is not None
+    measured = measure_calibration(found, horizon_bars=4)
+
+    assert measured.log_loss_ppb == measured.log_loss_raw_ppb
+    assert measured.brier_ppb == measured.brier_raw_ppb
 
 
 def test_what_is_not_there_is_not_measured(tmp_path: Path) -> None:

@@ -104,6 +104,9 @@ def backtest_finding(model: Path | None, proxy: Path | None, binding_hash: str) 
 def read_predictions(folder: Path) -> Predictions | None:
     """Read the rows that were predicted out of fold; None where there are none.
 
+    What a model said before calibration is rounded as what it said after: otherwise the identity
+    would win or lose what rounding alone does.
+
     Raises:
         DataInvalid: They are there and cannot be read, or a bar and symbol occurs twice.
     """
@@ -117,7 +120,7 @@ def read_predictions(folder: Path) -> Predictions | None:
     return Predictions(
         ts_ms=columns["ts_ms"].astype(np.int64),
         symbols=columns["symbol"].astype(np.str_),
-        p_raw=columns["p_raw"].astype(np.float64),
+        p_raw=np.rint(columns["p_raw"].astype(np.float64) * BPS_ONE) / BPS_ONE,
         p=columns["p_hat_bps"].astype(np.float64) / BPS_ONE,
         proxy_p=columns["proxy_p_hat_bps"].astype(np.float64) / BPS_ONE,
         labels=columns["label"].astype(np.bool_),
