@@ -258,13 +258,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse a manifest that leaves anything open or contradicts itself."""
         check_int("schema_version", self.schema_version, SCHEMA_VERSION, SCHEMA_VERSION)
-        if not is_model_id(f"{self.model_name}_v0.0.0"):
-            raise InvalidField("model_name", self.model_name, "the name in " + MODEL_ID_FORM)
-        if not _MODEL_VERSION.fullmatch(self.model_version):
-            raise InvalidField("model_version", self.model_version, "v<major>.<minor>.<patch>")
+        check_release(self.model_name, self.model_version)
         check_name("architecture_id", self.architecture_id)
-        if not _CREATED_AT.fullmatch(self.created_at):
-            raise InvalidField("created_at", self.created_at, "UTC, YYYY-MM-DDTHH:MM:SSZ")
+        check_created_at(self.created_at)
         check_name("framework", self.framework)
         if self.export_format != "onnx":
             raise InvalidField("export_format", self.export_format, "onnx")
@@ -400,6 +396,28 @@ class GoldenSet(msgspec.Struct, frozen=True, kw_only=True):
         for index, row in enumerate(self.rows):
             if row.head is not self.rows[0].head:
                 raise InvalidField(f"rows[{index}]", row.head, str(self.rows[0].head))
+
+
+def check_release(model_name: str, model_version: str) -> None:
+    """Refuse the name of a model's line, or a version, that no artifact could be called by.
+
+    Raises:
+        InvalidField: Names the first of the two that is malformed.
+    """
+    if not is_model_id(f"{model_name}_v0.0.0"):
+        raise InvalidField("model_name", model_name, "the name in " + MODEL_ID_FORM)
+    if not _MODEL_VERSION.fullmatch(model_version):
+        raise InvalidField("model_version", model_version, "v<major>.<minor>.<patch>")
+
+
+def check_created_at(created_at: str) -> None:
+    """Refuse what is no instant of a calendar in UTC.
+
+    Raises:
+        InvalidField: It has another form, or a month, day or hour that there is not.
+    """
+    if not _CREATED_AT.fullmatch(created_at):
+        raise InvalidField("created_at", created_at, "UTC, YYYY-MM-DDTHH:MM:SSZ")
 
 
 def check_provenance(fields: Mapping[str, Any]) -> None:

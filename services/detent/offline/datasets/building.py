@@ -88,10 +88,11 @@ def build_dataset(
         The data set's folder.
 
     Raises:
-        DataInvalid: The bars do not fit the feature set or give no rows, their length is not
-            the default and has no evidence, or the folder exists.
+        DataInvalid: Bars say nothing about the head, do not fit the feature set or give no
+            rows, their length is not the default and has no evidence, or the folder exists.
         InvalidField: A name or time is malformed.
     """
+    _check_head(request.head)
     check_bars_fit(feature_set, table.interval_ms)
     evidence = cadence_evidence(table.interval_ms, request.evidence)
     taken = {*KEYS, *(name for name, _ in TARGETS[request.head])}
@@ -174,8 +175,7 @@ def label_rows(
     Raises:
         DataInvalid: No bar has both, or bars say nothing about the head.
     """
-    if head is not Head.DIRECTION and head not in SCORED_HEADS:
-        raise invalid("bars", f"the head {head}", "a head that bars can label")
+    _check_head(head)
     parts: list[Rows] = []
     done = 0
     for symbol, bars in sorted(table.bars.items()):
@@ -201,6 +201,13 @@ def label_rows(
         expected = f"more than {feature_set.warmup_bars_min + horizon_bars} bars of a symbol"
         raise DataInvalid(f"found {found}, expected {expected}", found=found, expected=expected)
     return rows
+
+
+def _check_head(head: Head) -> None:
+    """Refuse a head whose labels are no bars: orders and events bring their own."""
+    if head is not Head.DIRECTION and head not in SCORED_HEADS:
+        labelled = (Head.DIRECTION, *SCORED_HEADS)
+        raise invalid("bars", f"the head {head}", f"a head of bars: {', '.join(labelled)}")
 
 
 def _in_order(parts: Sequence[Rows]) -> Rows:

@@ -27,7 +27,7 @@ from detent.contracts.checks import (
 )
 from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import from_json, to_json
-from detent.contracts.manifest import FEATURES_MAX
+from detent.contracts.manifest import FEATURES_MAX, check_created_at
 from detent.contracts.market import INTERVAL_MS_MAX
 
 SCHEMA_VERSION = 1
@@ -42,7 +42,6 @@ FILE_BYTES_MAX = 2**32
 CADENCE_MS_DEFAULT = 900_000
 ID_FORM = "3 to 65 of a-z 0-9 . _ -, a letter or digit first"
 _DATASET_ID = re.compile(r"[a-z0-9][a-z0-9._-]{2,64}")
-_CREATED_AT = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
 class DatasetSource(StrEnum):
@@ -127,8 +126,7 @@ class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse a manifest that leaves anything open or contradicts itself."""
         check_int("schema_version", self.schema_version, SCHEMA_VERSION, SCHEMA_VERSION)
         check_dataset_id(self.dataset_id)
-        if not _CREATED_AT.fullmatch(self.created_at):
-            raise InvalidField("created_at", self.created_at, "UTC, YYYY-MM-DDTHH:MM:SSZ")
+        check_created_at(self.created_at)
         check_int("bar_interval_ms", self.bar_interval_ms, 1, INTERVAL_MS_MAX)
         check_symbols("symbols", self.symbols)
         check_ts_ms("first_ts_ms", self.first_ts_ms)

@@ -147,6 +147,18 @@ def test_the_same_bars_give_the_same_bytes(tmp_path: Path) -> None:
     assert manifest.created_at == CREATED_AT
 
 
+@pytest.mark.parametrize("head", [Head.FILL, Head.BRACKETS])
+def test_bars_label_no_orders_and_no_events(tmp_path: Path, head: Head) -> None:
+    with pytest.raises(DataInvalid, match=f"head {head}, expected a head of bars: direction"):
+        build(tmp_path, head=head)
+
+
+@pytest.mark.parametrize("created_at", ["2024-13-01T00:00:00Z", "2024-10-01T25:00:00Z", "today"])
+def test_an_instant_of_no_calendar_is_refused(created_at: str) -> None:
+    with pytest.raises(InvalidField, match="created_at"):
+        structs.replace(dataset().manifest, created_at=created_at)
+
+
 def test_a_data_set_never_changes(tmp_path: Path) -> None:
     dataset_in(tmp_path)
 
