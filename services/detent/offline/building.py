@@ -83,15 +83,11 @@ def build_direction_artifact(
 
     Raises:
         DataInvalid: The bars do not give enough rows.
-        InvalidField: The version says less than what changed since the predecessor.
+        InvalidField: A name, version or time is malformed, or the version says less than what
+            changed since the predecessor.
         ArtifactInvalid: The model cannot be calibrated, a field of the recipe is not what
             it should be, or the artifact's directory exists.
     """
-    samples = direction_samples(
-        table, recipe.feature_set, horizon_bars=recipe.horizon_bars, progress=progress
-    )
-    parts = split_by_time(samples)
-    model = _fit(parts, recipe, symbol_count=len(table.bars), progress=progress)
     identity = Identity(
         model_name=recipe.model_name,
         model_version=recipe.model_version,
@@ -99,6 +95,11 @@ def build_direction_artifact(
         horizon_bars=recipe.horizon_bars,
         horizon_id=recipe.horizon_id,
     )
+    samples = direction_samples(
+        table, recipe.feature_set, horizon_bars=recipe.horizon_bars, progress=progress
+    )
+    parts = split_by_time(samples)
+    model = _fit(parts, recipe, symbol_count=len(table.bars), progress=progress)
     facts = DataFacts(
         head=Head.DIRECTION,
         feature_set=recipe.feature_set,

@@ -25,6 +25,7 @@ from detent.contracts.manifest import (
     LISTED_FILES,
     MODEL_FILE,
     OUTPUT_CLASSES,
+    PROVENANCE,
     SCHEMA_VERSION,
     TRAIN_REPORT_FILE,
     GoldenRow,
@@ -33,6 +34,9 @@ from detent.contracts.manifest import (
     Manifest,
     Metric,
     TrainingMetadata,
+    check_created_at,
+    check_provenance,
+    check_release,
     golden_bytes,
 )
 from detent.contracts.reasons import Reason
@@ -49,7 +53,10 @@ INPUT_NAME = "input"
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """States what a person says of an artifact; see `Manifest`."""
+    """States what a person says of an artifact; see `Manifest`.
+
+    It is refused here as it would be there, because a model is fitted in between.
+    """
 
     model_name: str
     model_version: str
@@ -59,6 +66,12 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     git_sha: str | None = None
     dataset_id: str | None = None
     notes: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no manifest could say."""
+        check_release(self.model_name, self.model_version)
+        check_created_at(self.created_at)
+        check_provenance({name: getattr(self, name) for name in PROVENANCE})
 
     @property
     def model_id(self) -> str:

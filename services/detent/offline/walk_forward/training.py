@@ -16,6 +16,7 @@ from detent.core.evaluation.scores import Floats
 from detent.core.signals.calibration import Calibrator
 from detent.offline.building import direction_counts
 from detent.offline.datasets.folder import Dataset
+from detent.offline.datasets.manifest import DatasetManifest
 from detent.offline.datasets.rows import Rows
 from detent.offline.evaluating import evaluate
 from detent.offline.packing import (
@@ -155,6 +156,7 @@ def train(
         ArtifactInvalid: A graph would be refused, or the artifact's directory exists.
     """
     check_free(run_folder(out_dir, f"{request.model_name}_{request.model_version}"))
+    identity = _identity(dataset.manifest, request)
     before = None if predecessor is None else read_pinned_manifest(predecessor).manifest
     if dataset.manifest.head is not Head.DIRECTION:
         found = str(dataset.manifest.head)
@@ -177,7 +179,7 @@ def train(
         said, rows.labels[tested], rows.ts_ms[tested], horizon_bars=dataset.manifest.horizon_bars
     )
     last = fits[choice.architecture_id][-1]
-    artifact = _pack(run, last, out_dir=out_dir, predecessor=before)
+    artifact = _pack(run, identity, last, out_dir=out_dir, predecessor=before)
     record = _record(run, studies, fits, choice=choice, artifact=artifact)
     chosen = fits[choice.architecture_id]
     folder = write_run(
@@ -256,7 +258,22 @@ def _said(fits: dict[str, list[FoldFit]]) -> dict[str, Floats]:
     }
 
 
-def _pack(run: _Run, fit: FoldFit, *, out_dir: Path, predecessor: Manifest | None) -> Path:
+def _identity(manifest: DatasetManifest, request: TrainingRequest) -> Identity:
+    return Identity(
+        model_name=request.model_name,
+        model_version=request.model_version,
+        created_at=request.created_at,
+        horizon_bars=manifest.horizon_bars,
+        horizon_id=manifest.horizon_id,
+        git_sha=request.git_sha,
+        dataset_id=manifest.dataset_id,
+        notes=request.notes,
+    )
+
+
+def _pack(
+    run: _Run, identity: Identity, fit: FoldFit, *, out_dir: Path, predecessor: Manifest | None
+) -> Path:
     rows, fold, request = run.rows, run.folds[-1], run.request
     manifest, candidate = run.dataset.manifest, BY_ID[fit.architecture_id]
     assert fit.calibration is not None
@@ -266,16 +283,6 @@ def _pack(run: _Run, fit: FoldFit, *, out_dir: Path, predecessor: Manifest | Non
         np.array([calibrator.probability(float(p)) for p in fit.p_raw]),
         rows.labels[fold.test],
         base_share=float(np.mean(rows.labels[fold.train])),
-    )
-    identity = Identity(
-        model_name=request.model_name,
-        model_version=request.model_version,
-        created_at=request.created_at,
-        horizon_bars=manifest.horizon_bars,
-        horizon_id=manifest.horizon_id,
-        git_sha=request.git_sha,
-        dataset_id=manifest.dataset_id,
-        notes=request.notes,
     )
     facts = DataFacts(
         head=manifest.head,

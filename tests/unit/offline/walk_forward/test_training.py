@@ -270,6 +270,25 @@ def test_a_run_of_nothing_is_refused(change: dict[str, object]) -> None:
         structs.replace(REQUEST, **change)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_name": "Bad Name"},
+        {"model_version": "1.0.0"},
+        {"created_at": "yesterday"},
+        {"git_sha": "abc"},
+    ],
+)
+def test_what_no_manifest_could_say_is_refused_before_anything_is_fitted(
+    tmp_path: Path, change: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run takes minutes, and a typing error is known at once."""
+    monkeypatch.setattr(training, "walk_forward", None)
+
+    with pytest.raises(InvalidField, match=next(iter(change))):
+        once(tmp_path, request=structs.replace(REQUEST, **change))
+
+
 def test_results_come_in_the_order_of_the_tasks() -> None:
     seen: list[int] = []
 
