@@ -92,6 +92,8 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
         if unknown or not self.architectures:
             found = ", ".join(unknown) or "none"
             raise InvalidField("architectures", found, f"some of {', '.join(BY_ID)}")
+        if len(set(self.architectures)) != len(self.architectures):
+            raise InvalidField("architectures", ", ".join(self.architectures), "each once")
         limits = (
             ("seed", 0, 2**31 - 1),
             ("fold_count", 1, FOLDS_MAX),
@@ -191,13 +193,15 @@ def train(
 def _search(run: _Run) -> dict[str, Study]:
     """Search on the training rows of the first fold; nothing else is ever looked at."""
     rows, request = run.rows, run.request
+    searched = [one for one in request.architectures if BY_ID[one].space is not None]
+    total, done = len(searched) * request.trial_count, 0
+    if not total:
+        return {}
     inner = inner_split(run.folds[0].train, rows.ts_ms, rows.label_ts_ms, run.plan)
     fitted_on, judged_on = (
         FitRows(values=rows.values[part], labels=rows.labels[part], window=run.window)
         for part in (inner.train, inner.calibration)
     )
-    searched = [one for one in request.architectures if BY_ID[one].space is not None]
-    total, done = len(searched) * request.trial_count, 0
 
     def told() -> None:
         nonlocal done
@@ -250,12 +254,25 @@ def _fit(run: _Run, engine: Engine, studies: dict[str, Study]) -> dict[str, list
 
 
 def _said(fits: dict[str, list[FoldFit]]) -> dict[str, Floats]:
-    """Give what each candidate said out of fold; one without a calibration is out."""
-    return {
+    """Give what each candidate said out of fold; one without a calibration is out.
+
+    Raises:
+        DataInvalid: All are out; the message says why each is.
+    """
+    said = {
         name: np.concatenate([fit.p for fit in found])
         for name, found in fits.items()
         if all(fit.refusal is None for fit in found)
     }
+    if not said:
+        first = {
+            name: next(fit for fit in found if fit.refusal is not None)
+            for name, found in fits.items()
+        }
+        found = "; ".join(f"{k}, fold {fit.fold_number}: {fit.refusal}" for k, fit in first.items())
+        expected = "a candidate with a calibration in every fold"
+        raise DataInvalid(f"found none, {found}; expected {expected}", found=found)
+    return said
 
 
 def _identity(manifest: DatasetManifest, request: TrainingRequest) -> Identity:

@@ -29,6 +29,7 @@ from detent.offline.train_report import parse_train_report
 from detent.offline.walk_forward import training
 from detent.offline.walk_forward.commands import train_folder
 from detent.offline.walk_forward.engine import Engine, EngineKind, run_all
+from detent.offline.walk_forward.fold_fit import FoldFit, FoldTask, fit_fold
 from detent.offline.walk_forward.folds import FoldPlan, walk_forward
 from detent.offline.walk_forward.record import parse_run, run_bytes
 from detent.offline.walk_forward.training import Trained, TrainingRequest, train
@@ -206,6 +207,34 @@ def test_the_newest_rows_alone_may_be_asked_for(tmp_path: Path) -> None:
     assert record.choice.reason == "logistic: the only candidate"
 
 
+def test_without_a_search_no_rows_are_kept_for_one(tmp_path: Path) -> None:
+    """The rows suffice for a fold, and would not for cutting its training part once more."""
+    request = structs.replace(
+        REQUEST, n_samples=1_100, fold_count=1, architectures=("logistic",), model_name="small"
+    )
+    record = once(tmp_path, request=request).record
+
+    assert record.row_count == 1_100
+    searched = structs.replace(request, architectures=("random_forest",))
+    with pytest.raises(DataInvalid, match="rows for its judgement"):
+        once(tmp_path / "searched", request=searched)
+
+
+def test_a_run_without_a_candidate_says_why_each_is_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backwards(task: FoldTask) -> FoldFit:
+        labels = task.labels.copy()
+        labels[task.fold.calibration] ^= True
+        return fit_fold(structs.replace(task, labels=labels))
+
+    monkeypatch.setattr(training, "fit_fold", backwards)
+    request = structs.replace(REQUEST, architectures=("logistic",), model_name="backwards")
+
+    with pytest.raises(DataInvalid, match=r"logistic, fold 0: .*points the wrong way"):
+        once(tmp_path, request=request)
+
+
 def test_a_run_never_replaces_another(tmp_path: Path) -> None:
     (tmp_path / "planted_v1.0.0.run").mkdir()
 
@@ -259,6 +288,7 @@ def test_the_data_set_may_be_named_and_another_is_refused(tmp_path: Path) -> Non
     [
         {"architectures": ()},
         {"architectures": ("oracle",)},
+        {"architectures": ("logistic", "logistic")},
         {"fold_count": 0},
         {"seed": -1},
         {"embargo_bars": -1},
