@@ -73,8 +73,11 @@ def trigger_columns(
     there are as many bars, and nothing on the mean itself.
 
     Raises:
-        DataInvalid: The file cannot be used.
+        DataInvalid: The file cannot be used, or nothing would read it.
     """
+    if file is not None and parameters.rule is not TriggerRule.FILE:
+        found, expected = f"{file.name} beside {parameters.rule}", f"the rule {TriggerRule.FILE}"
+        raise DataInvalid(f"trigger file: found {found}, expected {expected}", found=found)
     match parameters.rule:
         case TriggerRule.TREND:
             return _by_symbol(market, lambda closes: _trend(closes, parameters))

@@ -189,6 +189,14 @@ def test_without_records_the_account_is_the_same(tmp_path: Path) -> None:
         read_run(tmp_path / "lean")
 
 
+def test_a_file_of_permissions_that_no_rule_reads_is_refused(tmp_path: Path) -> None:
+    """A run by another rule than the one that was meant would look like one by the file."""
+    question = question_of(trigger_file=tmp_path / "permissions.csv")
+
+    with pytest.raises(DataInvalid, match=r"permissions\.csv beside trend, expected the rule file"):
+        proxy_setup(question, market_of_walk(30))
+
+
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
 
