@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import structs
+from tests.backtests import market_of_walk, setup_of
 from tests.builders import HOUR_MS, START_MS, SYMBOL
 from tests.unit.artifacts import artifact_in, contents_of
 from tests.unit.core.evaluation.promotion_cases import GIT_SHA, bands, good_readiness
@@ -24,12 +27,14 @@ from detent.adapters.artifact_store import read_artifact, read_pinned_manifest, 
 from detent.adapters.sqlite_file import Durability
 from detent.adapters.sqlite_ledger import SqliteLedger
 from detent.adapters.sqlite_shadows import SqliteShadows
-from detent.contracts.binding import PROXY_BINDING, SignalSource
+from detent.contracts.binding import PROXY_BINDING, ModelBinding, SignalSource
 from detent.contracts.canonical import sha256_hex
 from detent.contracts.decision import DecisionKind
 from detent.contracts.shadow import ShadowSignal
 from detent.core.evaluation.equity import EquityCurve
 from detent.core.evaluation.readiness_report import readiness_bytes, readiness_report
+from detent.offline.backtesting.folder import run_into
+from detent.offline.backtesting.results import BacktestSummary
 from detent.offline.promotion.evaluating import EvidencePaths
 from detent.offline.promotion.evidence_file import write_evidence
 
@@ -89,9 +94,9 @@ def lay_out(
     artifact = write_artifact(folder / "artifacts", manifest, contents)
     run = folder / "artifacts" / f"{artifact.name}.run"
     write_run(run, planted, manifest.model_version_hash, dataset_id)
-    binding_hash = read_pinned_manifest(artifact).binding_hash
-    write_account(folder / "model", planted.model, binding_hash)
-    write_account(folder / "proxy", planted.proxy, PROXY_BINDING.binding_hash)
+    binding = read_pinned_manifest(artifact).binding
+    write_account(folder / "model", planted.model, binding)
+    write_account(folder / "proxy", planted.proxy, PROXY_BINDING)
     fills = folder / "fills.jsonl"
     fills.write_text("".join(json.dumps({"book": "main", "fill_id": str(n)}) + "\n" for n in "ab"))
     report = readiness_report(good_readiness(), bands(), at_ms=time.time_ns() // 1_000_000)
@@ -104,7 +109,7 @@ def lay_out(
         proxy=folder / "proxy",
         fills=fills,
         readiness=readiness,
-        ledger=write_shadow(folder / "ledger.sqlite", binding_hash),
+        ledger=write_shadow(folder / "ledger.sqlite", binding.binding_hash),
         model_version_hash=manifest.model_version_hash,
     )
 
@@ -174,9 +179,26 @@ def write_run(folder: Path, candidate: Candidate, digest: str, dataset_id: str) 
     pq.write_table(pa.table(columns), folder / "predictions.parquet")
 
 
-def write_account(folder: Path, curve: EquityCurve, binding_hash: str) -> None:
+@functools.cache
+def small_summary() -> BacktestSummary:
+    """Give the summary of a small run."""
+    setup = setup_of(market_of_walk(30))
+    with tempfile.TemporaryDirectory() as folder:
+        run, _ = run_into(Path(folder), setup, signal_origin="proxy", records=False)
+    return run.summary
+
+
+def write_account(folder: Path, curve: EquityCurve, binding: ModelBinding, **changes: Any) -> None:
+    """Leave a back-test that says of itself what fits the account, but for some changes."""
     folder.mkdir()
-    summary = {"binding_hash": binding_hash, "data_hash": "f" * 64, "fee_bps": "1"}
-    (folder / "results_summary.json").write_text(json.dumps(summary))
+    summary = structs.replace(
+        small_summary(),
+        binding=binding,
+        binding_hash=binding.binding_hash,
+        first_ts_ms=int(curve.ts_ms[0]),
+        last_ts_ms=int(curve.ts_ms[-1]),
+        bar_count=len(curve.ts_ms),
+    )
+    (folder / "results_summary.json").write_bytes(structs.replace(summary, **changes).canonical)
     columns = {name: getattr(curve, name) for name in EquityCurve.__struct_fields__}
     pq.write_table(pa.table(columns), folder / "equity.parquet")

@@ -6,16 +6,21 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
-from tests.evidence_folders import write_account, write_run
+from tests.builders import model_binding
+from tests.evidence_folders import small_summary, write_account, write_run
 from tests.unit.offline.planted_models import good
 from tests.unit.training_rows import DATASET_ID, dataset_in
 
-from detent.contracts.binding import PROXY_BINDING
+from detent.contracts.binding import PROXY_BINDING, ModelBinding
 from detent.contracts.canonical import sha256_hex
 from detent.contracts.errors import DataInvalid
+from detent.contracts.plan import RiskLimits
+from detent.core.evaluation.equity import bar_returns
+from detent.offline.backtesting.strategy import TriggerParameters
 from detent.offline.promotion.dataset_finding import DatasetFinding, find_dataset
 from detent.offline.promotion.evidence_file import read_evidence, sidecar_of, write_evidence
 from detent.offline.promotion.learning_fills import read_learning
@@ -27,7 +32,7 @@ from detent.offline.promotion.run_folder import (
 )
 from detent.offline.promotion.scores import measure_calibration
 
-BOUND = "a" * 64
+BOUND = model_binding()
 
 
 @pytest.mark.proves("R336")
@@ -186,27 +191,91 @@ def test_fills_whose_book_and_tags_contradict_are_counted(
     assert (found.fill_count, found.untagged_count) == (2, 0 if kept_apart else 1)
 
 
+OTHER = model_binding(model_version_hash="0" * 64)
+
+
 @pytest.mark.parametrize(
-    ("model", "proxy", "finding"),
+    ("model", "proxy", "changes", "finding"),
     [
-        pytest.param({}, {}, "", id="as-they-should"),
-        pytest.param({"binding_hash": "b" * 64}, {}, "model: bound to", id="another-model"),
-        pytest.param({}, {"binding_hash": BOUND}, "proxy: bound to", id="the-model-twice"),
-        pytest.param({"fee_bps": "0"}, {}, "other fee_bps", id="cheaper"),
-        pytest.param({}, {"data_hash": "e" * 64}, "other data_hash", id="other-bars"),
+        pytest.param(BOUND, PROXY_BINDING, {}, "", id="as-they-should"),
+        pytest.param(OTHER, PROXY_BINDING, {}, "model: bound to", id="another-model"),
+        pytest.param(BOUND, BOUND, {}, "proxy: bound to", id="the-model-twice"),
+        pytest.param(BOUND, PROXY_BINDING, {"fee_bps": "0"}, "other fee_bps", id="dearer"),
+        pytest.param(BOUND, PROXY_BINDING, {"data_hash": "e" * 64}, "other data", id="other-bars"),
     ],
 )
 def test_back_tests_are_of_the_artifact_and_the_proxy_alike(
-    tmp_path: Path, model: dict[str, str], proxy: dict[str, str], finding: str
+    tmp_path: Path,
+    model: ModelBinding,
+    proxy: ModelBinding,
+    changes: dict[str, Any],
+    finding: str,
 ) -> None:
-    shared = {"data_hash": "f" * 64, "fee_bps": "1"}
-    named = {"model": BOUND, "proxy": PROXY_BINDING.binding_hash}
-    for name, changes in (("model", model), ("proxy", proxy)):
-        (tmp_path / name).mkdir()
-        summary = {"binding_hash": named[name], **shared, **changes}
-        (tmp_path / name / "results_summary.json").write_text(json.dumps(summary))
+    planted = good(2, bars=300)
+    write_account(tmp_path / "model", planted.model, model, **changes)
+    write_account(tmp_path / "proxy", planted.proxy, proxy)
     found = backtest_finding(tmp_path / "model", tmp_path / "proxy", BOUND)
 
     assert found is not None
     assert found.startswith(finding)
     assert bool(found) is bool(finding)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("triggers", (TriggerParameters(shorts=False).trigger,)),
+        ("risk_limits", RiskLimits(max_weight_ppm=1)),
+        ("symbols", ("AAA",)),
+    ],
+)
+def test_back_tests_of_other_permissions_or_limits_are_not_alike(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    planted = good(2, bars=300)
+    plan = structs.replace(small_summary().plan, **{name: value})
+    write_account(tmp_path / "model", planted.model, BOUND)
+    write_account(tmp_path / "proxy", planted.proxy, PROXY_BINDING, plan=plan)
+
+    assert backtest_finding(tmp_path / "model", tmp_path / "proxy", BOUND) == f"other {name}"
+
+
+def test_a_back_test_of_nothing_but_what_the_model_has_seen_is_no_evidence(tmp_path: Path) -> None:
+    planted = good(2, bars=300)
+    seen = structs.replace(BOUND, data_cutoff_ts_ms=int(planted.model.ts_ms[-1]))
+    write_account(tmp_path / "model", planted.model, seen)
+    write_account(tmp_path / "proxy", planted.proxy, PROXY_BINDING)
+    found = backtest_finding(tmp_path / "model", tmp_path / "proxy", seen)
+
+    assert found == (
+        f"bars to {seen.data_cutoff_ts_ms}, expected some after the data cutoff "
+        f"{seen.data_cutoff_ts_ms}"
+    )
+    assert read_account(tmp_path / "model", after_ts_ms=seen.data_cutoff_ts_ms) is None
+
+
+def test_an_account_counts_from_where_the_model_had_seen_nothing(tmp_path: Path) -> None:
+    planted = good(2, bars=300)
+    write_account(tmp_path / "model", planted.model, BOUND)
+    cutoff_ts_ms = int(planted.model.ts_ms[99])
+    found = read_account(tmp_path / "model", after_ts_ms=cutoff_ts_ms)
+
+    assert found is not None
+    assert found.ts_ms.tolist() == planted.model.ts_ms[99:].tolist()
+    assert found.starting_equity == planted.model.equity[99]
+    assert bar_returns(found)[1:].tolist() == bar_returns(planted.model)[100:].tolist()
+    assert (found.trades[0], found.fees[0], found.traded[0]) == (0, 0.0, 0.0)
+    assert found.fees[1:].tolist() == planted.model.fees[100:].tolist()
+    assert read_account(tmp_path / "model", after_ts_ms=0) is not None
+
+
+def test_back_tests_that_lack_a_part_are_not_alike_in_lacking_it(tmp_path: Path) -> None:
+    """Two summaries that say nothing agree in everything; neither is a back-test."""
+    planted = good(2, bars=300)
+    for name, binding in (("model", BOUND), ("proxy", PROXY_BINDING)):
+        write_account(tmp_path / name, planted.model, binding)
+        bare = json.dumps({"binding_hash": binding.binding_hash})
+        (tmp_path / name / "results_summary.json").write_text(bare)
+
+    with pytest.raises(DataInvalid, match="invalid run, results_summary"):
+        backtest_finding(tmp_path / "model", tmp_path / "proxy", BOUND)

@@ -64,6 +64,28 @@ class EquityCurve(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return float(self.equity[0] + self.fees[0] + self.slippage[0])
 
 
+def curve_after(curve: EquityCurve, ts_ms: int) -> EquityCurve | None:
+    """Give what an account did after an instant; None where it has no later bar.
+
+    Args:
+        curve: The account.
+        ts_ms: The instant, Unix milliseconds; a bar that closes at it is not after it.
+
+    Returns:
+        The later bars and, where there is one, the bar before them: it stands for the start,
+        with its equity and without its orders, so that every later return is what it was.
+    """
+    first = int(np.searchsorted(curve.ts_ms, ts_ms, side="right"))
+    if first == len(curve.ts_ms):
+        return None
+    if first == 0:
+        return curve
+    kept = {name: getattr(curve, name)[first - 1 :].copy() for name in curve.__struct_fields__}
+    for name in ("traded", "fees", "slippage", "trades"):
+        kept[name][0] = 0
+    return EquityCurve(**kept)
+
+
 def periods_in_year(bar_interval_ms: int) -> float:
     """Give the bars of a year of 365 days, for a market that never closes."""
     return _YEAR_MS / bar_interval_ms

@@ -91,7 +91,11 @@ def evaluate_artifact(
     manifest = serving.artifact.manifest
     run_folder = paths.run or run_folder_of(paths.artifact)
     run, predictions = read_run(run_folder), read_predictions(run_folder)
-    model, proxy = read_account(paths.model_backtest), read_account(paths.proxy_backtest)
+    # Both accounts from where the model had seen nothing on: before, it was fitted to the bars.
+    model, proxy = (
+        read_account(folder, after_ts_ms=manifest.data_cutoff_ts_ms)
+        for folder in (paths.model_backtest, paths.proxy_backtest)
+    )
     measures = measure_candidate(
         _origin(serving.artifact, run, paths),
         predictions,
@@ -186,7 +190,7 @@ def _origin(artifact: Artifact, run: RunFacts, paths: EvidencePaths) -> OriginMe
         dataset_hash=verified.dataset_hash,
         dataset_finding=verified.finding,
         backtest_finding=backtest_finding(
-            paths.model_backtest, paths.proxy_backtest, artifact.pinned.binding_hash
+            paths.model_backtest, paths.proxy_backtest, artifact.pinned.binding
         ),
         calibration_method=manifest.calibration_method,
         calibration_winner=winner,

@@ -7,18 +7,20 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from detent.contracts.binding import PROXY_BINDING
+from detent.contracts.binding import PROXY_BINDING, ModelBinding
 from detent.contracts.errors import InvalidField
 from detent.contracts.units import BPS_ONE
-from detent.core.evaluation.equity import EquityCurve
+from detent.core.evaluation.equity import EquityCurve, curve_after
+from detent.offline.backtesting.folder import EQUITY_FILE, SUMMARY_FILE
+from detent.offline.backtesting.folder import read_run as read_backtest
 from detent.offline.cells import invalid
 from detent.offline.parquet import read_parquet
 from detent.offline.promotion.scores import Predictions
 
 RUN_SUFFIX = ".run"
-RUN_FILE, PREDICTIONS_FILE, EQUITY_FILE = "run.json", "predictions.parquet", "equity.parquet"
-SUMMARY_FILE = "results_summary.json"
-# What two back-tests have to share before they say anything about each other.
+RUN_FILE, PREDICTIONS_FILE = "run.json", "predictions.parquet"
+# What two back-tests have to share before they say anything about each other: the market and
+# what trading in it costs; and in their plans what was permitted.
 CONDITIONS = (
     "data_hash",
     "bar_count",
@@ -27,6 +29,7 @@ CONDITIONS = (
     "slippage_bps",
     "policy_config_hash",
 )
+PLAN_CONDITIONS = ("symbols", "triggers", "risk_limits")
 PREDICTION_COLUMNS = ("ts_ms", "symbol", "p_raw", "p_hat_bps", "proxy_p_hat_bps", "label")
 EQUITY_COLUMNS = ("ts_ms", "equity", "traded", "fees", "slippage", "trades")
 RUN_BYTES_MAX = 16 * 2**20
@@ -79,26 +82,37 @@ def read_run(folder: Path) -> RunFacts:
     )
 
 
-def backtest_finding(model: Path | None, proxy: Path | None, binding_hash: str) -> str | None:
+def backtest_finding(model: Path | None, proxy: Path | None, binding: ModelBinding) -> str | None:
     """Say why two back-tests are not of an artifact and the proxy under the same conditions.
 
     Returns:
-        Empty where they are; None where one of them is not there.
+        Empty where they are, on some bars later than all that the artifact has seen; None
+        where one of them is not there.
 
     Raises:
-        DataInvalid: A summary is there and cannot be read.
+        DataInvalid: One is there and lacks a part.
     """
-    files = [folder / SUMMARY_FILE for folder in (model, proxy) if folder is not None]
-    if len(files) != 2 or not all(file.is_file() for file in files):  # noqa: PLR2004  Both.
+    if model is None or proxy is None:
         return None
-    summaries = [_object(file) for file in files]
-    wanted = (binding_hash, PROXY_BINDING.binding_hash)
-    for name, summary, expected in zip(("model", "proxy"), summaries, wanted, strict=True):
-        found = summary.get("binding_hash")
-        if found != expected:
-            return f"{name}: bound to {str(found)[:16]}, expected {expected[:16]}"
-    differing = [name for name in CONDITIONS if summaries[0].get(name) != summaries[1].get(name)]
-    return f"other {', '.join(differing)}" if differing else ""
+    if not all((folder / SUMMARY_FILE).is_file() for folder in (model, proxy)):
+        return None
+    mine = read_backtest(model, records=False).summary
+    theirs = read_backtest(proxy, records=False).summary
+    named = (("model", mine, binding), ("proxy", theirs, PROXY_BINDING))
+    for name, summary, expected in named:
+        if summary.binding_hash != expected.binding_hash:
+            found = summary.binding_hash[:16]
+            return f"{name}: bound to {found}, expected {expected.binding_hash[:16]}"
+    differing = [name for name in CONDITIONS if getattr(mine, name) != getattr(theirs, name)]
+    differing += [
+        name for name in PLAN_CONDITIONS if getattr(mine.plan, name) != getattr(theirs.plan, name)
+    ]
+    if differing:
+        return f"other {', '.join(differing)}"
+    cutoff_ts_ms = binding.data_cutoff_ts_ms
+    if mine.last_ts_ms <= cutoff_ts_ms:
+        return f"bars to {mine.last_ts_ms}, expected some after the data cutoff {cutoff_ts_ms}"
+    return ""
 
 
 def read_predictions(folder: Path) -> Predictions | None:
@@ -127,8 +141,13 @@ def read_predictions(folder: Path) -> Predictions | None:
     )
 
 
-def read_account(folder: Path | None) -> EquityCurve | None:
+def read_account(folder: Path | None, *, after_ts_ms: int | None = None) -> EquityCurve | None:
     """Read the equity curve of a back-test; None where there is none.
+
+    Args:
+        folder: What the back-test left.
+        after_ts_ms: Last instant that the model had seen: what it did until then is no
+            evidence. None keeps everything.
 
     Raises:
         DataInvalid: It is there and is no equity curve.
@@ -142,9 +161,10 @@ def read_account(folder: Path | None) -> EquityCurve | None:
     whole = {"ts_ms", "trades"}
     kinds = {name: np.int64 if name in whole else np.float64 for name in EQUITY_COLUMNS}
     try:
-        return EquityCurve(**{name: columns[name].astype(kinds[name]) for name in EQUITY_COLUMNS})
+        curve = EquityCurve(**{name: columns[name].astype(kinds[name]) for name in EQUITY_COLUMNS})
     except InvalidField as error:
         raise invalid(path.name, error.found, error.expected) from error
+    return curve if after_ts_ms is None else curve_after(curve, after_ts_ms)
 
 
 def _object(path: Path) -> dict[str, Any]:
