@@ -20,6 +20,7 @@ from detent.adapters.serving import open_serving
 from detent.contracts.binding import Head
 from detent.contracts.errors import ArtifactInvalid, DataInvalid, InvalidField
 from detent.contracts.signals import FillSignal, RegimeSignal, ToxicitySignal
+from detent.core.evaluation.scores import accuracy
 from detent.offline.commands import silent
 from detent.offline.datasets.folder import Dataset, read_dataset
 from detent.offline.datasets.rows import NEXT_SCORE, SCORE
@@ -51,7 +52,9 @@ from detent.offline.heads.spacing import (
 )
 from detent.offline.packing import Identity
 from detent.offline.score_labels import ToxicityConfig, tercile_cuts, toxicity_bars_v1
-from detent.offline.walk_forward.folds import FoldPlan
+from detent.offline.train_report import parse_train_report
+from detent.offline.walk_forward.fold_fit import direction_session, up
+from detent.offline.walk_forward.folds import FoldPlan, walk_forward
 
 MINUTE_MS = 60_000
 PLAN = FoldPlan(fold_count=2, embargo_ms=900_000)
@@ -286,6 +289,12 @@ def test_fill_head_beats_the_share_and_never_rises_with_the_distance(tmp_path: P
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > shares[-1] + 2_000
     assert all(0 <= share <= 10_000 for share in shares)
+    # What it is said to have got right of the training rows is not what it got right of the test.
+    trained = walk_forward(orders.ts_ms, orders.settled_ts_ms, plan)[-1].train
+    session = direction_session((path / "model.onnx").read_bytes(), width=len(FEATURES))
+    right = accuracy(up(session, orders.values[trained]), orders.filled[trained])
+    report = parse_train_report((path / "train_report.json").read_bytes())
+    assert report.train_accuracy_bps == round(right * 10_000)
 
 
 @pytest.mark.proves("R255")
@@ -298,12 +307,13 @@ def test_a_graph_that_rises_with_the_distance_is_refused() -> None:
 
 @pytest.mark.proves("R255")
 @pytest.mark.parametrize(
-    ("name", "value"), [("filled", 2), ("distance_bps", -1.0), ("settled_ts_ms", 0)]
+    ("name", "value"),
+    [("filled", 2), ("distance_bps", -1.0), ("settled_ts_ms", 0), ("symbol", None)],
 )
 def test_an_order_that_is_none_is_refused_by_its_row(
-    tmp_path: Path, name: str, value: float
+    tmp_path: Path, name: str, value: float | None
 ) -> None:
-    column = np.array(_order_columns()[name])
+    column = list(_order_columns()[name])
     column[6] = value
 
     with pytest.raises(DataInvalid, match=name) as caught:
@@ -330,6 +340,25 @@ def policy_file(path: Path, *, turns: bool) -> Path:
     assert set(KEYS) <= set(columns)
     pq.write_table(pa.table(columns), path)
     return path
+
+
+@pytest.mark.proves("R256")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("settled_ts_ms", 1_700_000_000_000), ("volatility", np.nan), ("best_policy", "")],
+)
+def test_a_condition_that_is_none_is_refused_by_its_row(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    """One that was settled before it arose would let the rules see what they are judged on."""
+    path = policy_file(tmp_path / "rows.parquet", turns=False)
+    columns = pq.read_table(path).to_pydict()
+    columns[name][6] = value
+    pq.write_table(pa.table(columns), path)
+
+    with pytest.raises(DataInvalid, match=name) as caught:
+        read_policy_rows(path)
+    assert caught.value.metadata["row"] == "7"
 
 
 @pytest.mark.proves("R256")

@@ -31,6 +31,7 @@ from detent.core.features.feature_set import FeatureSet
 from detent.core.features.feature_spec import caller_feature
 from detent.core.signals.calibration_brackets import BracketsCalibrator, fit_brackets
 from detent.offline.cells import (
+    check_filled,
     columns_of,
     decimal_cell,
     integer_cell,
@@ -131,6 +132,7 @@ def read_events(path: Path) -> Events:
 
 def _rows(path: Path, features: Sequence[str]) -> Iterator[tuple[int, int, str, str, list[float]]]:
     for row, cells in raw_cells(path, (*KEYS, *features)):
+        check_filled(path.name, row, cells, (*KEYS, *features))
         try:
             asked, settled = (integer_cell(name, cells[name]) for name in KEYS[:2])
             check_int("settled_ts_ms", settled, asked + 1, INT64_MAX)

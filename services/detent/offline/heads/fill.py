@@ -30,7 +30,13 @@ from detent.core.features.feature_set import FeatureSet
 from detent.core.features.feature_spec import caller_feature
 from detent.core.signals.binary_maps import binary_map
 from detent.core.signals.calibration_choice import choose_calibration
-from detent.offline.cells import decimal_cell, integer_cell, invalid_at, raw_cells
+from detent.offline.cells import (
+    check_filled,
+    decimal_cell,
+    integer_cell,
+    invalid_at,
+    raw_cells,
+)
 from detent.offline.packing import DataFacts, Identity, PackedModel, golden_places, pack_artifact
 from detent.offline.samples import Progress
 from detent.offline.train_report import ClassCount
@@ -93,6 +99,14 @@ class FillFold(msgspec.Struct, frozen=True, kw_only=True):
     base_brier_ppm: int
 
 
+class _Fit(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    graph: bytes
+    calibration: Calibration
+    report: FillFold
+    train_accuracy: float
+    p: Floats
+
+
 def fill_orders_v1(bar_interval_ms: int) -> FeatureSet:
     """Give the five features of an order: all of them the caller's, who alone knows its price."""
     return FeatureSet(
@@ -121,6 +135,7 @@ def read_orders(path: Path) -> Orders:
 
 def _rows(path: Path) -> Iterator[tuple[int, int, str, list[float], bool]]:
     for row, cells in raw_cells(path, COLUMNS):
+        check_filled(path.name, row, cells, COLUMNS)
         try:
             placed, settled, filled = (
                 integer_cell(name, cells[name]) for name in ("ts_ms", "settled_ts_ms", "filled")
@@ -170,8 +185,7 @@ def train_fill(
         progress("folds", fold.number, len(folds))
         found.append(_fit(orders, fold, seed=seed))
     progress("folds", len(folds), len(folds))
-    graph, calibration, report, p = found[-1]
-    fold = folds[-1]
+    last, fold = found[-1], folds[-1]
     facts = DataFacts(
         head=Head.FILL,
         feature_set=fill_orders_v1(bar_interval_ms),
@@ -186,28 +200,27 @@ def train_fill(
         class_counts=_counts(orders, fold),
     )
     labels = orders.filled[fold.test]
-    share = accuracy(p, labels)
     model = PackedModel(
-        graph=graph,
+        graph=last.graph,
         architecture_id="gbt_lightgbm",
         framework="lightgbm",
         opset=15,
         seed=seed,
-        train_accuracy=share,
-        calibration=calibration,
-        accuracy_bps=round(share * BPS_ONE),
+        train_accuracy=last.train_accuracy,
+        calibration=last.calibration,
+        accuracy_bps=round(accuracy(last.p, labels) * BPS_ONE),
         metrics=(
-            Metric(name="brier_base_ppm", value=report.base_brier_ppm),
-            Metric(name="brier_ppm", value=report.brier_ppm),
-            Metric(name=f"{LOG_LOSS_NAME}_ppm", value=round(log_loss(p, labels) * PPM_ONE)),
+            Metric(name="brier_base_ppm", value=last.report.base_brier_ppm),
+            Metric(name="brier_ppm", value=last.report.brier_ppm),
+            Metric(name=f"{LOG_LOSS_NAME}_ppm", value=round(log_loss(last.p, labels) * PPM_ONE)),
         ),
         golden_inputs=orders.values[fold.test[golden_places(len(fold.test))]],
     )
     path = pack_artifact(identity, facts, model, out_dir=out_dir, progress=progress)
-    return path, tuple(one[2] for one in found)
+    return path, tuple(one.report for one in found)
 
 
-def _fit(orders: Orders, fold: Fold, *, seed: int) -> tuple[bytes, Calibration, FillFold, Floats]:
+def _fit(orders: Orders, fold: Fold, *, seed: int) -> _Fit:
     import lightgbm  # noqa: PLC0415  It is loaded by whoever fits one.
 
     values, labels = orders.values, orders.filled
@@ -240,7 +253,13 @@ def _fit(orders: Orders, fold: Fold, *, seed: int) -> tuple[bytes, Calibration, 
         brier_ppm=round(brier_score(p, labels[fold.test]) * PPM_ONE),
         base_brier_ppm=round(brier_score(base, labels[fold.test]) * PPM_ONE),
     )
-    return graph, calibration, report, p
+    return _Fit(
+        graph=graph,
+        calibration=calibration,
+        report=report,
+        train_accuracy=accuracy(up(session, values[fold.train]), labels[fold.train]),
+        p=p,
+    )
 
 
 def _swept(values: Inputs) -> Inputs:

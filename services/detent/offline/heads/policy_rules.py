@@ -17,10 +17,19 @@ from numpy.typing import NDArray
 from sklearn.tree import DecisionTreeClassifier
 
 from detent.contracts.canonical import canonical_bytes, parse_json
+from detent.contracts.checks import check_int
 from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import from_json, to_json
-from detent.contracts.units import BPS_ONE
-from detent.offline.cells import columns_of, decimal_cell, integer_cell, invalid, raw_cells
+from detent.contracts.units import BPS_ONE, INT64_MAX
+from detent.offline.cells import (
+    check_filled,
+    columns_of,
+    decimal_cell,
+    integer_cell,
+    invalid,
+    invalid_at,
+    raw_cells,
+)
 from detent.offline.walk_forward.export import floor_float32
 from detent.offline.walk_forward.folds import Fold, FoldPlan, walk_forward
 
@@ -92,15 +101,20 @@ def read_policy_rows(path: Path) -> PolicyRows:
     """Read a file with `KEYS`; every other column is a feature.
 
     Raises:
-        DataInvalid: A row is not what it should be.
+        DataInvalid: A row is not what it should be; the error names it.
     """
     features = tuple(name for name in columns_of(path) if name not in KEYS)
     if not features:
         raise invalid(path.name, "no feature", f"columns beside {', '.join(KEYS)}")
     found: list[tuple[int, int, list[float], str]] = []
-    for _, cells in raw_cells(path, (*KEYS, *features)):
-        placed, settled = (integer_cell(name, cells[name]) for name in KEYS[:2])
-        values = [float(decimal_cell(name, cells[name])) for name in features]
+    for row, cells in raw_cells(path, (*KEYS, *features)):
+        check_filled(path.name, row, cells, (*KEYS, *features))
+        try:
+            placed, settled = (integer_cell(name, cells[name]) for name in KEYS[:2])
+            check_int("settled_ts_ms", settled, placed + 1, INT64_MAX)
+            values = [float(decimal_cell(name, cells[name])) for name in features]
+        except InvalidField as error:
+            raise invalid_at(path.name, row, error) from error
         found.append((placed, settled, values, str(cells["best_policy"])))
     found.sort(key=lambda row: row[0])
     return PolicyRows(
