@@ -21,7 +21,7 @@ from tests.builders import HOUR_MS, START_MS, SYMBOL
 from tests.unit.artifacts import artifact_in, contents_of
 from tests.unit.core.evaluation.promotion_cases import GIT_SHA, bands, good_readiness
 from tests.unit.offline.planted_models import BARS, Candidate, good
-from tests.unit.training_rows import dataset_in
+from tests.unit.training_rows import long_dataset_in
 
 from detent.adapters.artifact_store import read_artifact, read_pinned_manifest, write_artifact
 from detent.adapters.sqlite_file import Durability
@@ -80,7 +80,7 @@ def lay_out(
     """Write an artifact and everything that speaks for it."""
     planted = candidate or good(1, bars=BARS)
     folder.mkdir(parents=True, exist_ok=True)
-    dataset = dataset_in(folder / "datasets")
+    dataset = long_dataset_in(folder / "datasets")
     dataset_id = sha256_hex((dataset / "manifest.json").read_bytes())
     (folder / "source").mkdir()
     source = artifact_in(folder / "source")

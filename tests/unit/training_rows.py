@@ -21,6 +21,8 @@ from detent.offline.datasets.manifest import CADENCE_MS_DEFAULT, DatasetSource
 START_MS = 1_704_067_200_000
 CREATED_AT = "2024-10-01T00:00:00Z"
 DATASET_ID = "planted-15m"
+# Seven months of bars of four hours, which both rise and fall: enough to promote on.
+LONG_ID, LONG_BARS, LONG_MS = "planted-4h", 1_300, 4 * 3_600_000
 SYMBOLS = ("AAA", "BBB")
 
 
@@ -70,6 +72,8 @@ def build(
     feature_set: FeatureSet | None = None,
     horizon_bars: int = 2,
     dataset_id: str = DATASET_ID,
+    source: DatasetSource = DatasetSource.SYNTHETIC,
+    evidence: Path | None = None,
 ) -> Path:
     """Build a data set of the bars."""
     found = bars() if table is None else table
@@ -78,11 +82,12 @@ def build(
         feature_set or direction_bars_v1(found.interval_ms),
         DatasetRequest(
             dataset_id=dataset_id,
-            source=DatasetSource.SYNTHETIC,
+            source=source,
             created_at=CREATED_AT,
             head=head,
             horizon_bars=horizon_bars,
             horizon_id=f"h{horizon_bars}",
+            evidence=evidence,
         ),
         out_dir=parent,
         progress=silent,
@@ -103,3 +108,27 @@ def dataset() -> Dataset:
 def dataset_in(parent: Path) -> Path:
     """Give a copy of its folder, free to be damaged."""
     return Path(shutil.copytree(_built(), parent / DATASET_ID))
+
+
+def long_dataset(parent: Path, *, source: DatasetSource = DatasetSource.EXPORT) -> Path:
+    """Build a data set that covers what promotion asks for."""
+    evidence = parent / "cadence.md"
+    parent.mkdir(parents=True, exist_ok=True)
+    evidence.write_text("A test has no time for more bars.")
+    return build(
+        parent,
+        table=bars(LONG_BARS, LONG_MS),
+        dataset_id=LONG_ID,
+        source=source,
+        evidence=evidence,
+    )
+
+
+@functools.cache
+def _long() -> Path:
+    return long_dataset(Path(tempfile.mkdtemp()))
+
+
+def long_dataset_in(parent: Path) -> Path:
+    """Give a copy of the folder of one that may promote, free to be damaged."""
+    return Path(shutil.copytree(_long(), parent / LONG_ID))

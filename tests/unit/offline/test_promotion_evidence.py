@@ -13,7 +13,12 @@ from msgspec import structs
 from tests.builders import model_binding
 from tests.evidence_folders import small_summary, write_account, write_run
 from tests.unit.offline.planted_models import good
-from tests.unit.training_rows import DATASET_ID, dataset_in
+from tests.unit.training_rows import (
+    LONG_ID,
+    build,
+    long_dataset,
+    long_dataset_in,
+)
 
 from detent.contracts.binding import PROXY_BINDING, ModelBinding
 from detent.contracts.canonical import sha256_hex
@@ -21,6 +26,7 @@ from detent.contracts.errors import DataInvalid
 from detent.contracts.plan import RiskLimits
 from detent.core.evaluation.equity import bar_returns
 from detent.offline.backtesting.strategy import TriggerParameters
+from detent.offline.datasets.manifest import DatasetSource
 from detent.offline.promotion.dataset_finding import DatasetFinding, find_dataset
 from detent.offline.promotion.evidence_file import read_evidence, sidecar_of, write_evidence
 from detent.offline.promotion.learning_fills import read_learning
@@ -37,10 +43,10 @@ BOUND = model_binding()
 
 @pytest.mark.proves("R336")
 def test_a_whole_data_set_is_named_and_hashed(tmp_path: Path) -> None:
-    folder = dataset_in(tmp_path)
+    folder = long_dataset_in(tmp_path)
     digest = sha256_hex((folder / "manifest.json").read_bytes())
 
-    assert find_dataset(folder) == DatasetFinding(dataset_id=DATASET_ID, dataset_hash=digest)
+    assert find_dataset(folder) == DatasetFinding(dataset_id=LONG_ID, dataset_hash=digest)
     assert find_dataset(None) == DatasetFinding()
 
 
@@ -67,7 +73,7 @@ def test_a_data_set_that_is_not_what_it_says_is_refused(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     """What training would not read is evidence of nothing."""
-    folder = dataset_in(tmp_path)
+    folder = long_dataset_in(tmp_path)
     assert find_dataset(folder).finding == ""
     digest = find_dataset(folder).dataset_hash
     damage(folder)
@@ -78,6 +84,17 @@ def test_a_data_set_that_is_not_what_it_says_is_refused(
         return
     assert found.finding
     assert (found.dataset_id, found.dataset_hash) == (None, None)
+
+
+@pytest.mark.proves("R170")
+def test_a_whole_data_set_that_covers_too_little_promotes_nothing(tmp_path: Path) -> None:
+    """Made up, or a fortnight, however sound the bytes are."""
+    made_up = find_dataset(long_dataset(tmp_path / "made_up", source=DatasetSource.SYNTHETIC))
+    short = find_dataset(build(tmp_path / "short", source=DatasetSource.EXPORT))
+
+    for found, word in ((made_up, "synthetic"), (short, "6 months and 2 regimes")):
+        assert word in found.finding
+        assert (found.dataset_id, found.dataset_hash) == (None, None)
 
 
 @pytest.mark.proves("R341")
