@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.message import Message
 from msgspec import structs
@@ -169,7 +170,7 @@ def test_a_binding_that_saw_data_after_its_cutoff_is_refused() -> None:
 # The horizon
 
 
-@pytest.mark.proves("R184")
+@pytest.mark.proves("R141", "R184")
 async def test_a_binding_of_another_horizon_is_refused_when_the_plan_opens(
     client: DetentClient, artifacts: Artifacts
 ) -> None:
@@ -184,6 +185,8 @@ async def test_a_binding_of_another_horizon_is_refused_when_the_plan_opens(
     assert refused.value.metadata["field"] == "plan.policy_config.horizon_id"
     assert refused.value.metadata["found"] == "h24"
     assert "h4" in refused.value.metadata["expected"]
+    assert isinstance(refused.value.__cause__, grpc.aio.AioRpcError)
+    assert refused.value.__cause__.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
 async def test_a_binding_of_other_bars_is_refused_when_the_plan_opens(

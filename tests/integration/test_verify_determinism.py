@@ -18,7 +18,7 @@ def asked(folder: Path, *words: str) -> tuple[int, dict[str, object]]:
     return done.exit_code, json.loads(done.stdout)
 
 
-@pytest.mark.proves("R31", "R32", "R46", "R49", "R152")
+@pytest.mark.proves("R31", "R32", "R46", "R49")
 def test_an_artifact_answers_the_same_in_two_processes(tmp_path: Path) -> None:
     code, found = asked(artifact_in(tmp_path))
 

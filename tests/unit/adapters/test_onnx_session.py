@@ -79,7 +79,7 @@ def test_session_answers_a_row_the_same_in_any_company(serving: Serving, rows: l
     assert set(found) == {expected}
 
 
-@pytest.mark.proves("R49")
+@pytest.mark.proves("R49", "R152")
 def test_session_loaded_twice_answers_the_same(rows: list[bytes]) -> None:
     first, second = open_serving(artifact()), open_serving(artifact())
 

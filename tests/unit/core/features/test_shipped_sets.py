@@ -22,6 +22,7 @@ READY_MADE = grinder_feature_order_v1(MINUTE_MS, bar_source=BarSource.READY_MADE
 SAID = {name: Decimal(index - 5) for index, name in enumerate(READY_MADE.caller_names)}
 
 
+@pytest.mark.proves("R152")
 def test_seeds_order_hashes_as_the_seed_has_it() -> None:
     """FORMULAS 1.3: the first 16 hex of the SHA-256 of the plain JSON list."""
     names = list(GRINDER_FEATURE_ORDER_V1.feature_names)
@@ -44,7 +45,19 @@ def test_seeds_set_is_published_and_provides_four_of_fifteen() -> None:
     assert GRINDER_FEATURE_ORDER_V1.warmup_bars_min == 1
 
 
-@pytest.mark.proves("R83")
+@pytest.mark.proves("R152")
+def test_seeds_order_cannot_be_changed() -> None:
+    found = GRINDER_FEATURE_ORDER_V1
+
+    assert isinstance(found.features, tuple)
+    assert isinstance(found.feature_names, tuple)
+    with pytest.raises(AttributeError):
+        found.features = found.features[::-1]  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        found.features[0].window_bars = 2  # type: ignore[misc]
+
+
+@pytest.mark.proves("R83", "R152")
 def test_seeds_vector_is_fifteen_float32_in_its_order() -> None:
     history = SymbolHistory("BTCUSDT", READY_MADE.engine)
     history.add_quote(quote(close_ms(0) - 1, "49975", "50025"))
