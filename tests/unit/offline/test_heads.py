@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,7 +25,7 @@ from detent.core.evaluation.scores import accuracy
 from detent.offline.commands import silent
 from detent.offline.datasets.folder import Dataset, read_dataset
 from detent.offline.datasets.rows import NEXT_SCORE, SCORE
-from detent.offline.heads.class_heads import train_class_head
+from detent.offline.heads.class_heads import TOXICITY_BOOSTING, train_class_head
 from detent.offline.heads.fill import (
     COLUMNS,
     FEATURES,
@@ -34,6 +35,7 @@ from detent.offline.heads.fill import (
     train_fill,
 )
 from detent.offline.heads.policy_rules import (
+    DEPTH_MAX,
     KEYS,
     LEAF_ROWS_MIN,
     discover_rules,
@@ -177,6 +179,23 @@ def test_regime_head_without_outcomes_has_a_spacing_of_one(tmp_path: Path) -> No
         )
 
 
+def trees_of(model: bytes) -> list[tuple[int, int]]:
+    """Count the trees of every ensemble of a graph, and the splits to its deepest leaf."""
+    found = []
+    for node in onnx.load_model_from_string(model).graph.node:
+        held = {item.name: list(item.ints) for item in node.attribute}
+        if "nodes_treeids" not in held:
+            continue
+        names = ("nodes_treeids", "nodes_nodeids", "nodes_truenodeids", "nodes_falsenodeids")
+        depths: dict[tuple[int, int], int] = {}
+        for tree, own, low, high in zip(*(held[name] for name in names), strict=True):
+            depth = depths.setdefault((tree, own), 0)
+            if low != high:
+                depths[tree, low] = depths[tree, high] = depth + 1
+        found.append((len(set(held["nodes_treeids"])), max(depths.values())))
+    return found
+
+
 @pytest.mark.proves("R254")
 def test_toxicity_head_answers_now_and_next_with_a_report_per_fold(tmp_path: Path) -> None:
     found = data_set(tmp_path, Head.TOXICITY)
@@ -193,6 +212,9 @@ def test_toxicity_head_answers_now_and_next_with_a_report_per_fold(tmp_path: Pat
         assert fold.low_cut_bps <= fold.high_cut_bps
         assert 0 < fold.stays_hit_bps < 10_000
         assert 0 < fold.next_hit_bps < 10_000
+    # As published: a hundred trees of depth five for each class, learning a tenth at a time.
+    assert TOXICITY_BOOSTING["learning_rate"] == pytest.approx(0.1)
+    assert trees_of(read_artifact(trained.artifact).model) == [(300, 5), (300, 5)]
 
 
 @pytest.mark.proves("R254")
@@ -370,6 +392,7 @@ def test_rules_are_found_validated_and_read_back_as_they_were(tmp_path: Path) ->
     assert rules == discover_rules(rows, plan, seed=0)
     assert parse_rules(rules_bytes(rules)) == rules
     assert {rule.policy for rule in rules.rules} == {"grid", "hold"}
+    assert (DEPTH_MAX, LEAF_ROWS_MIN) == (5, 100)
     for rule in rules.rules:
         assert rule.rows >= LEAF_ROWS_MIN
         assert rule.held_out_low_bps > 5_000

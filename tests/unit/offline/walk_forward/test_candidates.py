@@ -25,6 +25,7 @@ from detent.offline.walk_forward.export import floor_float32
 from detent.offline.walk_forward.fold_fit import PARITY_MAX, direction_session, up
 from detent.offline.walk_forward.search import search
 from detent.offline.walk_forward.tcn import import_torch
+from detent.offline.walk_forward.trees import early_stopped_rounds, lightgbm_params
 
 WIDTH, COUNT, WINDOW = 6, 900, (64, 12)
 FEWER = {"n_estimators": 12, "epochs": 10}
@@ -183,6 +184,29 @@ def test_a_search_is_seeded_stored_and_within_its_bounds(name: str) -> None:
         for one in first.trials:
             assert all(low <= one.params[key] <= high for key, (low, high) in bounds.items())
         assert 1 <= first.params["n_estimators"] <= best.params["n_estimators"]
+
+
+@pytest.mark.proves("R154")
+def test_boosting_stops_after_fifty_trees_that_brought_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On labels that turn around the first tree is the best, and it alone is kept."""
+    import lightgbm
+
+    rounds: list[int] = []
+    real = lightgbm.early_stopping
+
+    def told(stopping_rounds: int, **options: Any) -> Any:
+        rounds.append(stopping_rounds)
+        return real(stopping_rounds, **options)
+
+    monkeypatch.setattr(lightgbm, "early_stopping", told)
+    labels = rows().labels.astype(np.float64)
+    params = lightgbm_params({**BY_ID["gbt_lightgbm"].params, "n_estimators": 200}, seed=0)
+
+    kept = early_stopped_rounds(rows().values, labels, (rows().values, 1.0 - labels), params)
+
+    assert (kept, rounds) == (1, [50])
 
 
 @pytest.mark.proves("R163")
