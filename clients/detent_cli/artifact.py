@@ -45,7 +45,9 @@ def build(
     name: Annotated[str, typer.Option(help="Name of the model's line.")] = "direction_logistic",
     version: Annotated[str, typer.Option(help="v<major>.<minor>.<patch>.")] = "v1.0.0",
     horizon_bars: Annotated[int, typer.Option(help="How far ahead the label looks.", min=1)] = 4,
-    horizon_id: Annotated[str, typer.Option(help="Name of the horizon.")] = "h4",
+    horizon_id: Annotated[
+        str, typer.Option(help="Name of the horizon; by default h and how many bars.")
+    ] = "",
     after: Annotated[
         Path | None,
         typer.Option(help="Predecessor: the version must step as far as what changed."),
@@ -68,7 +70,7 @@ def build(
             model_name=name,
             version=version,
             horizon_bars=horizon_bars,
-            horizon_id=horizon_id,
+            horizon_id=horizon_id or f"h{horizon_bars}",
             created_at=created_at,
             out_dir=out,
             progress=progress,

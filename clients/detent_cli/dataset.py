@@ -41,7 +41,9 @@ def build(
         str | None, typer.Option(help="Name of a feature set, or a file that holds one.")
     ] = None,
     horizon_bars: Annotated[int, typer.Option(help="How far ahead the label looks.", min=1)] = 4,
-    horizon_id: Annotated[str, typer.Option(help="Name of the horizon.")] = "h4",
+    horizon_id: Annotated[
+        str, typer.Option(help="Name of the horizon; by default h and how many bars.")
+    ] = "",
     cadence_evidence: Annotated[
         Path | None, typer.Option(help="Why the bars are not of 15 minutes: a file.")
     ] = None,

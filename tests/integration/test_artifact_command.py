@@ -62,6 +62,14 @@ def test_build_measures_its_version_against_the_predecessor(tmp_path: Path) -> N
     assert "never changes" in again["error"]["message"]
 
 
+@pytest.mark.proves("R160")
+def test_horizon_that_nobody_named_is_named_by_its_bars(tmp_path: Path) -> None:
+    """A model that looks two bars ahead never passes for one of four by a default."""
+    built = json_of(build(tmp_path, "--horizon-bars", "2"))["manifest"]
+
+    assert (built["horizon_id"], built["horizon_bars"]) == ("h2", 2)
+
+
 @pytest.mark.proves("R58")
 def test_diff_names_what_differs_and_the_step_that_it_takes(tmp_path: Path) -> None:
     first, second = artifact_in(tmp_path), other_artifact_in(tmp_path)

@@ -39,12 +39,13 @@ def _bars_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.proves("R143", "R144", "R335")
+@pytest.mark.proves("R143", "R144", "R160", "R335")
 def test_from_bars_to_an_artifact_with_its_evidence(bars_file: Path, tmp_path: Path) -> None:
     made = ("--out", tmp_path, "--created-at", CREATED_AT, "--horizon-bars", 2)
     words = ("--data", bars_file, "--dataset-id", "cli-15m", "--source", "synthetic")
     built = run("dataset", "build", *words, *made)
     folder = tmp_path / "cli-15m"
+    assert (built["horizon_id"], built["horizon_bars"]) == ("h2", 2)
     assert run("dataset", "show", folder) == built
     assert run("dataset", "verify", folder, "--bars", bars_file)["rows_computed_again"] == 64
 

@@ -41,7 +41,7 @@ def build_dataset_folder(
         head: The question that its labels answer.
         feature_set: Name of a feature set, or a file; None for the head's own.
         horizon_bars: How far ahead the label looks; that of toxicity is fixed in seconds.
-        horizon_id: Name of the horizon.
+        horizon_id: Name of the horizon; empty names it by its bars, as in `h4`.
         cadence_evidence: Why the bars are not of the default length.
         progress: Told of (stage, done, in all).
 
@@ -61,7 +61,7 @@ def build_dataset_folder(
         created_at=created_at,
         head=head,
         horizon_bars=horizon_bars,
-        horizon_id=horizon_id,
+        horizon_id=horizon_id or f"h{horizon_bars}",
         evidence=cadence_evidence,
     )
     found = _feature_set(head, feature_set, table.interval_ms)
