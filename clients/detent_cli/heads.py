@@ -43,6 +43,9 @@ def class_(
     spacing: Annotated[
         Path | None, typer.Option(help="For the regime: what each spacing earned.")
     ] = None,
+    spacing_target: Annotated[
+        str, typer.Option(help="What a spacing is best by: sharpe, rt_expectancy or fill_rate.")
+    ] = "sharpe",
     drawdown_max: Annotated[
         float, typer.Option(help="A spacing that lost more is out.", min=0, max=1)
     ] = 0.05,
@@ -61,6 +64,7 @@ def class_(
             seed=seed,
             fold_count=folds,
             spacing=spacing,
+            spacing_target=spacing_target,
             drawdown_max=drawdown_max,
             progress=progress,
         )

@@ -14,6 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from tests.unit.training_rows import CREATED_AT, SYMBOLS, raw_bars
 
+from detent.adapters.artifact_store import read_artifact
+from detent.adapters.serving import open_serving
+from detent.contracts.signals import RegimeSignal
+
 DETENT = [sys.executable, "-c", "from detent_cli.main import app; app()"]
 
 
@@ -80,6 +84,41 @@ def test_what_is_wrong_is_said_and_ends_with_its_code(bars_file: Path, tmp_path:
     unknown = ("--data", bars_file, "--dataset-id", "x-15m", "--source", "rumour")
     refused = run("dataset", "build", *unknown, "--out", tmp_path, "--created-at", "now", code=2)
     assert refused["error"]["metadata"]["field"] == "source"
+
+
+@pytest.mark.proves("R253")
+def test_a_spacing_is_the_best_by_what_was_asked(bars_file: Path, tmp_path: Path) -> None:
+    """One spacing has the higher Sharpe ratio, the other one fills more: the model learns that."""
+    words = ("--data", bars_file, "--dataset-id", "regime-15m", "--source", "synthetic")
+    made = ("--out", tmp_path, "--created-at", CREATED_AT, "--head", "regime")
+    run("dataset", "build", *words, *made)
+    rows = pq.read_table(tmp_path / "regime-15m" / "rows.parquet")
+    lines = ["ts_ms,symbol,spacing_x1000,sharpe,rt_expectancy,fill_rate,max_dd"]
+    for ts_ms, symbol in zip(
+        rows.column("ts_ms").to_pylist(), rows.column("symbol").to_pylist(), strict=True
+    ):
+        lines += [f"{ts_ms},{symbol},700,2.0,0,0.4,0.01", f"{ts_ms},{symbol},1600,1.0,0,0.9,0.01"]
+    spacing = tmp_path / "spacing.csv"
+    spacing.write_text("\n".join(lines) + "\n")
+
+    def spacings(name: str, target: str, code: int = 0) -> set[int]:
+        trained = run(
+            *("heads", "class", tmp_path / "regime-15m", "--out-dir", tmp_path / "artifacts"),
+            *("--created-at", CREATED_AT, "--name", name, "--folds", 1),
+            *("--spacing", spacing, "--spacing-target", target),
+            code=code,
+        )
+        if code:
+            assert trained["error"]["metadata"]["field"] == "spacing_target"
+            return set()
+        serving = open_serving(read_artifact(Path(trained["artifact"])))
+        said = serving.answers([row.values for row in serving.artifact.golden.rows])
+        assert all(isinstance(one, RegimeSignal) for one in said)
+        return {one.spacing_multiplier_x1000 for one in said}
+
+    assert spacings("tight", "sharpe") == {700}
+    assert spacings("wide", "fill_rate") == {1600}
+    assert spacings("none", "profit", code=2) == set()
 
 
 @pytest.mark.proves("R255", "R256")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from detent.contracts.errors import InvalidField
 from detent.offline.cells import invalid
 from detent.offline.datasets.folder import read_dataset
 from detent.offline.heads.brackets import BracketsFold, read_events, train_brackets
@@ -13,7 +14,12 @@ from detent.offline.heads.policy_rules import (
     read_policy_rows,
     rules_bytes,
 )
-from detent.offline.heads.spacing import SpacingGoal, best_spacings, read_outcomes
+from detent.offline.heads.spacing import (
+    SpacingGoal,
+    SpacingTarget,
+    best_spacings,
+    read_outcomes,
+)
 from detent.offline.packing import Identity
 from detent.offline.samples import Progress
 from detent.offline.walk_forward.folds import FoldPlan
@@ -29,6 +35,7 @@ def train_class_folder(
     seed: int,
     fold_count: int,
     spacing: Path | None,
+    spacing_target: str,
     drawdown_max: float,
     progress: Progress,
 ) -> TrainedHead:
@@ -43,15 +50,20 @@ def train_class_folder(
         seed: Seed of every fit.
         fold_count: Test blocks.
         spacing: What each spacing earned; None for a spacing of 1.
+        spacing_target: What the best spacing has most of, one of `SpacingTarget`.
         drawdown_max: A spacing whose drawdown was larger is out.
         progress: Told of (stage, done, in all).
 
     Raises:
         DetentError: As `read_dataset` and `train_class_head`.
     """
+    if spacing_target not in set(SpacingTarget):
+        raise InvalidField("spacing_target", spacing_target, f"one of {', '.join(SpacingTarget)}")
     dataset = read_dataset(folder)
     manifest = dataset.manifest
-    goal = SpacingGoal(constraints=(("max_dd", 0.0, drawdown_max),))
+    goal = SpacingGoal(
+        target=SpacingTarget(spacing_target), constraints=(("max_dd", 0.0, drawdown_max),)
+    )
     spacings = None if spacing is None else best_spacings(read_outcomes(spacing), goal)
     identity = Identity(
         model_name=model_name,
