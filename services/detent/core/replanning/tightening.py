@@ -80,10 +80,6 @@ def arms_only_tighten(before: Sequence[BoundPlan], after: Sequence[BoundPlan]) -
     return True
 
 
-def _symbols(bounds: Sequence[BoundPlan]) -> set[str]:
-    return {symbol for bound in bounds for symbol in bound.plan.symbols}
-
-
 def _for(bound: BoundPlan, symbols: tuple[str, ...]) -> BoundPlan:
     if symbols == bound.plan.symbols:
         return bound

@@ -37,7 +37,6 @@ from detent.offline.samples import Progress
 SUMMARY_FILE = "results_summary.json"
 EQUITY_FILE = "equity.parquet"
 LEDGER_FILE = BACKTEST_LEDGER
-REPORT_FILE = "report.html"
 HEADS_SCHEMA = "detent.backtest_heads.v1"
 
 

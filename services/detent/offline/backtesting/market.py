@@ -4,7 +4,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detent.contracts.errors import DataInvalid
 from detent.offline.bars import FUNDING_MS, BarTable
 
 Floats = NDArray[np.float64]
@@ -88,14 +87,3 @@ def _carried(prices: Floats) -> Floats:
     latest = np.maximum.accumulate(np.where(np.isnan(prices), -1, rows), axis=0)
     carried = np.take_along_axis(prices, np.maximum(latest, 0), axis=0)
     return np.where(latest < 0, UNPRICED, carried)
-
-
-def check_window(market: Market, *, bars_min: int) -> None:
-    """Refuse bars that are too few to say anything.
-
-    Raises:
-        DataInvalid: There are fewer instants than asked for.
-    """
-    if len(market.ts_ms) < bars_min:
-        found, expected = f"{len(market.ts_ms)} bars", f"at least {bars_min}"
-        raise DataInvalid(f"found {found}, expected {expected}", found=found, expected=expected)

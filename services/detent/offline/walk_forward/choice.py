@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 import msgspec
-import numpy as np
 
 from detent.contracts.errors import DataInvalid
 from detent.core.evaluation.paired_loss import (
@@ -135,8 +134,3 @@ def _reason(kept: str, comparisons: Sequence[Comparison]) -> str:
             f"below {one.bound_ppb} with 95%, so {verdict}"
         )
     return f"{kept}. " + "; ".join(words)
-
-
-def mean_log_loss(p: Floats, labels: Labels) -> float:
-    """Give the mean log loss of rows, in nats."""
-    return float(np.mean(log_losses(p, labels)))
