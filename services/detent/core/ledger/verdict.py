@@ -85,6 +85,11 @@ class TradeMetrics(msgspec.Struct, frozen=True, kw_only=True):
         """Say whether emergency exits are more of the closed sets than is usual."""
         return _exceeds(len(self.emergencies), self.closed_count, EMERGENCY_SHARE_MAX)
 
+    @property
+    def wins_rarely(self) -> bool:
+        """Say whether fewer of the closed sets won than a sound trigger lets win."""
+        return self.win_count * WIN_RATE_LOW[1] < self.closed_count * WIN_RATE_LOW[0]
+
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """States who did it, how sure that is, and what may be done.
@@ -220,8 +225,7 @@ def _trades_agree(metrics: TradeMetrics, primary: Layer) -> bool:
     """Say whether the trade sets alone would have pointed there."""
     closed, wins = metrics.closed_count, metrics.win_count
     if primary is Layer.TRIGGER:
-        rarely = not _exceeds(wins, closed, WIN_RATE_LOW)
-        return rarely or metrics.losses_in_a_row >= LOSSES_IN_A_ROW
+        return metrics.wins_rarely or metrics.losses_in_a_row >= LOSSES_IN_A_ROW
     if primary is Layer.POLICY:
         fairly = wins * WIN_RATE_FAIR[1] >= closed * WIN_RATE_FAIR[0]
         return fairly and metrics.gross_win < metrics.gross_loss
@@ -246,9 +250,7 @@ def _action(
         return Action.HOLD
     match primary:
         case Layer.TRIGGER:
-            hopeless = metrics.losses_in_a_row >= LOSSES_IN_A_ROW and not _exceeds(
-                metrics.win_count, metrics.closed_count, WIN_RATE_LOW
-            )
+            hopeless = metrics.losses_in_a_row >= LOSSES_IN_A_ROW and metrics.wins_rarely
             return Action.STAND_DOWN if hopeless else Action.REPLAN
         case Layer.SIGNAL_SOURCE:
             # The proxy replaces a model that loses against it, and nothing replaces the proxy.

@@ -36,7 +36,7 @@ from detent.core.ledger.record import (
     chain_start,
     record_decision,
 )
-from detent.core.ledger.verdict import Action, Confidence
+from detent.core.ledger.verdict import Action, Confidence, judge
 from detent.core.signals.proxy import ProxyAnswer
 
 EXIT, NONE, SHORT = TriggerState.EXIT_ONLY, TriggerState.INACTIVE, TriggerState.SHORT_ALLOWED
@@ -410,6 +410,41 @@ def test_score_of_the_plan_is_heard(score: int, primary: Layer, action: Action |
     assert verdict.primary is primary
     assert action in (None, verdict.action)
     assert verdict.action is not (Action.HOLD if score == 40 else None)
+
+
+@pytest.mark.proves("R350")
+@pytest.mark.parametrize(
+    ("changes", "primary", "action"),
+    [
+        pytest.param({"win_count": 6}, Layer.TRIGGER, Action.STAND_DOWN, id="30 % win"),
+        pytest.param({"win_count": 7}, Layer.TRIGGER, Action.REPLAN, id="35 % win"),
+        pytest.param(
+            {"win_count": 6, "losses_in_a_row": 3}, Layer.TRIGGER, Action.REPLAN, id="3 in a row"
+        ),
+        pytest.param(
+            {"win_count": 7, "emergencies": ("a" * 64,) * 6},
+            Layer.TRIGGER,
+            Action.REPLAN,
+            id="30 % emergencies",
+        ),
+        pytest.param(
+            {"win_count": 7, "emergencies": ("a" * 64,) * 7},
+            Layer.SAFETY,
+            Action.HOLD,
+            id="35 % emergencies",
+        ),
+    ],
+)
+def test_each_share_counts_on_its_side_of_the_threshold(
+    changes: dict[str, Any], primary: Layer, action: Action
+) -> None:
+    """Of twenty sets: fewer than 35 % won, and more than 30 % left in an emergency."""
+    found = attributed(play(falling()))
+    of_twenty = structs.replace(found.metrics, closed_count=20, losses_in_a_row=4)
+
+    verdict = judge(found.split, found.sets, structs.replace(of_twenty, **changes))
+
+    assert (verdict.primary, verdict.action) == (primary, action)
 
 
 def test_few_decisions_permit_nothing() -> None:
