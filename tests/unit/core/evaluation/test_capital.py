@@ -106,6 +106,20 @@ def test_slippage_is_what_fills_cost_against_the_close_less_the_baselines() -> N
     assert measured([]).expectancy_ppb is None
 
 
+@pytest.mark.proves("R354")
+@pytest.mark.parametrize(("price", "bps_x1000"), [("99.75", 12_500), ("100.25", -12_500)])
+def test_selling_below_the_close_costs_what_buying_above_it_does(
+    price: str, bps_x1000: int
+) -> None:
+    """A quarter of a point on one of two fills of 100 each."""
+    fills = [
+        fill_of("in", Side.BUY, 1, 100, bar=0, record_hash="a" * 64),
+        fill_of("out", Side.SELL, 1, price, bar=1, record_hash="b" * 64),
+    ]
+
+    assert measured(fills).slippage_delta_bps_x1000 == bps_x1000
+
+
 @given(gains=st.lists(st.integers(-50, 50), min_size=1, max_size=40))
 def test_expectancy_has_the_sign_of_what_was_earned_and_no_gain_has_no_drawdown(
     gains: list[int],

@@ -447,6 +447,77 @@ def test_each_share_counts_on_its_side_of_the_threshold(
     assert (verdict.primary, verdict.action) == (primary, action)
 
 
+def with_amounts(split: Split, amounts: dict[Layer, int]) -> Split:
+    """Give a split in which these layers did this, and the others nothing."""
+    layers = tuple(
+        structs.replace(one, amount=Decimal(amounts.get(one.layer, 0))) for one in split.layers
+    )
+    return structs.replace(split, total=Decimal(sum(amounts.values())), layers=layers)
+
+
+WELL = {"win_count": 10, "losses_in_a_row": 3, "gross_win": Decimal(9), "gross_loss": Decimal(1)}
+RARE = WELL | {"win_count": 6}
+IN_A_ROW = WELL | {"losses_in_a_row": 4}
+FAIR_BUT_POOR = WELL | {"win_count": 9, "gross_win": Decimal(1), "gross_loss": Decimal(2)}
+LOW, MEDIUM, HIGH = Confidence
+
+
+@pytest.mark.proves("R350")
+@pytest.mark.parametrize(
+    ("primary", "own", "other", "trades", "confidence"),
+    [
+        # Two thirds of the harm need no trades to agree; less than half is not helped by them.
+        pytest.param(Layer.TRIGGER, 20, 10, WELL, HIGH, id="two thirds"),
+        pytest.param(Layer.TRIGGER, 19, 10, WELL, MEDIUM, id="less"),
+        pytest.param(Layer.TRIGGER, 19, 10, RARE, HIGH, id="less, and few sets won"),
+        pytest.param(Layer.TRIGGER, 19, 10, IN_A_ROW, HIGH, id="less, and four lost in a row"),
+        pytest.param(Layer.TRIGGER, 10, 10, WELL, MEDIUM, id="half"),
+        pytest.param(Layer.POLICY, 19, 10, WELL, MEDIUM, id="policy"),
+        pytest.param(Layer.POLICY, 19, 10, RARE, MEDIUM, id="policy, and few sets won"),
+        pytest.param(Layer.POLICY, 19, 10, FAIR_BUT_POOR, HIGH, id="policy, many won too little"),
+        pytest.param(
+            Layer.POLICY, 19, 10, FAIR_BUT_POOR | {"win_count": 8}, MEDIUM, id="policy, 40 % won"
+        ),
+        pytest.param(Layer.EXECUTION, 19, 10, RARE | IN_A_ROW, MEDIUM, id="execution"),
+    ],
+)
+def test_confidence_is_the_share_of_the_harm_and_what_the_trades_say(
+    primary: Layer, own: int, other: int, trades: dict[str, Any], confidence: Confidence
+) -> None:
+    """Of twenty closed sets: fewer than 35 % won, at least 45 % won, gains below losses."""
+    found = attributed(play(falling()))
+    split = with_amounts(found.split, {Layer.SAFETY: -other, primary: -own})
+    metrics = structs.replace(found.metrics, closed_count=20, **trades)
+
+    verdict = judge(split, found.sets, metrics)
+
+    assert (verdict.primary, verdict.confidence) == (primary, confidence)
+
+
+def test_a_window_without_a_loss_in_sum_is_put_down_to_who_earned_most_and_holds() -> None:
+    found = attributed(play(falling()))
+    split = with_amounts(found.split, {Layer.TRIGGER: -10, Layer.SIGNAL_SOURCE: 10})
+
+    verdict = judge(split, found.sets, found.metrics)
+
+    assert (verdict.primary, verdict.action) == (Layer.SIGNAL_SOURCE, Action.HOLD)
+    assert verdict.because == "nothing was lost in sum; it earned most"
+
+
+@pytest.mark.proves("R350")
+@pytest.mark.parametrize(
+    ("decisions", "closed", "confidence"), [(30, 1, HIGH), (29, 1, LOW), (30, 0, LOW)]
+)
+def test_thirty_decisions_and_a_closed_set_are_the_least_evidence(
+    decisions: int, closed: int, confidence: Confidence
+) -> None:
+    found = attributed(play(falling()))
+    split = structs.replace(found.split, decision_count=decisions)
+    metrics = structs.replace(found.metrics, closed_count=closed)
+
+    assert judge(split, found.sets, metrics).confidence is confidence
+
+
 def test_few_decisions_permit_nothing() -> None:
     """No data is not evidence: the same loss over fewer bars is no ground for an action."""
     verdict = attributed(play(falling(20))).verdict

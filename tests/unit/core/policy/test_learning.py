@@ -87,6 +87,40 @@ def test_budget_that_is_used_up_begins_nothing_new(
 
 
 @pytest.mark.proves("R352")
+@pytest.mark.parametrize(
+    ("terms", "weight_ppm", "final_ppm"),
+    [
+        pytest.param({"position_ppm": 75_000}, 0, 75_000, id="just the position"),
+        pytest.param({"exposure_left_ppm": 75_000}, 0, 75_000, id="just the exposure"),
+        pytest.param({"exposure_left_ppm": 0}, 90_000, 90_000, id="no more than is held"),
+        pytest.param({"trades_left": 0}, 90_000, 138_000, id="more of what is held"),
+    ],
+)
+def test_what_a_budget_just_allows_is_not_limited(
+    terms: dict[str, Any], weight_ppm: int, final_ppm: int
+) -> None:
+    found = decided(weight_ppm, entry_bars_ago=0, **terms)
+
+    assert found.target_weight_final_ppm == final_ppm
+    if terms != {"exposure_left_ppm": 0}:
+        assert not [reason for reason in found.reasons if "LEARNING" in reason.name]
+
+
+@pytest.mark.proves("R352")
+@pytest.mark.parametrize("shorts", [True, False])
+def test_a_bar_that_wants_nothing_breaks_no_budget(shorts: bool) -> None:
+    """Nothing is not short, and begins nothing."""
+    inputs = policy_inputs_of(
+        signal_strength_bps=0,
+        learning=structs.replace(FREE, shorts_allowed=shorts, trades_left=0, position_ppm=0),
+    )
+    outcome = decide_weight(inputs)[0]
+
+    assert outcome.target_weight_final_ppm == 0
+    assert outcome.reasons == (Reason.SIGNAL_BELOW_TAU,)
+
+
+@pytest.mark.proves("R352")
 def test_position_that_was_held_long_enough_is_closed() -> None:
     held = decided(50_000, entry_bars_ago=0)
     over = decided(50_000, entry_bars_ago=1)

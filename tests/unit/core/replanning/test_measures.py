@@ -7,9 +7,9 @@ import pytest
 from detent.contracts.errors import InvalidField
 from detent.contracts.replanning import ReplanOutcome
 from detent.core.ledger.summary import ReasonCount
-from detent.core.replanning.measures import DAY_MS, ReplanRow, measure_replans
+from detent.core.replanning.measures import ReplanRow, measure_replans
 
-DAY = 20_000
+DAY, DAY_MS = 20_000, 86_400_000
 REPLACED, SUPPRESSED, SKIPPED = ReplanOutcome
 
 
@@ -58,6 +58,10 @@ def test_a_period_has_its_own_days_and_its_own_rate() -> None:
     assert later.replan_rate_per_day == Decimal("0.5")
     earlier = measure_replans("paper", ROWS, until_ts_ms=since + DAY_MS)
     assert (earlier.replan_count, len(earlier.days)) == (2, 1)
+    # The first instant of a period is in it, and the first after it is not.
+    middle = measure_replans("paper", ROWS, since_ts_ms=since, until_ts_ms=since + 2 * DAY_MS)
+    assert (middle.replan_count, middle.no_change_replan_suppressed_count) == (2, 1)
+    assert len(middle.days) == 2
 
 
 def test_nothing_done_is_no_rate() -> None:
