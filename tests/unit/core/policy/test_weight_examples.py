@@ -344,6 +344,23 @@ def test_a_tightened_limit_does_not_wait_for_the_cooldown() -> None:
     assert (found.target_weight_final_ppm, found.order_style) == (50_000, OrderStyle.POST_ONLY)
 
 
+@pytest.mark.proves("R216")
+def test_a_reversal_waits_for_the_cooldown_though_a_limit_cuts_it() -> None:
+    """It is as large as before on the other side: nothing shrinks."""
+    state = structs.replace(HELD, last_rebalance_ts_ms=START_MS - HOUR_MS)
+    alphas = (HorizonAlpha(horizon_id="h4", alpha_ppm=1_000_000),)
+
+    found = outcome_of(
+        current_weight_ppm=-50_000,
+        overrides=RiskOverrides(max_weight_ppm=50_000),
+        config=policy_config(alpha_by_horizon=alphas),
+        state=state,
+    )
+
+    assert (found.target_weight_final_ppm, found.order_style) == (50_000, OrderStyle.NONE)
+    assert found.reasons[-2:] == (Reason.RISK_CAP_OVERRIDE, Reason.REBALANCE_COOLDOWN)
+
+
 @pytest.mark.proves("R217")
 def test_only_the_way_out_may_take() -> None:
     assert outcome_of().order_style is OrderStyle.POST_ONLY
