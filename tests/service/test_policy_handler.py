@@ -30,7 +30,7 @@ from detent.contracts.errors import (
     DeadlineExceeded,
     InvalidField,
 )
-from detent.contracts.plan import TriggerState, VolUnit
+from detent.contracts.plan import ExitIntent, ExitKind, Trigger, TriggerState, VolUnit
 from detent.contracts.reasons import ErrorReason, Reason
 from detent.rpc.call import RESERVE_SHARE, Call
 
@@ -71,6 +71,30 @@ async def test_another_question_under_the_same_key_is_refused(
 @pytest.mark.proves("R218")
 async def test_equal_values_in_other_words_are_the_same_question(opened: PolicyHost) -> None:
     assert await decide(opened, row_of(close="100")) == await decide(opened, row_of(close="100.00"))
+
+
+@pytest.mark.proves("R218")
+async def test_triggers_and_exits_in_another_order_are_the_same_question(
+    host: PolicyHost,
+) -> None:
+    """A strategist that keeps them in sets lists them otherwise after its restart."""
+    triggers = tuple(Trigger(trigger_id=name, parameters_hash="3" * 64) for name in ("a", "b"))
+    plan = plan_of("ordered", triggers=triggers)
+    await open_plan(host, plan, host.binding)
+    off = ExitIntent(kind=ExitKind.RISK_OFF, exit_rule_id="breadth")
+    first = await decide(
+        host,
+        row_of(active_trigger_ids=("a", "b"), exit_intent=off, further_exit_intents=(emergency(),)),
+        plan=plan,
+    )
+    other = row_of(
+        active_trigger_ids=("b", "a"), exit_intent=emergency(), further_exit_intents=(off,)
+    )
+
+    assert await decide(host, other, plan=plan) == first
+    for changes in ({"active_trigger_ids": ("a",)}, {"further_exit_intents": ()}):
+        refused = await refusal(host, structs.replace(other, **changes), plan=plan)
+        assert refused.reason is ErrorReason.DECISION_CONFLICT
 
 
 async def test_a_bar_older_than_the_last_is_refused_and_the_others_are_decided(
