@@ -437,7 +437,7 @@ class DetentClient(PlanCalls, LedgerCalls, StreamCalls, KillCalls, RolloutCalls)
         """Try within one deadline; again only after UNAVAILABLE, with growing jitter."""
         if not breaker.allows():
             raise ServiceUnavailable("the circuit breaker is open", service=name)
-        ends_s = self._clock() + (deadline_s or self._options.deadline_s)
+        ends_s = self._clock() + self._options.time_for_s(deadline_s)
         with span(self._tracer, f"client/{name.removesuffix('Request')}", Context()) as trace:
             number = 0
             while True:

@@ -169,7 +169,7 @@ class DecisionStream:
             raise InvalidField("stream", "ended", "one that was not")
         if self._answers.qsize() >= UNTAKEN_MAX:
             raise Overloaded(f"{UNTAKEN_MAX} answers were not taken from the stream")
-        ends_s = self._clock() + (deadline_s or self._options.deadline_s)
+        ends_s = self._clock() + self._options.time_for_s(deadline_s)
         item_id = next(self._numbers)
         request = StreamDecisionsRequest(
             binding_hash=opened.binding_hash,

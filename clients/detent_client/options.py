@@ -30,3 +30,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     backoff_s: float = 0.05
     breaker_failures: int = 5
     breaker_open_s: float = 1.0
+
+    def time_for_s(self, deadline_s: float | None) -> float:
+        """Give the time for one call, which may name its own: none left is not the usual one."""
+        return self.deadline_s if deadline_s is None else deadline_s

@@ -158,6 +158,25 @@ async def test_a_deadline_bounds_all_attempts_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.proves("R318")
+@pytest.mark.parametrize("deadline_s", [0.0, -1.0])
+async def test_a_deadline_that_is_over_is_not_the_usual_one(
+    deadline_s: float, tmp_path: Path
+) -> None:
+    """Who has no time left at the end of a bar must not wait for a whole deadline more."""
+    service = Service(gone())
+    loop = asyncio.get_running_loop()
+    async with client_with(service, tmp_path, attempts_max=1_000, deadline_s=2.0) as client:
+        began_s = loop.time()
+        await client.decide(OPENED, ts_ms=START_MS, row=row_of(), deadline_s=deadline_s)
+        assert len(service.requests) == 1
+
+        async with client.stream_decisions() as stream:
+            await stream.ask(OPENED, ts_ms=START_MS, rows=(row_of(),), deadline_s=deadline_s)
+            assert (await anext(stream)).results[0].decision is not None
+    assert loop.time() - began_s < 1.0
+
+
+@pytest.mark.proves("R318")
 async def test_a_feature_service_that_is_gone_keeps_no_bar_from_policy(tmp_path: Path) -> None:
     """Five feeds in a row fail; the bar is asked all the same, and policy says what it thinks."""
     service = Service(PlanClosed("closed", plan_id="plan"))
