@@ -153,6 +153,10 @@ class Course:
         other._bar = self._bar
         return other
 
+    def rest(self) -> None:
+        """Let a bar pass that nobody decides."""
+        self._bar += 1
+
     def bar(self) -> Iterator[Written]:
         """Decide the next bar of every symbol, and now and then an emergency on it."""
         self._bar += 1

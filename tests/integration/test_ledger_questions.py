@@ -1,7 +1,9 @@
 """Proves that an auditor who asks for what is not there is told so, and gets no verdict."""
 
+import asyncio
 import json
 import os
+import random
 import shutil
 import sqlite3
 import tempfile
@@ -10,10 +12,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from tests.random_decisions import record_courses
+from tests.builders import HOUR_MS, START_MS
+from tests.random_decisions import Course, draw_plan, record_courses
 from typer.testing import CliRunner
 
-from detent.adapters.ledger_reading import SqliteReader
+from detent.adapters.ledger_checking import check_completeness
+from detent.adapters.ledger_reading import SqliteReader, open_reader
+from detent.adapters.sqlite_ledger import SqliteLedger
+from detent.contracts.plan import PlanStatus
 from detent_cli.main import app
 
 NOBODY = 65_534
@@ -218,3 +224,29 @@ def test_a_copy_where_nothing_can_be_written_is_read(ledger_file: Path) -> None:
         folder.chmod(0o755)
 
     assert found == expected
+
+
+def test_a_bar_that_a_replan_left_out_is_a_hole(tmp_path: Path) -> None:
+    """Neither plan decided anything before and after it, and still it is due."""
+    chance = random.Random(4)
+    first = Course(chance, draw_plan(chance, "first", symbol_count=1))
+    path = tmp_path / "ledger.sqlite"
+
+    async def write() -> None:
+        ledger = SqliteLedger(path)
+        await ledger.add_plan_event(first.bound, PlanStatus.OPEN)
+        await ledger.add_records([*first.bar(), *first.bar()])
+        await ledger.add_plan_event(first.bound, PlanStatus.CLOSED, summary=b"{}")
+        second = first.replaced()
+        await ledger.add_plan_event(second.bound, PlanStatus.OPEN)
+        second.rest()
+        await ledger.add_records([*second.bar(), *second.bar()])
+        await ledger.close()
+
+    asyncio.run(write())
+    found = check_completeness(open_reader(str(path)))
+
+    assert [run.is_valid for run in found.runs] == [True, True]
+    assert [(hole.plan_id, hole.from_ts_ms, hole.bar_count) for hole in found.holes] == [
+        ("first-again", START_MS + 2 * HOUR_MS, 1)
+    ]

@@ -9,11 +9,11 @@ import msgspec
 from detent.adapters.ledger_columns import SHIPPED
 from detent.adapters.ledger_reading import LedgerReader, Row
 from detent.contracts.canonical import parse_json
-from detent.contracts.decision import DecisionKind
+from detent.contracts.decision import DecisionKind, DecisionRecord
 from detent.contracts.errors import DataInvalid, LedgerUnavailable
 from detent.contracts.json_codec import from_json
 from detent.contracts.plan import Plan
-from detent.core.ledger.chain import UNFIT
+from detent.core.ledger.chain import UNFIT, ChainKey
 from detent.core.ledger.completeness import (
     HOLES_MAX,
     REQUIRED,
@@ -59,7 +59,7 @@ def check_completeness(
             without one is taken to have had a bar in every interval of its plan.
 
     Raises:
-        InvalidField: A plan is not what it was when it was opened.
+        InvalidField: A plan or the first record of a chain is not what was written.
         LedgerUnavailable: It cannot be read.
     """
     calendars = calendars or {}
@@ -77,7 +77,12 @@ def check_completeness(
         of_plan = bars.setdefault(plan_id, {})
         if kind == DecisionKind.BAR:
             of_plan.setdefault(symbol, set()).add(ts_ms)
-    holes = [hole for plan_id in sorted(bars) for hole in _holes(plan_id, plans, bars, calendars)]
+    begun = _taken_over(reader, plans)
+    holes = [
+        hole
+        for plan_id in sorted(bars)
+        for hole in _holes(plan_id, plans, bars, calendars=calendars, begun=begun)
+    ]
     summarised = {row[0] for row in reader.query("SELECT plan_id FROM results_summary")}
     tables: tuple[Collection[str], ...] = (plans, bars, summarised)
     found = dict(zip(REQUIRED, tables, strict=True))
@@ -88,11 +93,31 @@ def check_completeness(
     )
 
 
+def _taken_over(reader: LedgerReader, plans: Mapping[str, Plan]) -> dict[ChainKey, int]:
+    """Give the first bar that is due of every chain that goes on from a replaced plan's.
+
+    It is the one after the bar that the other plan decided last: a replan leaves none out. Where
+    the length of the bars has changed, nobody knows which that is.
+    """
+    begun: dict[ChainKey, int] = {}
+    sql = "SELECT plan_id, symbol, canonical FROM decision_records WHERE sequence = 0"
+    for plan_id, symbol, text in reader.query(sql):
+        carried = from_json(DecisionRecord, parse_json("record", str(text).encode())).carried
+        if carried is None or plan_id not in plans or carried.plan_id not in plans:
+            continue
+        interval_ms = plans[plan_id].bar_interval_ms
+        if plans[carried.plan_id].bar_interval_ms == interval_ms:
+            begun[plan_id, symbol] = carried.ts_ms + interval_ms
+    return begun
+
+
 def _holes(
     plan_id: str,
     plans: Mapping[str, Plan],
     bars: Mapping[str, Mapping[str, set[int]]],
+    *,
     calendars: Mapping[str, Sequence[int]],
+    begun: Mapping[ChainKey, int],
 ) -> Iterator[Hole]:
     """Give the holes of one plan: every symbol of it is due while any of them was decided."""
     decided = bars[plan_id]
@@ -100,8 +125,9 @@ def _holes(
     if plan_id not in plans or not times:
         return
     for symbol in sorted({*plans[plan_id].symbols, *decided}):
+        since_ts_ms = min(times)
         due = expected_bars(
-            min(times),
+            min(since_ts_ms, begun.get((plan_id, symbol), since_ts_ms)),
             max(times),
             calendar=calendars.get(symbol),
             interval_ms=plans[plan_id].bar_interval_ms,

@@ -84,7 +84,8 @@ def expected_bars(
     """Give the bars that there were from one decided bar of a plan to another.
 
     Args:
-        since_ts_ms: Close time of the first bar that the plan decided for any symbol.
+        since_ts_ms: Close time of the first bar that the plan decided for any symbol, or of the
+            one after the last of the plan that it replaced.
         until_ts_ms: Close time of the last one.
         calendar: Close times of the symbol's bars, rising; None when it never rests.
         interval_ms: Length of the plan's bars.
