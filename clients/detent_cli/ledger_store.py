@@ -15,6 +15,7 @@ from detent.contracts.checks import check_hash_shown
 from detent.contracts.decision import DecisionRecord
 from detent.contracts.errors import InvalidField
 from detent.contracts.json_codec import from_json, to_json
+from detent_cli.instants import instant_text
 from detent_cli.output import (
     EXIT_NEGATIVE,
     JsonFlag,
@@ -164,7 +165,8 @@ def check(
             ("runs", len(found.runs)),
             ("invalid runs", len(invalid)),
             ("bars with a record", found.bar_count),
-            ("holes", len(found.holes)),
+            ("bars without one", found.missing_count),
+            ("holes", found.hole_count),
             ("verdict", good("complete") if found.is_complete else bad("INCOMPLETE")),
         )
         print_facts("Ledger", facts)
@@ -172,8 +174,18 @@ def check(
             console.print(bad(run.plan_id), f"has no {', '.join(run.missing)}")
         holes = found.holes[:HOLES_SHOWN_MAX]
         if holes:
-            rows = [(h.plan_id, h.symbol, h.from_ts_ms, h.until_ts_ms, h.bar_count) for h in holes]
-            print_rows("Holes", ("plan", "symbol", "from", "until", "bars"), rows)
+            rows = [
+                (
+                    hole.plan_id,
+                    hole.symbol,
+                    instant_text(hole.from_ts_ms),
+                    instant_text(hole.until_ts_ms),
+                    hole.bar_count,
+                )
+                for hole in holes
+            ]
+            title = f"Holes, {len(holes)} of {found.hole_count}"
+            print_rows(title, ("plan", "symbol", "from", "until", "bars"), rows)
     if not found.is_complete:
         raise typer.Exit(EXIT_NEGATIVE)
 

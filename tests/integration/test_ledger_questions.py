@@ -20,6 +20,7 @@ from detent.adapters.ledger_checking import check_completeness
 from detent.adapters.ledger_reading import SqliteReader, open_reader
 from detent.adapters.sqlite_ledger import SqliteLedger
 from detent.contracts.plan import PlanStatus
+from detent.core.ledger.completeness import HOLES_MAX
 from detent_cli.main import app
 
 NOBODY = 65_534
@@ -250,3 +251,29 @@ def test_a_bar_that_a_replan_left_out_is_a_hole(tmp_path: Path) -> None:
     assert [(hole.plan_id, hole.from_ts_ms, hole.bar_count) for hole in found.holes] == [
         ("first-again", START_MS + 2 * HOUR_MS, 1)
     ]
+
+
+def test_holes_are_counted_beyond_those_that_are_listed(tmp_path: Path) -> None:
+    """A number that ends where the list does would say that a bad ledger is a better one."""
+    chance = random.Random(5)
+    course = Course(chance, draw_plan(chance, "first", symbol_count=1))
+    path = tmp_path / "ledger.sqlite"
+
+    async def write() -> None:
+        ledger = SqliteLedger(path)
+        await ledger.add_plan_event(course.bound, PlanStatus.OPEN)
+        written = []
+        for _ in range(HOLES_MAX + 3):
+            written += course.bar()
+            course.rest()
+            course.rest()
+        await ledger.add_records(written)
+        await ledger.close()
+
+    asyncio.run(write())
+    found = check_completeness(open_reader(str(path)))
+    shown = CliRunner().invoke(app, ["ledger", "check", "--from", str(path)])
+
+    assert (len(found.holes), found.hole_count) == (HOLES_MAX, HOLES_MAX + 2)
+    assert found.missing_count == 2 * found.hole_count
+    assert (shown.exit_code, f"20 of {HOLES_MAX + 2}" in shown.output) == (1, True)

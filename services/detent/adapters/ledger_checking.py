@@ -35,11 +35,15 @@ class Completeness(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         runs: Every plan that any table knows.
         bar_count: The regular bars that have a record.
-        holes: The first stretches of bars that have none.
+        hole_count: The stretches of bars that have none.
+        missing_count: The bars in them.
+        holes: The first `HOLES_MAX` of them.
     """
 
     runs: tuple[Run, ...]
     bar_count: int
+    hole_count: int
+    missing_count: int
     holes: tuple[Hole, ...]
 
     @property
@@ -89,6 +93,8 @@ def check_completeness(
     return Completeness(
         runs=judge_runs(found, open_plans=plans.keys() - closed),
         bar_count=sum(len(times) for of_plan in bars.values() for times in of_plan.values()),
+        hole_count=len(holes),
+        missing_count=sum(hole.bar_count for hole in holes),
         holes=tuple(holes[:HOLES_MAX]),
     )
 

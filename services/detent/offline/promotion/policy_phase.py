@@ -109,7 +109,7 @@ def _persistence(
     return PersistenceMeasures(
         closed_count=sum(not run.is_open for run in found.runs),
         invalid_count=sum(not run.is_valid for run in found.runs),
-        hole_count=len(found.holes),
+        hole_count=found.hole_count,
         record_count=chains.record_count,
         broken_count=len(chains.breaks),
     )
