@@ -128,6 +128,7 @@ def test_a_copy_that_cannot_be_written_is_an_error(ledger_file: Path, tmp_path: 
 
 EDITS = {
     "a time that is none": "UPDATE decision_records SET ts_ms = 'noon' WHERE id = 2",
+    "a time that never comes": f"UPDATE decision_records SET ts_ms = {10**15} WHERE id = 2",
     "a symbol that is none": "UPDATE decision_records SET symbol = x'00ff' WHERE id = 2",
     "no plan": "UPDATE plan_log SET plan = '{}' WHERE id = 1",
     "bars without a length": (
@@ -141,6 +142,7 @@ EDITS = {
     [
         ("a time that is none", "check"),
         ("a time that is none", "export"),
+        ("a time that never comes", "check"),
         ("a symbol that is none", "check"),
         ("a symbol that is none", "export"),
         ("no plan", "check"),

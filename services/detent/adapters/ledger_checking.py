@@ -13,6 +13,7 @@ from detent.contracts.decision import DecisionKind, DecisionRecord
 from detent.contracts.errors import DataInvalid, LedgerUnavailable
 from detent.contracts.json_codec import from_json
 from detent.contracts.plan import Plan
+from detent.contracts.units import TS_MS_MAX, TS_MS_MIN
 from detent.core.ledger.chain import UNFIT, ChainKey
 from detent.core.ledger.completeness import (
     HOLES_MAX,
@@ -76,7 +77,8 @@ def check_completeness(
     bars: dict[str, dict[str, set[int]]] = {}
     sql = "SELECT plan_id, symbol, ts_ms, kind FROM decision_records"
     for plan_id, symbol, ts_ms, kind in reader.query(sql):
-        if not isinstance(symbol, str) or not isinstance(ts_ms, int):
+        is_time = isinstance(ts_ms, int) and TS_MS_MIN <= ts_ms <= TS_MS_MAX
+        if not (is_time and isinstance(symbol, str)):
             raise _unfit("decision_records")
         of_plan = bars.setdefault(plan_id, {})
         if kind == DecisionKind.BAR:
