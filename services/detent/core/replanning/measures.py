@@ -68,13 +68,15 @@ def measure_replans(
         until_ts_ms: First instant that is left out, as well; None ends with the last row's day.
 
     Raises:
-        InvalidField: A bound is not the begin of a UTC day.
+        InvalidField: A bound is not the begin of a UTC day, or the period ends first.
 
     Source: FORMULAS 2.3; row R235.
     """
     for name, bound in (("since_ts_ms", since_ts_ms), ("until_ts_ms", until_ts_ms)):
         if bound is not None and bound % DAY_MS:
             raise InvalidField(name, bound, "the begin of a UTC day")
+    if since_ts_ms is not None and until_ts_ms is not None and until_ts_ms < since_ts_ms:
+        raise InvalidField("until_ts_ms", until_ts_ms, f"not before since_ts_ms {since_ts_ms}")
     kept = [
         row
         for row in rows

@@ -75,3 +75,9 @@ def test_nothing_done_is_no_rate() -> None:
 def test_half_a_day_is_refused() -> None:
     with pytest.raises(InvalidField, match="begin of a UTC day"):
         measure_replans("paper", [], since_ts_ms=DAY_MS + 1)
+
+
+def test_a_period_that_ends_before_it_begins_is_refused() -> None:
+    """Bounds that were swapped would else say that nothing was ever replanned."""
+    with pytest.raises(InvalidField, match="not before since_ts_ms"):
+        measure_replans("paper", ROWS, since_ts_ms=(DAY + 3) * DAY_MS, until_ts_ms=DAY * DAY_MS)
