@@ -70,11 +70,18 @@ def run_into(
         progress: Told of (stage, bars done, bars in all).
 
     Raises:
-        DataInvalid: The folder holds something, or the run cannot be done.
+        DataInvalid: The folder holds something or cannot be made, or the run cannot be done.
         LedgerUnavailable: The ledger cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    found = sorted(entry.name for entry in folder.iterdir())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise DataInvalid(
+            f"{folder}: found {type(error).__name__}, expected a folder that can be made",
+            found=type(error).__name__,
+            expected="a folder that can be made",
+        ) from error
     if found:
         raise DataInvalid(
             f"{folder}: found {', '.join(found[:4])}, expected an empty folder",

@@ -205,6 +205,13 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+
+    with pytest.raises(DataInvalid, match="found NotADirectoryError, expected a folder"):
+        run_into(tmp_path / "notes.txt" / "proxy", setup_of(), signal_origin="proxy", records=False)
+
+
 @pytest.mark.proves("R249")
 def test_joining_model_and_proxy_leaves_no_empty_field(tmp_path: Path) -> None:
     """Every decision of either run meets the other's, with what each is attributed by."""
