@@ -55,7 +55,7 @@ Shorts = Annotated[bool, typer.Option(help="Whether the trend permits shorts.")]
 VolBars = Annotated[int, typer.Option(help="Returns of the volatility forecast.", min=2)]
 How = Annotated[str, typer.Option(help="next_bar; parity_a or parity_b to compare back-testers.")]
 Bps = Annotated[float, typer.Option(help="Basis points of notional.", min=0)]
-Cash = Annotated[float, typer.Option(help="Quote units at the start.", min=1)]
+Cash = Annotated[float, typer.Option(help="Quote units at the start.", min=1, max=1e18)]
 AgeMs = Annotated[int | None, typer.Option(help="How old a stored signal may be.", min=0)]
 Records = Annotated[bool, typer.Option(help="Whether every decision is recorded.")]
 

@@ -76,3 +76,13 @@ def test_what_cannot_be_run_is_refused(option: str, value: str, data: Path, tmp_
 
     assert done.exit_code == 2
     assert "expected" in done.output
+
+
+@pytest.mark.parametrize("cash", ["inf", "nan", "0"])
+def test_cash_that_no_account_can_hold_is_refused(cash: str, tmp_path: Path) -> None:
+    command = ["backtest", "--data", "bars.parquet", "--out", str(tmp_path), "--cash", cash]
+
+    done = CliRunner().invoke(app, command)
+
+    assert done.exit_code == 2
+    assert "'--cash'" in done.output
