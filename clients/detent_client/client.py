@@ -56,7 +56,7 @@ from detent.rpc.tracing import no_tracer, span
 from detent_client.batches import iter_requests
 from detent_client.breaker import CircuitBreaker
 from detent_client.decision_stream import Asked
-from detent_client.journal import Journal
+from detent_client.journal import Journal, JournalEntry
 from detent_client.kill_calls import KillCalls
 from detent_client.ledger_calls import LedgerCalls
 from detent_client.local_answer import answer_rows
@@ -240,28 +240,40 @@ class DetentClient(PlanCalls, LedgerCalls, StreamCalls, KillCalls, RolloutCalls)
     async def report_local_answers(self) -> int:
         """Hand the client's own answers to the service and give how many it took.
 
+        Those of a plan that it refuses keep nobody else's waiting.
+
         Raises:
-            DetentError: The service refused or did not answer; what it has not confirmed
-                stays in the journal.
+            DetentError: The service did not answer, or refused answers of some plan; what it
+                has not confirmed stays in the journal.
         """
         reported = 0
-        while pending := self._journal.pending:
-            first = pending[0]
-            same = tuple(
-                entry
-                for entry in pending[:REPORT_ROWS_MAX]
-                if (entry.plan_id, entry.binding_hash) == (first.plan_id, first.binding_hash)
-            )
-            request = ReportLocalAnswersRequest(
-                binding_hash=first.binding_hash,
-                plan_id=first.plan_id,
-                answers=tuple(entry.answer for entry in same),
-            )
-            response = await self._call(self._policy, request, ReportLocalAnswersResponse)
-            check_echo(response.binding_hash, first.binding_hash)
-            await asyncio.to_thread(self._journal.drop, same)
-            reported += len(same)
+        refused: dict[tuple[str, str], DetentError] = {}
+        while pending := [one for one in self._journal.pending if _plan_of(one) not in refused]:
+            plan = _plan_of(pending[0])
+            same = tuple(one for one in pending[:REPORT_ROWS_MAX] if _plan_of(one) == plan)
+            try:
+                await self._report_answers(same)
+            except UNANSWERED:
+                raise
+            except DetentError as error:
+                refused[plan] = error
+            else:
+                await asyncio.to_thread(self._journal.drop, same)
+                reported += len(same)
+        for refusal in refused.values():
+            raise refusal
         return reported
+
+    async def _report_answers(self, entries: Sequence[JournalEntry]) -> None:
+        """Hand over answers of one plan; returns once the service has them."""
+        plan_id, binding_hash = _plan_of(entries[0])
+        request = ReportLocalAnswersRequest(
+            binding_hash=binding_hash,
+            plan_id=plan_id,
+            answers=tuple(entry.answer for entry in entries),
+        )
+        response = await self._call(self._policy, request, ReportLocalAnswersResponse)
+        check_echo(response.binding_hash, binding_hash)
 
     async def record(
         self, request: RecordFillsRequest | RecordOutcomesRequest
@@ -461,3 +473,8 @@ class DetentClient(PlanCalls, LedgerCalls, StreamCalls, KillCalls, RolloutCalls)
                 else:
                     breaker.succeeded()
                     return answer
+
+
+def _plan_of(entry: JournalEntry) -> tuple[str, str]:
+    """Name what the answers of one report have in common: plan and binding."""
+    return entry.plan_id, entry.binding_hash

@@ -22,6 +22,7 @@ from detent.contracts.errors import (
     LedgerUnavailable,
     Overloaded,
     PlanClosed,
+    PlanNotFound,
     ServiceUnavailable,
 )
 from detent.contracts.reasons import Reason
@@ -144,6 +145,26 @@ async def test_local_answers_are_reported_once_and_stay_until_confirmed(tmp_path
     reports = [r for r in service.requests if isinstance(r, ReportLocalAnswersRequest)]
     assert len(reports) == 2
     assert len(reports[-1].answers) == 1
+
+
+async def test_a_plan_that_the_service_refuses_keeps_no_other_plans_answers_waiting(
+    tmp_path: Path,
+) -> None:
+    """A journal that outlived a ledger holds answers that nobody will ever take."""
+    service = Service(gone())
+    lost = OpenedPlan(plan=plan_of("lost"), binding_hash=PROXY_BINDING_HASH)
+    taken = ReportLocalAnswersResponse(
+        binding_hash=PROXY_BINDING_HASH, accepted_count=1, known_count=0
+    )
+    async with client_with(service, tmp_path, attempts_max=1) as client:
+        for opened in (lost, OPENED):
+            await client.decide(opened, ts_ms=START_MS, row=row_of())
+        service.answers = [PlanNotFound("no plan is named 'lost'", plan_id="lost"), taken]
+        with pytest.raises(PlanNotFound):
+            await client.report_local_answers()
+
+        (left,) = client._journal.pending
+    assert left.plan_id == "lost"
 
 
 async def test_a_deadline_bounds_all_attempts_together(tmp_path: Path) -> None:
