@@ -64,14 +64,15 @@ class Anchoring:
                 await self._ledger.add_anchor(anchor, one)
 
     async def anchored(self) -> Anchored:
-        """Read what all anchors say together.
+        """Read what all anchors say together; before the first, nothing.
 
         Raises:
-            LedgerUnavailable: The file is damaged.
+            LedgerUnavailable: The file is damaged, or no longer there.
         """
 
         def joined() -> Anchored:
-            return trusted_anchors(self._file.read(), self._key)
+            signed = self._file.read() if self._last is not None else ()
+            return trusted_anchors(signed, self._key)
 
         return await asyncio.to_thread(joined)
 
