@@ -13,6 +13,8 @@ from detent.contracts.errors import DataInvalid, InvalidField
 from detent.offline.parquet import open_parquet, read_batches
 
 SYMBOL = "symbol"
+# The largest float32.
+FLOAT32_MAX = (2.0 - 2.0**-23) * 2.0**127
 Cells = Mapping[str, Any]
 
 
@@ -120,6 +122,14 @@ def decimal_cell(column: str, value: object) -> Decimal:
         raise InvalidField(column, value, "a number") from error
     if not number.is_finite():
         raise InvalidField(column, value, "a finite number")
+    return number
+
+
+def input_cell(column: str, value: object) -> float:
+    """Read a number that a model is given, and so a float32 that is finite."""
+    number = float(decimal_cell(column, value))
+    if abs(number) > FLOAT32_MAX:
+        raise InvalidField(column, value, f"a number within {FLOAT32_MAX:.4g} of 0")
     return number
 
 

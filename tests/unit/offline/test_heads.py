@@ -158,6 +158,25 @@ def test_regime_head_answers_classes_and_the_spacing_it_learnt(tmp_path: Path) -
     assert len(trained.folds) == 2
 
 
+@pytest.mark.proves("R253")
+def test_a_fold_without_spacings_to_learn_from_is_refused(tmp_path: Path) -> None:
+    """A spacing that was good in the newest windows alone is none that earlier rows can teach."""
+    found = data_set(tmp_path, Head.REGIME)
+    newest = found.rows.newest(150)
+    spacings = dict.fromkeys(zip(newest.ts_ms.tolist(), newest.symbols, strict=True), 1200)
+
+    with pytest.raises(DataInvalid, match="spacing: found 0 rows for train of fold 0"):
+        train_class_head(
+            found,
+            identity("regime"),
+            PLAN,
+            seed=3,
+            out_dir=tmp_path,
+            progress=silent,
+            spacings=spacings,
+        )
+
+
 @pytest.mark.proves("R148")
 def test_regime_head_without_outcomes_has_a_spacing_of_one(tmp_path: Path) -> None:
     found = data_set(tmp_path, Head.REGIME)
@@ -330,7 +349,13 @@ def test_a_graph_that_rises_with_the_distance_is_refused() -> None:
 @pytest.mark.proves("R255")
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("filled", 2), ("distance_bps", -1.0), ("settled_ts_ms", 0), ("symbol", None)],
+    [
+        ("filled", 2),
+        ("distance_bps", -1.0),
+        ("settled_ts_ms", 0),
+        ("symbol", None),
+        ("spread_bps", 1e39),
+    ],
 )
 def test_an_order_that_is_none_is_refused_by_its_row(
     tmp_path: Path, name: str, value: float | None
@@ -367,7 +392,7 @@ def policy_file(path: Path, *, turns: bool) -> Path:
 @pytest.mark.proves("R256")
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("settled_ts_ms", 1_700_000_000_000), ("volatility", np.nan), ("best_policy", "")],
+    [("settled_ts_ms", 1_700_000_000_000), ("volatility", np.inf), ("best_policy", "")],
 )
 def test_a_condition_that_is_none_is_refused_by_its_row(
     tmp_path: Path, name: str, value: object

@@ -33,7 +33,7 @@ from detent.core.signals.calibration_brackets import BracketsCalibrator, fit_bra
 from detent.offline.cells import (
     check_filled,
     columns_of,
-    decimal_cell,
+    input_cell,
     integer_cell,
     invalid,
     invalid_at,
@@ -138,7 +138,7 @@ def _rows(path: Path, features: Sequence[str]) -> Iterator[tuple[int, int, str, 
             check_int("settled_ts_ms", settled, asked + 1, INT64_MAX)
             outcome = str(cells["outcome"])
             check_name("outcome", outcome)
-            values = [float(decimal_cell(name, cells[name])) for name in features]
+            values = [input_cell(name, cells[name]) for name in features]
         except InvalidField as error:
             raise invalid_at(path.name, row, error) from error
         yield asked, settled, str(cells["symbol"]), outcome, values

@@ -41,6 +41,7 @@ from detent.offline.walk_forward.export import (
     export_sklearn,
 )
 from detent.offline.walk_forward.folds import (
+    PART_ROWS_MIN,
     PARTS,
     Fold,
     FoldPlan,
@@ -129,7 +130,8 @@ def train_class_head(
             head without one, whose spacing is 1.
 
     Raises:
-        DataInvalid: The data set is of another head, or a part has too few rows.
+        DataInvalid: The data set is of another head, or a part has too few rows, with a
+            spacing or at all.
         ArtifactInvalid: The model cannot be calibrated or would be refused.
     """
     head = dataset.manifest.head
@@ -178,6 +180,13 @@ def _multipliers(rows: Rows, spacings: Mapping[tuple[int, str], int] | None) -> 
     return np.asarray(found, dtype=np.float64)
 
 
+def _check_enough(known: int, fold: Fold) -> None:
+    if known < PART_ROWS_MIN:
+        found = f"{known} rows for train of fold {fold.number}"
+        expected = f"at least {PART_ROWS_MIN} with a spacing that may be used"
+        raise DataInvalid(f"spacing: found {found}, expected {expected}", found=found)
+
+
 def _fit(head: Head, rows: Rows, fold: Fold, *, seed: int, multipliers: Floats | None) -> _Fit:
     scores = np.asarray(rows.targets[SCORE], dtype=np.float64)
     cuts = tercile_cuts(scores[fold.train])
@@ -192,6 +201,7 @@ def _fit(head: Head, rows: Rows, fold: Fold, *, seed: int, multipliers: Floats |
         parts.append((after, OUTPUT_NAME, NEXT_OUTPUT))
     elif multipliers is not None:
         known = multipliers[fold.train] > 0.0
+        _check_enough(int(np.count_nonzero(known)), fold)
         parts.append(
             (
                 _spacing(values[known], multipliers[fold.train][known], seed),

@@ -33,6 +33,7 @@ from detent.core.signals.calibration_choice import choose_calibration
 from detent.offline.cells import (
     check_filled,
     decimal_cell,
+    input_cell,
     integer_cell,
     invalid_at,
     raw_cells,
@@ -142,11 +143,10 @@ def _rows(path: Path) -> Iterator[tuple[int, int, str, list[float], bool]]:
             )
             check_int("filled", filled, 0, 1)
             check_int("settled_ts_ms", settled, placed + 1, INT64_MAX)
-            numbers = [decimal_cell(name, cells[name]) for name in FEATURES]
-            check_decimal(DISTANCE, numbers[0], above_zero=False)
+            check_decimal(DISTANCE, decimal_cell(DISTANCE, cells[DISTANCE]), above_zero=False)
+            values = [input_cell(name, cells[name]) for name in FEATURES]
         except InvalidField as error:
             raise invalid_at(path.name, row, error) from error
-        values = [float(number) for number in numbers]
         yield placed, settled, str(cells["symbol"]), values, filled == 1
 
 

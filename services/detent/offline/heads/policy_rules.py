@@ -24,7 +24,7 @@ from detent.contracts.units import BPS_ONE, INT64_MAX
 from detent.offline.cells import (
     check_filled,
     columns_of,
-    decimal_cell,
+    input_cell,
     integer_cell,
     invalid,
     invalid_at,
@@ -112,7 +112,7 @@ def read_policy_rows(path: Path) -> PolicyRows:
         try:
             placed, settled = (integer_cell(name, cells[name]) for name in KEYS[:2])
             check_int("settled_ts_ms", settled, placed + 1, INT64_MAX)
-            values = [float(decimal_cell(name, cells[name])) for name in features]
+            values = [input_cell(name, cells[name]) for name in features]
         except InvalidField as error:
             raise invalid_at(path.name, row, error) from error
         found.append((placed, settled, values, str(cells["best_policy"])))
