@@ -89,12 +89,15 @@ class BarTable(msgspec.Struct, frozen=True, kw_only=True):
         interval_ms: Length of every bar.
         gaps: Where bars are missing, by symbol and time; weekends as a rule.
         data_hash: SHA-256 of the bars, 64 hex; the same for the same bars in any format.
+        settled: By symbol, the funding rates that were settled, by when: the open time of the
+            bar that says so. Only symbols whose bars say it.
     """
 
     bars: Mapping[str, tuple[Bar, ...]]
     interval_ms: int
     gaps: tuple[Gap, ...]
     data_hash: str
+    settled: Mapping[str, Mapping[int, Decimal]] = {}
 
     @property
     def bar_count(self) -> int:
@@ -112,6 +115,11 @@ class BarTable(msgspec.Struct, frozen=True, kw_only=True):
                 gap for gap in self.gaps if gap.symbol == symbol and gap.before_ts_ms <= last_ts_ms
             ),
             data_hash=_data_hash(bars),
+            settled={
+                name: {ts_ms: rate for ts_ms, rate in rates.items() if ts_ms < last_ts_ms}
+                for name, rates in self.settled.items()
+                if name == symbol
+            },
         )
 
 
@@ -157,8 +165,16 @@ def table_of(file: str, rows: Iterable[RawBar]) -> BarTable:
         _check_grid(file, raws, interval_ms)
         bars[symbol] = tuple(_bars(file, raws, interval_ms))
         gaps.extend(_gaps(bars[symbol], interval_ms))
+    settled = {
+        symbol: {raw.open_ts_ms: raw.settled for raw in raws if raw.settled is not None}
+        for symbol, raws in by_symbol.items()
+    }
     return BarTable(
-        bars=bars, interval_ms=interval_ms, gaps=tuple(gaps), data_hash=_data_hash(bars)
+        bars=bars,
+        interval_ms=interval_ms,
+        gaps=tuple(gaps),
+        data_hash=_data_hash(bars),
+        settled={symbol: rates for symbol, rates in settled.items() if rates},
     )
 
 

@@ -1,5 +1,8 @@
 """Lay bars out for a back-test: one row per instant, one column per symbol."""
 
+from collections.abc import Mapping
+from decimal import Decimal
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +57,9 @@ def market_of(table: BarTable) -> Market:
         closed[rows, column] = [float(bar.close) for bar in bars]
         rate[rows, column] = [float(bar.funding_rate or 0) for bar in bars]
     paid = rate * settlements(ts_ms, table.interval_ms)[:, np.newaxis]
+    for column, symbol in enumerate(symbols):
+        if symbol in table.settled:
+            paid[:, column] = settled_shares(ts_ms, table.settled[symbol])
     return Market(
         symbols=symbols,
         interval_ms=table.interval_ms,
@@ -64,6 +70,24 @@ def market_of(table: BarTable) -> Market:
         funding=paid if np.any(paid) else None,
         data_hash=table.data_hash,
     )
+
+
+def settled_shares(ts_ms: Ints, rates: Mapping[int, Decimal]) -> Floats:
+    """Give what was settled at each instant, shape (t,); 0 where nothing was.
+
+    What is settled as a bar opens is paid on what was held at the close before it: the rate is
+    published with the later bar, and the account owed it already.
+
+    Args:
+        ts_ms: Shape (t,): closes of bars, rising.
+        rates: Shares of notional by when they were settled; paid at that close, or the next.
+    """
+    shares = np.zeros(len(ts_ms))
+    rows = np.searchsorted(ts_ms, np.array(list(rates), dtype=np.int64))
+    for row, rate in zip(rows.tolist(), rates.values(), strict=True):
+        if row < len(ts_ms):
+            shares[row] += float(rate)
+    return shares
 
 
 def settlements(ts_ms: Ints, interval_ms: int) -> Ints:

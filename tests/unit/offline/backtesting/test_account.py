@@ -13,8 +13,8 @@ from detent.contracts.plan import PolicyConfig
 from detent.offline.backtesting.account import Account, Costs
 from detent.offline.backtesting.engine import Setup, run
 from detent.offline.backtesting.execution import Execution, Held, RuleA, RuleB
-from detent.offline.backtesting.market import settlements
-from detent.offline.bars import FUNDING_MS
+from detent.offline.backtesting.market import market_of, settlements
+from detent.offline.bars import FUNDING_MS, RawBar, table_of
 
 PRICE = np.array([100.0, 50.0])
 
@@ -71,6 +71,28 @@ def test_funding_is_settled_every_eight_hours() -> None:
 
     assert settlements(hours, 3_600_000).tolist() == [0] * 7 + [1] + [0] * 7 + [1]
     assert settlements(np.array([FUNDING_MS * 103]), 3 * FUNDING_MS).tolist() == [3]
+
+
+def test_a_settled_rate_is_paid_when_it_was_settled_and_not_eight_hours_later() -> None:
+    """It stands on the bar that opens then; the bar before is the one that closes then."""
+    first_ms = FUNDING_MS * 60_000
+    rates = {0: "0.0001", 8: "-0.0003", 16: "0.0002"}
+    rows = [
+        RawBar(
+            row=hour + 1,
+            open_ts_ms=first_ms + 3_600_000 * hour,
+            symbol="AAA",
+            numbers=(Decimal(100),) * 4 + (Decimal(1),),
+            settled=Decimal(rates[hour]) if hour in rates else None,
+        )
+        for hour in range(20)
+    ]
+    market = market_of(table_of("bars", rows))
+
+    assert market.funding is not None
+    paid = {int(row) + 1: market.funding[row, 0] for row in np.flatnonzero(market.funding[:, 0])}
+    # Before the first bar nothing was held: what was settled then is paid by nobody.
+    assert {hour: share for hour, share in paid.items() if hour > 1} == {8: -0.0003, 16: 0.0002}
 
 
 def test_rule_a_orders_when_the_target_moves_from_the_last_ordered() -> None:
