@@ -110,6 +110,9 @@ def reported(
 ) -> Iterator[None]:
     """Print a refusal as what it is and end with code 2; other errors pass.
 
+    A file or folder that the system refuses, wherever a command meets it, is one that a person
+    named: it is reported like what our own code refuses.
+
     Args:
         as_json: Whether a program reads it.
         negative: Says which refusals are the answer to what was asked, and end with code 1.
@@ -117,12 +120,28 @@ def reported(
     try:
         yield
     except DetentError as error:
-        if as_json:
-            facts = {"reason": reason_of(error), "message": error.message}
-            print_json({"error": facts | {"metadata": error.metadata}})
-        else:
-            errors.print(bad(reason_of(error)), Text(error.message))
+        _print_refusal(error, as_json=as_json)
         raise typer.Exit(EXIT_NEGATIVE if negative(error) else EXIT_ERROR) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _print_refusal(_refused_path(error), as_json=as_json)
+        raise typer.Exit(EXIT_ERROR) from error
+
+
+def _print_refusal(error: DetentError, *, as_json: bool) -> None:
+    if as_json:
+        facts = {"reason": reason_of(error), "message": error.message}
+        print_json({"error": facts | {"metadata": error.metadata}})
+    else:
+        errors.print(bad(reason_of(error)), Text(error.message))
+
+
+def _refused_path(error: OSError) -> DataInvalid:
+    file, found = str(error.filename), error.strerror or type(error).__name__
+    expected = "a path that can be read and written"
+    message = f"{file}: found {found}, expected {expected}"
+    return DataInvalid(message, file=file, found=found, expected=expected)
 
 
 def reason_of(error: DetentError) -> str:

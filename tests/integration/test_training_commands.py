@@ -84,6 +84,11 @@ def test_what_is_wrong_is_said_and_ends_with_its_code(bars_file: Path, tmp_path:
     unknown = ("--data", bars_file, "--dataset-id", "x-15m", "--source", "rumour")
     refused = run("dataset", "build", *unknown, "--out", tmp_path, "--created-at", "now", code=2)
     assert refused["error"]["metadata"]["field"] == "source"
+    # A place that cannot be written is a person's mistake, and no failure of ours.
+    nowhere = ("--out", bars_file, "--created-at", CREATED_AT)
+    refused = run("dataset", "build", *words, *nowhere, code=2)
+    assert refused["error"]["reason"] == "DATA_INVALID"
+    assert refused["error"]["metadata"]["file"] == str(bars_file)
 
 
 @pytest.mark.proves("R253")

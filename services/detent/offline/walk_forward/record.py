@@ -190,7 +190,7 @@ def check_free(folder: Path) -> None:
         DataInvalid: There is something.
     """
     if os.path.lexists(folder):
-        raise invalid(folder.name, "a folder of that name", "none: a run never changes")
+        raise invalid(folder.name, "a folder of that name", "none: what was made never changes")
 
 
 def write_run(folder: Path, record: RunRecord, predictions: bytes) -> Path:

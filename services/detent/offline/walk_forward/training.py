@@ -152,13 +152,17 @@ def train(
     the newest data, and what was measured there is what is served.
 
     Raises:
-        DataInvalid: The rows are too few, leak, or are of another head; or no candidate can
-            be calibrated.
+        DataInvalid: The rows are too few, leak, or are of another head; no candidate can be
+            calibrated; or the artifact or its run exists.
         InvalidField: A field is malformed.
-        ArtifactInvalid: A graph would be refused, or the artifact's directory exists.
+        ArtifactInvalid: A graph would be refused.
+        OSError: The folder cannot be made.
     """
-    check_free(run_folder(out_dir, f"{request.model_name}_{request.model_version}"))
     identity = _identity(dataset.manifest, request)
+    # Before anything is fitted: where it goes is there, and holds neither artifact nor run.
+    out_dir.mkdir(parents=True, exist_ok=True)
+    check_free(out_dir / identity.model_id)
+    check_free(run_folder(out_dir, identity.model_id))
     before = None if predecessor is None else read_pinned_manifest(predecessor).manifest
     if dataset.manifest.head is not Head.DIRECTION:
         found = str(dataset.manifest.head)

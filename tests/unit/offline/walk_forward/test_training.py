@@ -235,12 +235,17 @@ def test_a_run_without_a_candidate_says_why_each_is_out(
         once(tmp_path, request=request)
 
 
-def test_a_run_never_replaces_another(tmp_path: Path) -> None:
-    (tmp_path / "planted_v1.0.0.run").mkdir()
+@pytest.mark.parametrize("name", ["planted_v1.0.0", "planted_v1.0.0.run"])
+def test_a_run_never_replaces_another(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is fitted either: a run that was broken off left an artifact and no evidence."""
+    monkeypatch.setattr(training, "walk_forward", None)
+    (tmp_path / name).mkdir()
 
     with pytest.raises(DataInvalid, match="never changes"):
         once(tmp_path)
-    assert [one.name for one in tmp_path.iterdir()] == ["planted_v1.0.0.run"]
+    assert [one.name for one in tmp_path.iterdir()] == [name]
 
 
 def test_a_leaking_feature_stops_the_run(tmp_path: Path) -> None:
