@@ -79,7 +79,7 @@ def _pictures(found: "Evaluated") -> list[tuple[str, str, str]]:
         pictures.append(
             (
                 "Equity and drawdown",
-                "Both accounts over the same bars, after fees and slippage.",
+                "Both accounts over the bars after the model's data cutoff, net of all costs.",
                 _equity(found.model, found.proxy),
             )
         )
@@ -107,6 +107,7 @@ def _account(found: AccountMeasures) -> list[tuple[str, str]]:
         return "-" if value is None else format(value / scale, form)
 
     return [
+        ("bars", str(found.bar_count)),
         ("fills", str(found.trade_count)),
         ("turnover of a day", scaled(found.turnover_ppm, PPM_ONE, ".2%")),
         ("slippage, bps", scaled(found.slippage_bps_x1000, 1_000, ".3f")),
