@@ -28,11 +28,14 @@ def write_reference(features: Path, out: Path) -> int:
         names = [name for name in table.column_names if name not in (*KEYS, *HASHES)]
         columns = [table.column(name).cast(pa.float32()).drop_null() for name in names]
         rows = np.column_stack([column.to_numpy() for column in columns])
-        if not len(rows):
-            raise invalid(features.name, "no row", "rows of features")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        np.save(out, rows)
     except (OSError, ValueError, pa.ArrowException) as error:
         cause = type(error).__name__
         raise invalid(features.name, cause, "a .parquet file of `detent features build`") from error
+    if not len(rows):
+        raise invalid(features.name, "no row", "rows of features")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        np.save(out, rows)
+    except OSError as error:
+        raise invalid(out.name, type(error).__name__, "a file that can be written") from error
     return len(rows)

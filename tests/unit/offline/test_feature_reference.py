@@ -25,6 +25,8 @@ def test_a_feature_file_becomes_the_reference_of_a_monitor(tmp_path: Path) -> No
             write(symbol, block)
             served = [refusal is None for refusal in block.refusals]
             expected.append(np.asarray(block.values)[served])
+    with pytest.raises(DataInvalid, match=r"r\.npy: found FileExistsError"):
+        write_reference(tmp_path / "f.parquet", tmp_path / "f.parquet" / "r.npy")
     rows = write_reference(tmp_path / "f.parquet", tmp_path / "out" / "r.npy")
     found = read_reference(tmp_path / "out" / "r.npy", FEATURES.feature_names)
     matrix = np.concatenate(expected)
