@@ -198,7 +198,7 @@ class SqliteFile:
         self._pending = [item for item in self._pending if item.alone][len(batch) - len(shared) :]
         return batch
 
-    async def _try_alone(self, item: _Pending) -> LedgerUnavailable | None:
+    async def _try_alone(self, item: _Pending) -> Exception | None:
         error = await self._try_commit([item])
         if error is None or not item.from_reserve or not self._is_full:
             return error
@@ -207,10 +207,10 @@ class SqliteFile:
             return error
         return await self._try_commit([item])
 
-    async def _try_commit(self, batch: list[_Pending]) -> LedgerUnavailable | None:
+    async def _try_commit(self, batch: list[_Pending]) -> Exception | None:
         try:
             await self.use(functools.partial(self._commit, batch))
-        except LedgerUnavailable as error:
+        except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it
             return error
         return None
 

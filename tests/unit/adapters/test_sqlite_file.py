@@ -200,6 +200,25 @@ def test_a_file_that_is_no_database_cannot_be_opened(path: Path) -> None:
         SqliteFile(path, prepare, durability=Durability.FULL)
 
 
+async def test_a_value_that_no_column_takes_is_told_to_whom_it_came_from(
+    file: SqliteFile, path: Path
+) -> None:
+    """Whatever goes wrong in a commit, nobody waits for ever, and nobody else pays for it."""
+    sql = "INSERT INTO notes (text) VALUES (?)"
+    outcomes = await asyncio.wait_for(
+        asyncio.gather(
+            file.write(note("before")),
+            file.write([(sql, [(2**70,)])]),
+            file.write(note("after")),
+            return_exceptions=True,
+        ),
+        timeout=10.0,
+    )
+
+    assert [type(one) for one in outcomes] == [type(None), OverflowError, type(None)]
+    assert sorted(texts_in(path)) == ["after", "before"]
+
+
 async def test_an_empty_file_is_a_new_one(path: Path) -> None:
     await asyncio.to_thread(path.touch)
 
