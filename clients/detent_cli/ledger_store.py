@@ -171,7 +171,12 @@ def check(
         )
         print_facts("Ledger", facts)
         for run in invalid:
-            console.print(bad(run.plan_id), f"has no {', '.join(run.missing)}")
+            if run.missing:
+                console.print(bad(run.plan_id), f"has no {', '.join(run.missing)}")
+            if run.lost_count:
+                than = "fewer" if run.lost_count > 0 else "more"
+                found_text = f"has {abs(run.lost_count):,} records {than} than its summary counts"
+                console.print(bad(run.plan_id), found_text)
         holes = found.holes[:HOLES_SHOWN_MAX]
         if holes:
             rows = [

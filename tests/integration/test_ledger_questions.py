@@ -21,6 +21,7 @@ from detent.adapters.ledger_reading import SqliteReader, open_reader
 from detent.adapters.sqlite_ledger import SqliteLedger
 from detent.contracts.plan import PlanStatus
 from detent.core.ledger.completeness import HOLES_MAX
+from detent.core.ledger.summary import summarise
 from detent_cli.main import app
 
 NOBODY = 65_534
@@ -239,7 +240,9 @@ def test_a_bar_that_a_replan_left_out_is_a_hole(tmp_path: Path) -> None:
         ledger = SqliteLedger(path)
         await ledger.add_plan_event(first.bound, PlanStatus.OPEN)
         await ledger.add_records([*first.bar(), *first.bar()])
-        await ledger.add_plan_event(first.bound, PlanStatus.CLOSED, summary=b"{}")
+        plan_id = first.bound.plan.plan_id
+        summary = summarise(plan_id, await ledger.run_rows(plan_id))
+        await ledger.add_plan_event(first.bound, PlanStatus.CLOSED, summary=summary.canonical)
         second = first.replaced()
         await ledger.add_plan_event(second.bound, PlanStatus.OPEN)
         second.rest()

@@ -263,6 +263,19 @@ async def test_planted_holes_and_invalid_runs_are_found(filled: Stack, ledger_ur
     assert [run["missing"] for run in runs] == [["results_summary"]]
 
 
+async def test_a_closed_run_whose_last_records_are_gone_is_found(filled: Stack) -> None:
+    """Its chains are whole, as far as they go, and no bar between is missing."""
+    sqlite_edit(
+        "DELETE FROM decision_records WHERE id > (SELECT MAX(id) - 2 FROM decision_records)"
+    )(filled)
+
+    code, found = run("check", "--from", filled.ledger_file)
+    assert code == 1
+    assert [run["lost_count"] for run in found["runs"]] == [2]  # type: ignore[union-attr]
+    shown = CliRunner().invoke(app, ["ledger", "check", "--from", str(filled.ledger_file)])
+    assert "has 2 records fewer than its summary counts" in shown.output
+
+
 async def test_a_copy_in_parquet_holds_every_row(
     filled: Stack, ledger_url: str, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Check a whole ledger, and copy what readers see of it to Parquet."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from detent.core.ledger.completeness import (
     find_holes,
     judge_runs,
 )
+from detent.core.ledger.summary import ResultsSummary
 
 # What a reader gets: the views of the records, and the tables that have no view.
 EXPORTED = ("bar_decisions", "overrides", *(n for n in SHIPPED if n != "decision_records"))
@@ -64,7 +66,7 @@ def check_completeness(
             without one is taken to have had a bar in every interval of its plan.
 
     Raises:
-        InvalidField: A plan or the first record of a chain is not what was written.
+        InvalidField: A plan, the first record of a chain or a summary is not what was written.
         LedgerUnavailable: It cannot be read.
     """
     calendars = calendars or {}
@@ -75,12 +77,14 @@ def check_completeness(
         if event == "closed":
             closed.add(plan_id)
     bars: dict[str, dict[str, set[int]]] = {}
+    counts: Counter[str] = Counter()
     sql = "SELECT plan_id, symbol, ts_ms, kind FROM decision_records"
     for plan_id, symbol, ts_ms, kind in reader.query(sql):
         is_time = isinstance(ts_ms, int) and TS_MS_MIN <= ts_ms <= TS_MS_MAX
         if not (is_time and isinstance(symbol, str)):
             raise _unfit("decision_records")
         of_plan = bars.setdefault(plan_id, {})
+        counts[plan_id] += 1
         if kind == DecisionKind.BAR:
             of_plan.setdefault(symbol, set()).add(ts_ms)
     begun = _taken_over(reader, plans)
@@ -89,11 +93,15 @@ def check_completeness(
         for plan_id in sorted(bars)
         for hole in _holes(plan_id, plans, bars, calendars=calendars, begun=begun)
     ]
-    summarised = {row[0] for row in reader.query("SELECT plan_id FROM results_summary")}
+    summarised = {
+        plan_id: from_json(ResultsSummary, parse_json("summary", str(text).encode())).record_count
+        for plan_id, text in reader.query("SELECT plan_id, canonical FROM results_summary")
+    }
     tables: tuple[Collection[str], ...] = (plans, bars, summarised)
     found = dict(zip(REQUIRED, tables, strict=True))
+    lost = {plan_id: count - counts[plan_id] for plan_id, count in summarised.items()}
     return Completeness(
-        runs=judge_runs(found, open_plans=plans.keys() - closed),
+        runs=judge_runs(found, open_plans=plans.keys() - closed, lost_counts=lost),
         bar_count=sum(len(times) for of_plan in bars.values() for times in of_plan.values()),
         hole_count=len(holes),
         missing_count=sum(hole.bar_count for hole in holes),

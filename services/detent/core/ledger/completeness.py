@@ -7,7 +7,8 @@ import numpy as np
 
 HOLES_MAX = 1_000
 # A run without one of these is invalid (R233).
-REQUIRED = ("plan_log", "bar_decisions", "results_summary")
+SUMMARY = "results_summary"
+REQUIRED = ("plan_log", "bar_decisions", SUMMARY)
 
 
 class Hole(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,18 +35,20 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         plan_id: The plan.
         is_open: Whether it still decides; its summary is then not due.
-        missing: The tables in which nothing of it stands, of `REQUIRED`.
+        missing: The tables in which nothing of it stands and something is due, of `REQUIRED`.
+        lost_count: Records that its summary counts and that are not there; below 0 where there
+            are more.
     """
 
     plan_id: str
     is_open: bool
     missing: tuple[str, ...]
+    lost_count: int = 0
 
     @property
     def is_valid(self) -> bool:
-        """Say whether nothing is missing that is due."""
-        due = [name for name in self.missing if not (self.is_open and name == "results_summary")]
-        return not due
+        """Say whether nothing is missing."""
+        return not self.missing and not self.lost_count
 
 
 def find_holes(
@@ -96,20 +99,29 @@ def expected_bars(
 
 
 def judge_runs(
-    present: Mapping[str, Collection[str]], *, open_plans: Collection[str]
+    present: Mapping[str, Collection[str]],
+    *,
+    open_plans: Collection[str],
+    lost_counts: Mapping[str, int] | None = None,
 ) -> tuple[Run, ...]:
     """Say of every run that any table knows whether it is valid (R233).
 
     Args:
         present: The plans that stand in each table of `REQUIRED`.
-        open_plans: Those that still decide.
+        open_plans: Those that still decide: no summary of them is due.
+        lost_counts: By plan, how many of the records that its summary counts are not there.
     """
     known: Iterable[str] = sorted({plan for name in REQUIRED for plan in present[name]})
     return tuple(
         Run(
             plan_id=plan_id,
             is_open=plan_id in open_plans,
-            missing=tuple(name for name in REQUIRED if plan_id not in present[name]),
+            missing=tuple(
+                name
+                for name in REQUIRED
+                if plan_id not in present[name] and not (name == SUMMARY and plan_id in open_plans)
+            ),
+            lost_count=(lost_counts or {}).get(plan_id, 0),
         )
         for plan_id in known
     )

@@ -49,6 +49,15 @@ def test_a_run_without_one_of_the_three_is_invalid(missing: str) -> None:
     assert (run.is_valid, run.missing) == (False, (missing,))
 
 
+@pytest.mark.parametrize("lost_count", [3, -1])
+def test_a_run_with_other_records_than_its_summary_counts_is_invalid(lost_count: int) -> None:
+    present = {name: {"plan"} for name in ("plan_log", "bar_decisions", "results_summary")}
+
+    (run,) = judge_runs(present, open_plans=(), lost_counts={"plan": lost_count})
+
+    assert (run.is_valid, run.missing, run.lost_count) == (False, (), lost_count)
+
+
 def test_a_plan_that_still_decides_owes_no_summary() -> None:
     present = {"plan_log": {"plan"}, "bar_decisions": {"plan"}, "results_summary": set[str]()}
 
