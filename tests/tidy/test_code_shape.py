@@ -38,6 +38,10 @@ BROAD_EXCEPTS = {
         1,
         "a peer is told whatever failed in its call, and others are served on",
     ),
+    "services/detent/adapters/sqlite_file.py": (
+        1,
+        "whoever waits for a commit is told whatever went wrong in it, and the next is tried",
+    ),
     "services/detent/adapters/telemetry.py": (
         1,
         "as in every handler of logging: a fact that cannot be written ends no call",
