@@ -113,7 +113,7 @@ MADE = "UPDATE replans SET outcome = 'replaced', new_plan_id = plan_id WHERE id 
         ),
         pytest.param(
             records_like("%veto_min_hold%", "DELETE FROM decision_records"),
-            ["emergency_guards", "bar_records", "ledger_chains"],
+            ["emergency_guards", "persistence", "bar_records", "ledger_chains"],
             id="no-guard-was-seen",
         ),
     ],
