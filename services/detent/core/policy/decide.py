@@ -5,7 +5,7 @@ from detent.contracts.plan import OrderStyle, PolicyState, TriggerState
 from detent.contracts.reasons import Reason
 from detent.core.policy.exits import exit_intents, is_risk_off
 from detent.core.policy.inputs import PolicyInputs
-from detent.core.policy.overrides import override_weight
+from detent.core.policy.overrides import Overridden, override_weight
 from detent.core.policy.rebalance import rebalance
 from detent.core.policy.weight import DIRECTION, held_weight, smoothed_weight, wanted_weight
 
@@ -24,13 +24,17 @@ def decide_weight(inputs: PolicyInputs) -> tuple[PolicyOutcome, PolicyState]:
     # (1) to (5) What the signal asks for.
     wanted = wanted_weight(inputs)
     # (6) Smoothing, or a monotone exit. An emergency between bars moves nothing else.
+    smoothing_reasons: list[Reason] = []
     if inputs.emergency_only:
-        policy_ppm, moved = _position_within_permission(inputs)
+        policy_ppm = _position_within_permission(inputs)
     else:
         policy_ppm, smoothing_reasons = smoothed_weight(inputs, wanted)
-        moved = [*wanted.reasons, *smoothing_reasons]
     # (7), (8) What outranks it.
     overridden = override_weight(inputs, policy_ppm)
+    if inputs.emergency_only:
+        moved = _taken_by_trigger(inputs, policy_ppm, overridden)
+    else:
+        moved = (*wanted.reasons, *smoothing_reasons)
     # (9) Whether it is traded.
     style, withheld = rebalance(inputs, overridden)
     outcome = PolicyOutcome(
@@ -57,17 +61,25 @@ def decide_weight(inputs: PolicyInputs) -> tuple[PolicyOutcome, PolicyState]:
     return outcome, state
 
 
-def _position_within_permission(inputs: PolicyInputs) -> tuple[int, list[Reason]]:
-    """Give the position that a vetoed emergency leaves in place, and why that is less than held."""
-    match inputs.trigger_state:
-        case TriggerState.INACTIVE:
-            return 0, [Reason.TRIGGER_INACTIVE]
-        case TriggerState.EXIT_ONLY:
-            return inputs.current_weight_ppm, []
-        case TriggerState.LONG_ALLOWED | TriggerState.SHORT_ALLOWED:
-            held_ppm = held_weight(inputs, DIRECTION[inputs.trigger_state])
-            cut = held_ppm != inputs.current_weight_ppm
-            return held_ppm, [Reason.HOLD_OR_REDUCE] if cut else []
+def _position_within_permission(inputs: PolicyInputs) -> int:
+    """Give the position that a vetoed emergency leaves in place."""
+    if inputs.trigger_state is TriggerState.EXIT_ONLY:
+        return inputs.current_weight_ppm
+    return held_weight(inputs, DIRECTION[inputs.trigger_state])
+
+
+def _taken_by_trigger(
+    inputs: PolicyInputs, policy_ppm: int, overridden: Overridden
+) -> tuple[Reason, ...]:
+    """Say why an emergency that is vetoed leaves less than is held; one that is executed says it.
+
+    Source: ADR 0061.
+    """
+    is_executed = Reason.EMERGENCY_EXIT_EXECUTED in overridden.reasons
+    if is_executed or policy_ppm == inputs.current_weight_ppm:
+        return ()
+    is_inactive = inputs.trigger_state is TriggerState.INACTIVE
+    return (Reason.TRIGGER_INACTIVE if is_inactive else Reason.HOLD_OR_REDUCE,)
 
 
 def state_after(

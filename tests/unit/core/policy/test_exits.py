@@ -183,6 +183,21 @@ def test_a_vetoed_emergency_between_bars_says_what_took_weight_away(
     assert found.reasons == reasons
 
 
+@pytest.mark.parametrize("trigger_state", [INACTIVE, SHORT, LONG, EXIT_ONLY])
+def test_an_emergency_between_bars_that_is_executed_needs_no_other_reason(
+    trigger_state: TriggerState,
+) -> None:
+    found, _ = decided(
+        emergency(),
+        trigger_state=trigger_state,
+        current_weight_ppm=200_000,
+        emergency_only=True,
+        state=OLD,
+    )
+
+    assert (found.target_weight_final_ppm, found.reasons) == (0, (EXECUTED,))
+
+
 @pytest.mark.proves("R225")
 def test_an_emergency_passes_every_hindrance_and_records_what_was_wanted() -> None:
     config = policy_config(symbol_allowlist=("OTHER",), epsilon_w_ppm=1_000_000)
