@@ -185,11 +185,7 @@ def _export(reader: LedgerReader, name: str, path: Path) -> int:
                     for field, values in zip(schema, zip(*rows, strict=True), strict=True)
                 ]
             except pa.ArrowException as error:
-                # SQLite takes anything in any column.
-                cause = f"{name}: {UNFIT}"
-                raise LedgerUnavailable(
-                    f"the ledger cannot be read: {cause}", cause=cause
-                ) from error
+                raise _unfit(name) from error
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
     return count
 
