@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from detent.core.evaluation.scores import accuracy
 from detent.offline.commands import silent
 from detent.offline.datasets.folder import Dataset, read_dataset
 from detent.offline.datasets.rows import NEXT_SCORE, SCORE
-from detent.offline.heads.class_heads import TOXICITY_BOOSTING, train_class_head
+from detent.offline.heads.class_heads import TOXICITY_BOOSTING, TrainedHead, train_class_head
 from detent.offline.heads.fill import (
     COLUMNS,
     FEATURES,
@@ -120,6 +121,21 @@ def test_what_is_not_a_number_is_never_the_best() -> None:
         SpacingGoal(constraints=(("profit", 0.0, 1.0),))
 
 
+def regime_head(
+    found: Dataset, spacings: Mapping[tuple[int, str], int], out_dir: Path
+) -> TrainedHead:
+    """Train a regime head with what each spacing earned."""
+    return train_class_head(
+        found,
+        identity("regime"),
+        PLAN,
+        seed=3,
+        out_dir=out_dir,
+        progress=silent,
+        spacings=spacings,
+    )
+
+
 @pytest.mark.proves("R253", "R148", "R150")
 def test_regime_head_answers_classes_and_the_spacing_it_learnt(tmp_path: Path) -> None:
     found = data_set(tmp_path, Head.REGIME)
@@ -128,24 +144,8 @@ def test_regime_head_answers_classes_and_the_spacing_it_learnt(tmp_path: Path) -
     keys = zip(rows.ts_ms.tolist(), rows.symbols, high, strict=True)
     spacings = {(ts_ms, symbol): 1600 if wide else 700 for ts_ms, symbol, wide in keys}
 
-    trained = train_class_head(
-        found,
-        identity("regime"),
-        PLAN,
-        seed=3,
-        out_dir=tmp_path,
-        progress=silent,
-        spacings=spacings,
-    )
-    again = train_class_head(
-        found,
-        identity("regime"),
-        PLAN,
-        seed=3,
-        out_dir=tmp_path / "again",
-        progress=silent,
-        spacings=spacings,
-    )
+    trained = regime_head(found, spacings, tmp_path)
+    again = regime_head(found, spacings, tmp_path / "again")
 
     manifest = read_artifact(trained.artifact).manifest
     assert read_artifact(again.artifact).manifest == manifest
@@ -166,15 +166,7 @@ def test_a_fold_without_spacings_to_learn_from_is_refused(tmp_path: Path) -> Non
     spacings = dict.fromkeys(zip(newest.ts_ms.tolist(), newest.symbols, strict=True), 1200)
 
     with pytest.raises(DataInvalid, match="spacing: found 0 rows for train of fold 0"):
-        train_class_head(
-            found,
-            identity("regime"),
-            PLAN,
-            seed=3,
-            out_dir=tmp_path,
-            progress=silent,
-            spacings=spacings,
-        )
+        regime_head(found, spacings, tmp_path)
 
 
 @pytest.mark.proves("R148")
