@@ -61,6 +61,7 @@ def fold(
         symbol = record["row"]["symbol"]
         key = (record["plan_id"], symbol, record["ts_ms"], record["kind"])
         past = memory.setdefault((record["plan_id"], symbol), _taken_over(record))
+        _look(record, past)
         rows.append(_case(record, plan, past, stands=key in standing))
         answers.append(_answer(record))
         keys.append(key)
@@ -75,7 +76,12 @@ def fold(
 def _taken_over(record: Mapping[str, Any]) -> dict[str, int | None]:
     """Begin where the plan that was replaced had ended; only a first record says so."""
     state = record["carried"]["state"] if "carried" in record else {}
-    names = {"rebalance": "last_rebalance_ts_ms", "entry": "entry_ts_ms", "latch": "latched_ts_ms"}
+    names = {
+        "rebalance": "last_rebalance_ts_ms",
+        "entry": "entry_ts_ms",
+        "latch": "latched_ts_ms",
+        "left": "reversing_from_ppm",
+    }
     return {name: state.get(key) for name, key in names.items()}
 
 
@@ -142,18 +148,29 @@ def _answer(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _look(record: Mapping[str, Any], past: dict[str, int | None]) -> None:
+    """See what became of a position that was to be turned around: it was entered when ordered."""
+    held, left = record["row"]["position"]["current_weight_ppm"], past.get("left")
+    if left is not None and (held == 0 or (held > 0) != (left > 0)):
+        past["left"] = None
+        past["entry"] = past.get("rebalance") if held else None
+
+
 def _remember(record: Mapping[str, Any], past: dict[str, int | None]) -> None:
-    """Keep what the next bar depends on: last rebalance, entry, latch."""
+    """Keep what the next bar depends on: last rebalance, entry, latch, a side that is left."""
     ts_ms, row, outcome = record["ts_ms"], record["row"], record["outcome"]
     held = row["position"]["current_weight_ppm"]
     trades = outcome["order_style"] != "none"
     if trades:
-        past["rebalance"] = ts_ms
+        past["rebalance"], past["left"] = ts_ms, None
     after = outcome["target_weight_final_ppm"] if trades else held
+    if after and held and (after > 0) != (held > 0):
+        past["left"] = held
     if after == 0:
         past["entry"] = None
     elif held == 0:
         past["entry"] = ts_ms
+    assert record["state_after"]["entry_ts_ms"] == past.get("entry"), record
     intents = [row["exit_intent"], *row.get("further_exit_intents", [])]
     if any(intent and intent["kind"] == "risk_off" for intent in intents):
         past["latch"] = ts_ms

@@ -33,6 +33,7 @@ GROWN = [
     pytest.param(row_of(exit_intent=HALF), "further_exit_intents", (HALF,), id="further exits"),
     pytest.param(emergency(), "reduce_ppm", None, id="share"),
     pytest.param(STATE_INITIAL, "latched_ts_ms", START_MS, id="latch"),
+    pytest.param(STATE_INITIAL, "reversing_from_ppm", -150_000, id="reversal"),
     pytest.param(plan_of("p"), "l2_limits", L2Limits(missing_l2=MissingL2.BLOCK), id="limits"),
     pytest.param(record_of(), "stand_down", STAND_DOWN, id="stand-down"),
     pytest.param(

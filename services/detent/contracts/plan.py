@@ -280,15 +280,19 @@ class PolicyState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         entry_ts_ms: Bar on which the position was entered; None when flat.
         trade_set_count: Trade sets begun, flat to flat.
         latched_ts_ms: Bar of the risk-off exit that still keeps new exposure out, or None.
+        reversing_from_ppm: Weight that the last rebalance was to turn around; None once the
+            position is seen on the other side, flat, or rebalanced again. Until then entry and
+            trade set are those of this weight.
     """
 
-    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"latched_ts_ms"})
+    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"latched_ts_ms", "reversing_from_ppm"})
 
     last_target_weight_ppm: int
     last_rebalance_ts_ms: int | None
     entry_ts_ms: int | None
     trade_set_count: int
     latched_ts_ms: int | None = None
+    reversing_from_ppm: int | None = None
 
 
 STATE_INITIAL = PolicyState(

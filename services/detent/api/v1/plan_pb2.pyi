@@ -635,6 +635,7 @@ class PolicyState(_message.Message):
     ENTRY_TS_MS_FIELD_NUMBER: _builtins.int
     TRADE_SET_COUNT_FIELD_NUMBER: _builtins.int
     LATCHED_TS_MS_FIELD_NUMBER: _builtins.int
+    REVERSING_FROM_PPM_FIELD_NUMBER: _builtins.int
     last_target_weight_ppm: _builtins.int
     """Holds the final weight of the last record, in parts per million."""
     last_rebalance_ts_ms: _builtins.int
@@ -647,6 +648,11 @@ class PolicyState(_message.Message):
     """Holds the bar of the risk-off exit that keeps new exposure out until a bar permits no
     direction. Absent when none does, and hashes as before there was this field.
     """
+    reversing_from_ppm: _builtins.int
+    """Holds the weight that the last rebalance was to turn around, in parts per million, until the
+    position is seen to have turned, to be flat, or to be rebalanced again. Absent otherwise, and
+    hashes as before there was this field.
+    """
     def __init__(
         self,
         *,
@@ -655,10 +661,11 @@ class PolicyState(_message.Message):
         entry_ts_ms: _builtins.int | None = ...,
         trade_set_count: _builtins.int = ...,
         latched_ts_ms: _builtins.int | None = ...,
+        reversing_from_ppm: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_entry_ts_ms", b"_entry_ts_ms", "_last_rebalance_ts_ms", b"_last_rebalance_ts_ms", "_latched_ts_ms", b"_latched_ts_ms", "entry_ts_ms", b"entry_ts_ms", "last_rebalance_ts_ms", b"last_rebalance_ts_ms", "latched_ts_ms", b"latched_ts_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_entry_ts_ms", b"_entry_ts_ms", "_last_rebalance_ts_ms", b"_last_rebalance_ts_ms", "_latched_ts_ms", b"_latched_ts_ms", "_reversing_from_ppm", b"_reversing_from_ppm", "entry_ts_ms", b"entry_ts_ms", "last_rebalance_ts_ms", b"last_rebalance_ts_ms", "latched_ts_ms", b"latched_ts_ms", "reversing_from_ppm", b"reversing_from_ppm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_entry_ts_ms", b"_entry_ts_ms", "_last_rebalance_ts_ms", b"_last_rebalance_ts_ms", "_latched_ts_ms", b"_latched_ts_ms", "entry_ts_ms", b"entry_ts_ms", "last_rebalance_ts_ms", b"last_rebalance_ts_ms", "last_target_weight_ppm", b"last_target_weight_ppm", "latched_ts_ms", b"latched_ts_ms", "trade_set_count", b"trade_set_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_entry_ts_ms", b"_entry_ts_ms", "_last_rebalance_ts_ms", b"_last_rebalance_ts_ms", "_latched_ts_ms", b"_latched_ts_ms", "_reversing_from_ppm", b"_reversing_from_ppm", "entry_ts_ms", b"entry_ts_ms", "last_rebalance_ts_ms", b"last_rebalance_ts_ms", "last_target_weight_ppm", b"last_target_weight_ppm", "latched_ts_ms", b"latched_ts_ms", "reversing_from_ppm", b"reversing_from_ppm", "trade_set_count", b"trade_set_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__entry_ts_ms: _TypeAlias = _typing.Literal["entry_ts_ms"]  # noqa: Y015
     _WhichOneofArgType__entry_ts_ms: _TypeAlias = _typing.Literal["_entry_ts_ms", b"_entry_ts_ms"]  # noqa: Y015
@@ -666,11 +673,15 @@ class PolicyState(_message.Message):
     _WhichOneofArgType__last_rebalance_ts_ms: _TypeAlias = _typing.Literal["_last_rebalance_ts_ms", b"_last_rebalance_ts_ms"]  # noqa: Y015
     _WhichOneofReturnType__latched_ts_ms: _TypeAlias = _typing.Literal["latched_ts_ms"]  # noqa: Y015
     _WhichOneofArgType__latched_ts_ms: _TypeAlias = _typing.Literal["_latched_ts_ms", b"_latched_ts_ms"]  # noqa: Y015
+    _WhichOneofReturnType__reversing_from_ppm: _TypeAlias = _typing.Literal["reversing_from_ppm"]  # noqa: Y015
+    _WhichOneofArgType__reversing_from_ppm: _TypeAlias = _typing.Literal["_reversing_from_ppm", b"_reversing_from_ppm"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__entry_ts_ms) -> _WhichOneofReturnType__entry_ts_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_rebalance_ts_ms) -> _WhichOneofReturnType__last_rebalance_ts_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__latched_ts_ms) -> _WhichOneofReturnType__latched_ts_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reversing_from_ppm) -> _WhichOneofReturnType__reversing_from_ppm | None: ...
 
 Global___PolicyState: _TypeAlias = PolicyState  # noqa: Y015

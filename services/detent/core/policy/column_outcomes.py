@@ -59,11 +59,13 @@ class StateColumns(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         last_rebalance_ts_ms: `ABSENT` before the first.
         entry_ts_ms: `ABSENT` where nothing is held, or nobody knows since when.
         trade_set_count: Trade sets begun.
+        reversing_from_ppm: 0 where no reversal is waited for; see `PolicyState`.
     """
 
     last_rebalance_ts_ms: Ints
     entry_ts_ms: Ints
     trade_set_count: Ints
+    reversing_from_ppm: Ints
 
     def last(self) -> "StateColumns":
         """Give the state after the last bar."""
@@ -71,6 +73,7 @@ class StateColumns(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             last_rebalance_ts_ms=self.last_rebalance_ts_ms[-1],
             entry_ts_ms=self.entry_ts_ms[-1],
             trade_set_count=self.trade_set_count[-1],
+            reversing_from_ppm=self.reversing_from_ppm[-1],
         )
 
 
@@ -80,11 +83,12 @@ def states_initial(symbol_count: int) -> StateColumns:
         last_rebalance_ts_ms=np.full(symbol_count, ABSENT),
         entry_ts_ms=np.full(symbol_count, ABSENT),
         trade_set_count=np.zeros(symbol_count, dtype=np.int64),
+        reversing_from_ppm=np.zeros(symbol_count, dtype=np.int64),
     )
 
 
 def states_after(walked: Walked, before: StateColumns) -> StateColumns:
-    """Fold the outcomes of some bars into the state; see `decide_weight`.
+    """Fold the outcomes of some bars into the state; see `state_after`.
 
     Args:
         walked: The bars, oldest first.
@@ -94,13 +98,17 @@ def states_after(walked: Walked, before: StateColumns) -> StateColumns:
     present = walked.present
     was_held = walked.current_ppm.astype(np.bool_)
     is_held = np.where(walked.trades, walked.final_ppm.astype(np.bool_), was_held)
-    enters = present & is_held & ~was_held
     rebalanced = _held_on(
         np.where(present & walked.trades, ts_ms, ABSENT), before.last_rebalance_ts_ms
     )
+    enters, leaves = present & is_held & ~was_held, present & ~is_held
+    reversing_from_ppm, turned = _reversals(walked, before.reversing_from_ppm)
     # An entry lasts until nothing is held: whichever of the two came last says which it is.
-    leaves = present & ~is_held
     marks = np.where(enters | leaves, 2 * ts_ms + enters, ABSENT)
+    if turned is not None:
+        asked_ms = before_each(rebalanced, before.last_rebalance_ts_ms)
+        marks = np.where(turned & ~leaves, 2 * asked_ms + 1, marks)
+        enters |= turned
     begun = np.where(before.entry_ts_ms == ABSENT, ABSENT, 2 * before.entry_ts_ms + 1)
     latest = _held_on(marks, begun)
     entry_ts_ms = np.where((latest != ABSENT) & (latest & 1 == 1), latest >> 1, ABSENT)
@@ -110,8 +118,46 @@ def states_after(walked: Walked, before: StateColumns) -> StateColumns:
     if np.count_nonzero(inherited):
         count += np.maximum.accumulate(inherited, axis=0)
     return StateColumns(
-        last_rebalance_ts_ms=rebalanced, entry_ts_ms=entry_ts_ms, trade_set_count=count
+        last_rebalance_ts_ms=rebalanced,
+        entry_ts_ms=entry_ts_ms,
+        trade_set_count=count,
+        reversing_from_ppm=reversing_from_ppm,
     )
+
+
+def _reversals(walked: Walked, before_ppm: Ints) -> tuple[Ints, Flags | None]:
+    """Follow reversals from the bar that asks for one to the bar that sees it; see `state_seen`.
+
+    Args:
+        walked: The bars, oldest first.
+        before_ppm: Shape (s,): what was being turned around before them.
+
+    Returns:
+        What is being turned around after each bar, and where a position is seen to have turned,
+        or None for nowhere; both of shape (t, s).
+    """
+    current_ppm, present = walked.current_ppm, walked.present
+    trades = present & walked.trades
+    asks = trades & (current_ppm * walked.final_ppm < 0.0)
+    if not np.count_nonzero(asks) and not np.count_nonzero(before_ppm):
+        return np.zeros(asks.shape, dtype=np.int64), None
+    bars = np.arange(len(asks))[:, np.newaxis]
+    # What the last rebalance was to turn around, 0 for nothing,
+    traded_at = np.maximum.accumulate(np.where(trades, bars, -1), axis=0)
+    asked_ppm = np.where(asks, current_ppm.astype(np.int64), 0)
+    from_ppm = np.take_along_axis(asked_ppm, np.maximum(traded_at, 0), axis=0)
+    from_ppm = np.where(traded_at >= 0, from_ppm, before_ppm)
+    # is waited for until, after it, something else is held.
+    other = present & (current_ppm * before_each(from_ppm, before_ppm) <= 0.0)
+    other_at = np.maximum.accumulate(np.where(other, bars, -1), axis=0)
+    waits_ppm = np.where(other_at > traded_at, 0, from_ppm)
+    turned = present & (current_ppm * before_each(waits_ppm, before_ppm) < 0.0)
+    return waits_ppm, turned
+
+
+def before_each(after: Ints, before: Ints) -> Ints:
+    """Give what was remembered before each bar: shape (t, s), of what was after each."""
+    return np.vstack([before, after[:-1]])
 
 
 def _held_on(marks: Ints, before: Ints) -> Ints:

@@ -1,5 +1,7 @@
 """Compose the policy: one bar of one symbol in, one outcome and the new state out."""
 
+from msgspec import structs
+
 from detent.contracts.decision import PolicyOutcome
 from detent.contracts.plan import OrderStyle, PolicyState, TriggerState
 from detent.contracts.reasons import Reason
@@ -21,6 +23,10 @@ def decide_weight(inputs: PolicyInputs) -> tuple[PolicyOutcome, PolicyState]:
 
     Source: FORMULAS 2.1; decisions D8, D9 and D22.
     """
+    # (0) Whose entry counts: a reversal is believed once it is held.
+    if inputs.state.reversing_from_ppm is not None:
+        seen = state_seen(inputs.state, inputs.current_weight_ppm)
+        inputs = structs.replace(inputs, state=seen)
     # (1) to (5) What the signal asks for.
     wanted = wanted_weight(inputs)
     # (6) Smoothing, or a monotone exit. An emergency between bars moves nothing else.
@@ -82,6 +88,27 @@ def _taken_by_trigger(
     return (Reason.TRIGGER_INACTIVE if is_inactive else Reason.HOLD_OR_REDUCE,)
 
 
+def state_seen(state: PolicyState, current_ppm: int) -> PolicyState:
+    """Settle a reversal that was asked for, by what is held now.
+
+    The order may not have been filled. So the old position keeps its entry and its trade set
+    until the new one is held, which was then entered on the bar that asked for it.
+
+    Source: ADR 0062; rows R227, R228 and R353.
+    """
+    left_ppm = state.reversing_from_ppm
+    if left_ppm is None or current_ppm * left_ppm > 0:
+        return state
+    if current_ppm == 0:
+        return structs.replace(state, reversing_from_ppm=None)
+    return structs.replace(
+        state,
+        entry_ts_ms=state.last_rebalance_ts_ms,
+        trade_set_count=state.trade_set_count + 1,
+        reversing_from_ppm=None,
+    )
+
+
 def state_after(
     before: PolicyState,
     *,
@@ -101,7 +128,11 @@ def state_after(
         trades: Whether the bar rebalances.
         latched_ts_ms: The risk-off exit that keeps new exposure out from here on, or None.
     """
+    before = state_seen(before, current_ppm)
     held_ppm = final_ppm if trades else current_ppm
+    reversing_from_ppm = before.reversing_from_ppm
+    if trades:
+        reversing_from_ppm = current_ppm if current_ppm * final_ppm < 0 else None
     entry_ts_ms = before.entry_ts_ms if current_ppm != 0 else None
     trade_set_count = before.trade_set_count
     if held_ppm != 0 and current_ppm == 0:
@@ -116,6 +147,7 @@ def state_after(
         entry_ts_ms=entry_ts_ms if held_ppm != 0 else None,
         trade_set_count=trade_set_count,
         latched_ts_ms=latched_ts_ms,
+        reversing_from_ppm=reversing_from_ppm,
     )
 
 

@@ -14,6 +14,7 @@ from detent.core.policy.column_outcomes import (
     OutcomeColumns,
     StateColumns,
     Walked,
+    before_each,
     outcomes_of,
     states_after,
     states_initial,
@@ -209,14 +210,13 @@ def _stretches(setup: Setup, account: Account, columns: _Columns) -> Iterator[St
             setup, rows, walk=walk, moves=moves, account=account, rule=rule, to=columns
         )
         states = states_after(walked, before)
-        rebalanced = np.vstack([before.last_rebalance_ts_ms, states.last_rebalance_ts_ms[:-1]])
         outcomes = outcomes_of(
             terms,
             asked,
             wanted_reasons=wanted.reasons,
             moves=moves,
             walked=walked,
-            rebalanced_before=rebalanced,
+            rebalanced_before=before_each(states.last_rebalance_ts_ms, before.last_rebalance_ts_ms),
         )
         yield Stretch(
             rows=rows,

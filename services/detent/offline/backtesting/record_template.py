@@ -47,7 +47,7 @@ HOLES: dict[tuple[str, ...], tuple[str, bool]] = {
     ("signal", "signal_strength_bps"): ("strength", False),
     ("state_after", "entry_ts_ms"): ("entry", False),
     ("state_after", "last_rebalance_ts_ms"): ("rebalanced", False),
-    ("state_after", "last_target_weight_ppm"): ("final", False),
+    ("state_after", "last_target_weight_ppm"): ("remembered", False),
     ("state_after", "trade_set_count"): ("set_count", False),
     ("trade_set_id",): ("set_id", True),
     ("ts_ms",): ("ts_ms", False),

@@ -196,13 +196,14 @@ class RecordWriter:
             {bar: format_decimal(Decimal(one) / 100) for bar, one in enumerate(cents)}
         )
         set_counts = int_texts(states.trade_set_count.take(at))
+        final = int_texts(outcomes.target_weight_final_ppm.take(at))
         return {
             "delta": int_texts(outcomes.delta_weight_ppm.take(at)),
             "style": texts_of(outcomes.order_style.take(at), _STYLE_TEXTS),
             "tier": int_texts(outcomes.tier.take(at)),
             "reasons": reason_texts(outcomes.reasons.take(at)),
             "deadbanded": int_texts(wanted.signal_deadbanded_ppm.take(at)),
-            "final": int_texts(outcomes.target_weight_final_ppm.take(at)),
+            "final": final,
             "policy": int_texts(outcomes.target_weight_policy_ppm.take(at)),
             "raw": int_texts(wanted.target_weight_raw_ppm.take(at)),
             "scale": int_texts(wanted.vol_scale_ppm.take(at)),
@@ -215,6 +216,7 @@ class RecordWriter:
             "state": texts_of(trigger, _STATE_TEXTS),
             "vol": int_texts(stretch.asked.vol_hat_ppm.take(at), absent_below=1),
             "entry": self._time_texts(states.entry_ts_ms.take(at)),
+            "remembered": with_reversals(final, states.reversing_from_ppm.take(at)),
             "rebalanced": self._time_texts(states.last_rebalance_ts_ms.take(at)),
             "set_count": set_counts,
             "set_id": list(map(str.__add__, texts_of(places, self._sets), set_counts)),
@@ -271,6 +273,17 @@ def json_text(items: list[Any]) -> str:
 def texts_of(numbers: NDArray[Any], table: Table) -> list[str]:
     """Give the text of each number."""
     texts: list[str] = table.take(numbers).tolist()
+    return texts
+
+
+def with_reversals(targets: list[str], reversing_from_ppm: Ints) -> list[str]:
+    """Write the last targets, each with what is being turned around, the key that follows it."""
+    places = np.flatnonzero(reversing_from_ppm).tolist()
+    if not places:
+        return targets
+    texts = targets.copy()
+    for place in places:
+        texts[place] += f',"reversing_from_ppm":{reversing_from_ppm[place]}'
     return texts
 
 
@@ -385,4 +398,5 @@ def state_before(stretch: Stretch, bar: int, place: int) -> PolicyState:
         last_rebalance_ts_ms=known(states.last_rebalance_ts_ms),
         entry_ts_ms=known(states.entry_ts_ms),
         trade_set_count=int(states.trade_set_count[at]),
+        reversing_from_ppm=int(states.reversing_from_ppm[at]) or None,
     )

@@ -105,6 +105,7 @@ def any_row(chance: random.Random, symbol: str, plan: Plan, equity: Decimal) -> 
         last_rebalance_ts_ms=chance.choice(past_ms),
         entry_ts_ms=chance.choice(past_ms),
         trade_set_count=chance.randrange(3),
+        reversing_from_ppm=chance.choice([None, None, 200_000, -200_000]),
     )
     p_hat_bps = chance.choice([0, 5_000, 10_000, chance.randint(0, 10_000)])
     answer = ModelOutcome(features_hash="f" * 64, p_hat_raw_bps=1, p_hat_bps=p_hat_bps)

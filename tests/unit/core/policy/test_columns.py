@@ -22,6 +22,7 @@ from detent.core.policy.column_outcomes import (
     OutcomeColumns,
     StateColumns,
     Walked,
+    before_each,
     outcomes_of,
     states_after,
     states_initial,
@@ -110,7 +111,7 @@ def some_rows(random: Random) -> tuple[Asked, Any, list[int]]:
 
 
 def on_arrays(
-    terms: Terms, asked: Asked, held: Any, equity: list[int]
+    terms: Terms, asked: Asked, held: Any, equity: list[int], present: Any
 ) -> tuple[WantedColumns, OutcomeColumns, StateColumns, StateColumns]:
     wanted = wanted_columns(terms, asked)
     moves, walk = moves_of(terms, asked, wanted), Walk(terms)
@@ -120,18 +121,18 @@ def on_arrays(
         final[bar], trades[bar] = walk.step(
             moves, bar, ts_ms=int(ts_ms[bar]), current_ppm=held[bar], equity_cents=equity[bar]
         )
-        walk.traded(trades[bar], int(ts_ms[bar]))
+        walk.traded(trades[bar] & present[bar], int(ts_ms[bar]))
     walked = Walked(
         ts_ms=ts_ms,
         equity_cents=equity,
         current_ppm=held,
         final_ppm=final,
         trades=trades,
-        present=np.ones(SHAPE, dtype=np.bool_),
+        present=present,
     )
     start = states_initial(len(SYMBOLS))
     states = states_after(walked, start)
-    before = np.vstack([start.last_rebalance_ts_ms, states.last_rebalance_ts_ms[:-1]])
+    before = before_each(states.last_rebalance_ts_ms, start.last_rebalance_ts_ms)
     outcomes = outcomes_of(
         terms,
         asked,
@@ -148,11 +149,14 @@ def check_batch(seed: int) -> int:
     config, limits = some_config(random), some_limits(random)
     terms = column_terms(config, limits, SYMBOLS, HOUR_MS)
     asked, held, equity = some_rows(random)
-    wanted, outcomes, states, _ = on_arrays(terms, asked, held, equity)
+    present = random.random(SHAPE) < random.choice([0.8, 1.0])
+    wanted, outcomes, states, _ = on_arrays(terms, asked, held, equity, present)
     for place, symbol in enumerate(SYMBOLS):
         state = STATE_INITIAL
         for bar in range(BARS):
             at = bar, place
+            if not present[at]:
+                continue
             inputs = PolicyInputs(
                 symbol=symbol,
                 ts_ms=START_MS + HOUR_MS * bar,
@@ -203,6 +207,7 @@ def state_at(outcomes: OutcomeColumns, states: StateColumns, at: tuple[int, int]
         last_rebalance_ts_ms=known(states.last_rebalance_ts_ms),
         entry_ts_ms=known(states.entry_ts_ms),
         trade_set_count=int(states.trade_set_count[at]),
+        reversing_from_ppm=int(states.reversing_from_ppm[at]) or None,
     )
 
 

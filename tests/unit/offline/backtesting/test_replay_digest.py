@@ -27,7 +27,7 @@ from detent.offline.backtesting.engine import Setup
 from detent.offline.backtesting.folder import LEDGER_FILE, run_into
 from detent.offline.backtesting.signals import Signals, no_answers
 
-REPLAY_DIGEST = "bc969a17dadd16ad745dcb32da426b2808721d69abedb92ae9e2c8bc8e754a0c"
+REPLAY_DIGEST = "ecd03d88998f15630b4a3901884c8b5ed12e4a1e25d5ff86918d0be3463f8a2a"
 BASELINE_DIGEST = "35b218243f8c4d2a8012fd9d3ff1851c25f0f72a453789d9516fef8c2000cf74"
 
 
