@@ -34,11 +34,19 @@ Key = tuple[str, str, int, str]
 
 
 class Fold(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds what a ledger asked and what it answered, one entry per record."""
+    """Holds what a ledger asked and what it answered, one entry per record.
+
+    Attributes:
+        keys: Of the records.
+        cases: What they asked.
+        found: What they answered.
+        turned_count: Positions that were seen to have been turned around.
+    """
 
     keys: list[Key]
     cases: Cases
     found: Weights
+    turned_count: int
 
 
 def fold(
@@ -55,13 +63,14 @@ def fold(
     rows: list[dict[str, Any]] = []
     answers: list[dict[str, Any]] = []
     keys: list[Key] = []
+    turned_count = 0
     for stored in records:
         record = json.loads(stored["canonical"])
         plan = plans[record["plan_id"]]
         symbol = record["row"]["symbol"]
         key = (record["plan_id"], symbol, record["ts_ms"], record["kind"])
         past = memory.setdefault((record["plan_id"], symbol), _taken_over(record))
-        _look(record, past)
+        turned_count += _look(record, past)
         rows.append(_case(record, plan, past, stands=key in standing))
         answers.append(_answer(record))
         keys.append(key)
@@ -70,6 +79,7 @@ def fold(
         keys=keys,
         cases=Cases(**{name: _column(rows, name) for name in Cases.__struct_fields__}),
         found=Weights(**{name: _column(answers, name) for name in Weights.__struct_fields__}),
+        turned_count=turned_count,
     )
 
 
@@ -148,12 +158,14 @@ def _answer(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _look(record: Mapping[str, Any], past: dict[str, int | None]) -> None:
-    """See what became of a position that was to be turned around: it was entered when ordered."""
+def _look(record: Mapping[str, Any], past: dict[str, int | None]) -> bool:
+    """See whether a position that was to be turned around was; it was entered when ordered."""
     held, left = record["row"]["position"]["current_weight_ppm"], past.get("left")
-    if left is not None and (held == 0 or (held > 0) != (left > 0)):
-        past["left"] = None
-        past["entry"] = past.get("rebalance") if held else None
+    if left is None or (held != 0 and (held > 0) == (left > 0)):
+        return False
+    past["left"] = None
+    past["entry"] = past.get("rebalance") if held else None
+    return held != 0
 
 
 def _remember(record: Mapping[str, Any], past: dict[str, int | None]) -> None:

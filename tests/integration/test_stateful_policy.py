@@ -42,6 +42,7 @@ from detent.contracts.plan import (
     SymbolCap,
     TriggerState,
 )
+from detent.contracts.units import BPS_HALF
 from detent_cli.stack import Stack
 from detent_client import DetentClient, OpenedPlan
 
@@ -58,12 +59,14 @@ def plan_changes(symbols: Sequence[str]) -> list[dict[str, Any]]:
     """Give the rules of five plans, that of each with something that the others lack."""
     block, allow = (L2Limits(missing_l2=missing) for missing in (MissingL2.BLOCK, MissingL2.ALLOW))
     slow = HorizonAlpha(horizon_id=HORIZON, alpha_ppm=100_000)
+    # What is not smoothed turns a position around in one bar.
+    swift = HorizonAlpha(horizon_id=HORIZON, alpha_ppm=1_000_000)
     capped = RiskLimits(
         max_weight_ppm=120_000,
         symbol_caps=(SymbolCap(symbol=symbols[0], max_weight_ppm=30_000),),
     )
     return [
-        {"policy_config": policy_config()},
+        {"policy_config": policy_config(alpha_by_horizon=(swift,), tau_bps=0)},
         {"policy_config": policy_config(alpha_by_horizon=(slow,), epsilon_w_ppm=2_000)},
         {"policy_config": policy_config(rebalance_cooldown_bars=0), "l2_limits": block},
         {"policy_config": policy_config(min_hold_bars=1), "risk_limits": capped},
@@ -85,6 +88,7 @@ class Trader:
         self.state = TriggerState.INACTIVE
         self.exit_bars = 0
         self._bars_left = 0
+        self._believed: TriggerState | None = None
         self._chance = random.Random(seed)
 
     def row(self, close: Decimal, ts_ms: int, *, leaves: bool) -> DecisionRow:
@@ -102,6 +106,9 @@ class Trader:
             states = (*ENTRIES, *ENTRIES, *EXITS)
             self.state = self._chance.choice(states)
             self._bars_left = self._chance.randint(1, 9)
+        elif self.state in ENTRIES and self._chance.random() < 0.8:
+            # A trigger that follows the model: what is still held of the old side is turned.
+            self.state = self._believed or self.state
 
     @property
     def _is_leaving(self) -> bool:
@@ -170,6 +177,7 @@ class Trader:
 
     def fill(self, decision: Decision) -> None:
         """Do what the decision says: a taker gets it all, who rests gets what comes."""
+        self._believed = ENTRIES[decision.p_hat_bps < BPS_HALF]
         wanted_ppm, style = decision.target_weight_final_ppm, decision.order_style
         if style is OrderStyle.TAKER:
             self.weight_ppm = wanted_ppm
@@ -316,7 +324,9 @@ async def _proved(
     found = folded(stack, desks)
     assert len(found.keys) == steps
     assert_same(found)
-    # What was proved did happen: every tier, both outcomes of a trade, a latch, a lost entry.
+    # What was proved did happen: every tier, both outcomes of a trade, a latch, a lost entry,
+    # positions that were turned around.
+    assert found.turned_count > 2
     assert set(np.unique(found.found.tier)) == {1, 2, 3, 4}
     for flags in (found.found.trades, found.found.latched, found.found.preempted):
         assert 0 < flags.sum() < len(flags)
