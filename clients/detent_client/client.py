@@ -4,7 +4,13 @@ import asyncio
 import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Sequence,
+)
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -56,7 +62,7 @@ from detent.rpc.tracing import no_tracer, span
 from detent_client.batches import iter_requests
 from detent_client.breaker import CircuitBreaker
 from detent_client.decision_stream import Asked
-from detent_client.journal import Journal, JournalEntry
+from detent_client.journal import Journal, JournalEntry, iter_reports, plan_of
 from detent_client.kill_calls import KillCalls
 from detent_client.ledger_calls import LedgerCalls
 from detent_client.local_answer import answer_rows
@@ -82,7 +88,6 @@ UNANSWERED = (
 )
 # The one class of failure after which the same call may be made again at once.
 RETRIED = (ServiceUnavailable, LedgerUnavailable)
-REPORT_ROWS_MAX = 1_000
 BINDINGS_MAX = 16
 
 
@@ -246,27 +251,33 @@ class DetentClient(PlanCalls, LedgerCalls, StreamCalls, KillCalls, RolloutCalls)
             DetentError: The service did not answer, or refused answers of some plan; what it
                 has not confirmed stays in the journal.
         """
-        reported = 0
+        reported: list[JournalEntry] = []
         refused: dict[tuple[str, str], DetentError] = {}
-        while pending := [one for one in self._journal.pending if _plan_of(one) not in refused]:
-            plan = _plan_of(pending[0])
-            same = tuple(one for one in pending[:REPORT_ROWS_MAX] if _plan_of(one) == plan)
-            try:
-                await self._report_answers(same)
-            except UNANSWERED:
-                raise
-            except DetentError as error:
-                refused[plan] = error
-            else:
-                await asyncio.to_thread(self._journal.drop, same)
-                reported += len(same)
+        try:
+            for same in iter_reports(self._journal.pending):
+                plan = plan_of(same[0])
+                if plan in refused:
+                    continue
+                try:
+                    await self._report_answers(same)
+                except UNANSWERED:
+                    raise
+                except DetentError as error:
+                    refused[plan] = error
+                else:
+                    reported.extend(same)
+        finally:
+            if reported:
+                # The whole file is written anew, so once for all of them. Whoever does not come
+                # to it reports them again, which the service recognises.
+                await asyncio.to_thread(self._journal.drop, tuple(reported))
         for refusal in refused.values():
             raise refusal
-        return reported
+        return len(reported)
 
     async def _report_answers(self, entries: Sequence[JournalEntry]) -> None:
         """Hand over answers of one plan; returns once the service has them."""
-        plan_id, binding_hash = _plan_of(entries[0])
+        plan_id, binding_hash = plan_of(entries[0])
         request = ReportLocalAnswersRequest(
             binding_hash=binding_hash,
             plan_id=plan_id,
@@ -473,8 +484,3 @@ class DetentClient(PlanCalls, LedgerCalls, StreamCalls, KillCalls, RolloutCalls)
                 else:
                     breaker.succeeded()
                     return answer
-
-
-def _plan_of(entry: JournalEntry) -> tuple[str, str]:
-    """Name what the answers of one report have in common: plan and binding."""
-    return entry.plan_id, entry.binding_hash

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from detent.contracts.json_codec import from_json, to_json
 
 SCHEMA = "detent.journal_entry.v1"
 ENTRIES_MAX = 100_000
+REPORT_ROWS_MAX = 1_000
 
 
 class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +26,7 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Journal:
-    """Owns one file of JSON lines; an entry is on disk when `add` returns."""
+    """Owns one file of JSON lines; entries are on disk when `add` returns."""
 
     def __init__(self, path: Path) -> None:
         """Take up what an earlier run left unreported.
@@ -51,30 +53,34 @@ class Journal:
         """Give the entries that no service has yet, oldest first."""
         return tuple(self._entries)
 
-    def add(self, entry: JournalEntry) -> None:
-        """Keep an answer; durable when this returns.
+    def add(self, *entries: JournalEntry) -> None:
+        """Keep answers that leave together, all or none; durable when this returns.
+
+        They are synced once: what a disk takes for one is the same for thousands.
 
         Raises:
             LedgerUnavailable: The file is full or cannot be written: there is no answer.
         """
         with self._lock:
-            if len(self._entries) >= ENTRIES_MAX:
+            if len(self._entries) + len(entries) > ENTRIES_MAX:
                 raise LedgerUnavailable(
-                    f"the journal holds {ENTRIES_MAX} unreported answers", cause="journal full"
+                    f"the journal holds {len(self._entries)} unreported answers and has no room"
+                    f" for {len(entries)} more: it takes {ENTRIES_MAX}",
+                    cause="journal full",
                 )
             if self._torn:
                 self._rewrite(self._entries)
-            # Until it is whole, what was written of the line is nobody's answer.
+            # Until they are whole, what was written of the lines is nobody's answer.
             self._torn = True
             try:
                 with self._path.open("ab") as file:
-                    file.write(_line(entry))
+                    file.writelines(_line(entry) for entry in entries)
                     file.flush()
                     os.fsync(file.fileno())
             except OSError as error:
                 raise _unavailable(error) from error
             self._torn = False
-            self._entries.append(entry)
+            self._entries.extend(entries)
 
     def drop(self, reported: tuple[JournalEntry, ...]) -> None:
         """Forget entries that a service has; the file is replaced in one step.
@@ -98,6 +104,21 @@ class Journal:
         except OSError as error:
             raise _unavailable(error) from error
         self._entries, self._torn = entries, False
+
+
+def iter_reports(pending: Iterable[JournalEntry]) -> Iterator[tuple[JournalEntry, ...]]:
+    """Yield entries as they are reported: at most `REPORT_ROWS_MAX` of one plan, oldest first."""
+    plans: dict[tuple[str, str], list[JournalEntry]] = {}
+    for entry in pending:
+        plans.setdefault(plan_of(entry), []).append(entry)
+    for same in plans.values():
+        for start in range(0, len(same), REPORT_ROWS_MAX):
+            yield tuple(same[start : start + REPORT_ROWS_MAX])
+
+
+def plan_of(entry: JournalEntry) -> tuple[str, str]:
+    """Name what the entries of one report have in common: plan and binding."""
+    return entry.plan_id, entry.binding_hash
 
 
 def _line(entry: JournalEntry) -> bytes:

@@ -60,19 +60,21 @@ def answer_locally(
 async def answer_rows(
     journal: Journal, opened: OpenedPlan, request: DecideTargetWeightsRequest
 ) -> tuple[DecisionResult, ...]:
-    """Answer every row of a question by ourselves, each answer journalled first.
+    """Answer every row of a question by ourselves, all answers journalled first.
 
     Raises:
         LedgerUnavailable: The journal cannot be written: an unknown answer is none.
     """
-    results = []
+    results, entries = [], []
     for row in request.rows:
         decision, local = answer_locally(
             plan=opened.plan, ts_ms=request.ts_ms, kind=request.kind, row=row
         )
-        entry = JournalEntry(
-            plan_id=opened.plan.plan_id, binding_hash=opened.binding_hash, answer=local
+        entries.append(
+            JournalEntry(
+                plan_id=opened.plan.plan_id, binding_hash=opened.binding_hash, answer=local
+            )
         )
-        await asyncio.to_thread(journal.add, entry)
         results.append(DecisionResult(symbol=row.symbol, decision=decision))
+    await asyncio.to_thread(journal.add, *entries)
     return tuple(results)

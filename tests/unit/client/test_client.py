@@ -1,6 +1,7 @@
 """Holds the client to its retries, its echo check, and its one report of each answer."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from detent.contracts.errors import (
 )
 from detent.contracts.reasons import Reason
 from detent_client import ClientOptions, DetentClient, OpenedPlan
+from detent_client import journal as journal_module
 
 OPENED = OpenedPlan(plan=plan_of("plan"), binding_hash=PROXY_BINDING_HASH)
 
@@ -165,6 +167,74 @@ async def test_a_plan_that_the_service_refuses_keeps_no_other_plans_answers_wait
 
         (left,) = client._journal.pending
     assert left.plan_id == "lost"
+
+
+@pytest.mark.proves("R318")
+async def test_own_answers_of_many_rows_cost_one_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync takes a disk milliseconds: one per row would outlast the deadline many times."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    symbols = tuple(f"S{number}" for number in range(50))
+    opened = OpenedPlan(plan=plan_of("wide", symbols), binding_hash=PROXY_BINDING_HASH)
+    async with client_with(Service(gone()), tmp_path, attempts_max=1) as client:
+        rows = tuple(map(row_of, symbols))
+        results = await client.decide_many(opened, ts_ms=START_MS, rows=rows)
+
+        assert [result.symbol for result in results] == list(symbols)
+        assert client.unreported_count == 50
+    assert len(synced) == 1
+
+
+async def test_answers_of_many_plans_are_reported_plan_by_plan_and_dropped_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bars alternate between plans; neither calls nor rewrites of the file grow with them."""
+    plans = [
+        OpenedPlan(plan=plan_of(f"plan-{number}"), binding_hash=PROXY_BINDING_HASH)
+        for number in range(5)
+    ]
+    service = Service(gone())
+    async with client_with(service, tmp_path, attempts_max=1, breaker_open_s=0.0) as client:
+        for bar in range(4):
+            for opened in plans:
+                await client.decide(opened, ts_ms=START_MS + bar, row=row_of())
+        service.answers = [
+            ReportLocalAnswersResponse(
+                binding_hash=PROXY_BINDING_HASH, accepted_count=4, known_count=0
+            )
+        ]
+        service.requests.clear()
+        synced: list[int] = []
+        monkeypatch.setattr(os, "fsync", synced.append)
+        monkeypatch.setattr(journal_module, "REPORT_ROWS_MAX", 4)
+
+        assert await client.report_local_answers() == 20
+        assert client.unreported_count == 0
+    assert [(one.plan_id, len(one.answers)) for one in service.requests] == [
+        (opened.plan.plan_id, 4) for opened in plans
+    ]
+    assert len(synced) == 1
+
+
+async def test_what_was_confirmed_before_the_service_left_is_not_reported_again(
+    tmp_path: Path,
+) -> None:
+    service = Service(gone())
+    other = OpenedPlan(plan=plan_of("other"), binding_hash=PROXY_BINDING_HASH)
+    taken = ReportLocalAnswersResponse(
+        binding_hash=PROXY_BINDING_HASH, accepted_count=1, known_count=0
+    )
+    async with client_with(service, tmp_path, attempts_max=1) as client:
+        for opened in (OPENED, other):
+            await client.decide(opened, ts_ms=START_MS, row=row_of())
+        service.answers = [taken, gone()]
+        with pytest.raises(ServiceUnavailable):
+            await client.report_local_answers()
+
+        (left,) = client._journal.pending
+    assert left.plan_id == "other"
 
 
 async def test_a_deadline_bounds_all_attempts_together(tmp_path: Path) -> None:

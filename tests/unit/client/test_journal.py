@@ -106,6 +106,19 @@ def test_journal_is_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         journal.add(entry_of(2))
 
 
+def test_answers_that_leave_together_are_journalled_together_or_not_at_all(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was journalled alone would be reported as an answer that nobody was given."""
+    monkeypatch.setattr(journal_module, "ENTRIES_MAX", 3)
+    journal = Journal(path)
+    journal.add(entry_of(0), entry_of(1))
+
+    with pytest.raises(LedgerUnavailable, match="no room for 2 more: it takes 3"):
+        journal.add(entry_of(2), entry_of(3))
+    assert journal.pending == Journal(path).pending == (entry_of(0), entry_of(1))
+
+
 def test_journal_survives_a_write_that_failed_half_way(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
