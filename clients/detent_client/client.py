@@ -444,11 +444,14 @@ class DetentClient(PlanCalls, LedgerCalls, StreamCalls, KillCalls, RolloutCalls)
         )
         if service is self._policy:
             service = self._owners.service(plan_id) or service
+        ends_s = self._clock() + self._options.time_for_s(deadline_s)
         try:
             return await self._attempts(name, attempt, deadline_s, self._policy_breaker)
         except NotOwner as error:
             service = self._owners.follow(plan_id, error)
-            return await self._attempts(name, attempt, deadline_s, self._policy_breaker)
+            # Whoever is sent on has no more time than before.
+            left_s = ends_s - self._clock()
+            return await self._attempts(name, attempt, left_s, self._policy_breaker)
 
     async def _attempts(
         self,

@@ -1,6 +1,7 @@
 """Holds the client to its retries, its echo check, and its one report of each answer."""
 
 import asyncio
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from detent.contracts.errors import (
     DetentError,
     InvalidField,
     LedgerUnavailable,
+    NotOwner,
     Overloaded,
     PlanClosed,
     PlanNotFound,
@@ -39,9 +41,11 @@ class Service:
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
         self.requests: list[Any] = []
+        self.timeouts_s: list[float] = []
 
-    async def call(self, request: Any, _kind: Any, **_: Any) -> Any:
+    async def call(self, request: Any, _kind: Any, *, timeout_s: float, **_: Any) -> Any:
         self.requests.append(request)
+        self.timeouts_s.append(timeout_s)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -246,6 +250,22 @@ async def test_a_deadline_bounds_all_attempts_together(tmp_path: Path) -> None:
 
     assert loop.time() - began_s < 1.0
     assert all(isinstance(request, DecideTargetWeightsRequest) for request in service.requests)
+
+
+async def test_who_is_sent_on_to_an_owner_has_no_more_time_than_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One deadline bounds both: a bar does not wait twice because its plan is elsewhere."""
+    other = Service(NotOwner("plan", owner=1, owner_target="policy-1:7303"))
+    owner = Service(DeadlineExceeded("late"))
+    now_s = itertools.count(step=0.25)
+    async with client_with(other, tmp_path, deadline_s=2.0) as client:
+        monkeypatch.setattr(client._owners, "follow", lambda *_: owner)
+        client._clock = lambda: next(now_s)
+        await client.decide(OPENED, ts_ms=START_MS, row=row_of(), deadline_s=1.0)
+
+    assert other.timeouts_s[0] <= 1.0
+    assert owner.timeouts_s[0] <= 0.5
 
 
 @pytest.mark.proves("R318")
