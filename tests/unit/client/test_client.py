@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,39 @@ async def test_a_deadline_that_is_over_is_not_the_usual_one(
             await stream.ask(OPENED, ts_ms=START_MS, rows=(row_of(),), deadline_s=deadline_s)
             assert (await anext(stream)).results[0].decision is not None
     assert loop.time() - began_s < 1.0
+
+
+@pytest.mark.parametrize("deadline_s", [math.inf, math.nan, "1"])
+async def test_a_deadline_that_is_none_is_refused(deadline_s: Any, tmp_path: Path) -> None:
+    """An item of a stream that never ends would wait for an answer for ever."""
+    service = Service(gone())
+    async with client_with(service, tmp_path) as client:
+        with pytest.raises(InvalidField, match="expected a finite number of seconds"):
+            await client.decide(OPENED, ts_ms=START_MS, row=row_of(), deadline_s=deadline_s)
+        async with client.stream_decisions() as stream:
+            with pytest.raises(InvalidField, match="deadline_s"):
+                await stream.ask(OPENED, ts_ms=START_MS, rows=(row_of(),), deadline_s=deadline_s)
+    assert not service.requests
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("deadline_s", 0.0),
+        ("deadline_s", math.inf),
+        ("backoff_s", -0.1),
+        # Whoever sleeps for no number of seconds does not wake up.
+        ("backoff_s", math.nan),
+        ("breaker_open_s", math.nan),
+        ("attempts_max", 0),
+        ("breaker_failures", 0),
+    ],
+)
+def test_options_that_no_call_could_keep_to_are_refused(
+    name: str, value: float, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidField, match=f"{name}: found"):
+        ClientOptions(**{"journal_file": tmp_path / "journal.jsonl", name: value})
 
 
 @pytest.mark.proves("R318")
