@@ -13,7 +13,14 @@ from detent.api.v1 import reason_pb2
 from detent.contracts import errors
 from detent.contracts.binding import PROXY_BINDING_HASH
 from detent.contracts.calls.policy import GetPlanRequest, GetPlanResponse
-from detent.contracts.errors import DetentError, InternalError, InvalidField, ModelNotReady
+from detent.contracts.errors import (
+    DetentError,
+    InternalError,
+    InvalidField,
+    ModelNotReady,
+    NotOwner,
+    PlanClosed,
+)
 from detent.contracts.reasons import ErrorReason, Reason
 from detent.rpc.channel import RemoteService, open_channel
 from detent.rpc.serve import Server, ServerOptions, Service
@@ -156,6 +163,22 @@ async def test_an_error_arrives_as_it_was_raised(kind: type[DetentError]) -> Non
         assert arrived.gate_reason is Reason.MANIFEST_INVALID
     if isinstance(arrived, InvalidField):
         assert (arrived.field, arrived.found) == ("rows[2].position.equity", "-1")
+
+
+@pytest.mark.parametrize(
+    ("sent", "name", "whole"),
+    [
+        (PlanClosed("closed", replaced_by="n" * 128), "replaced_by", "n" * 128),
+        (NotOwner("plan", owner=2, owner_target="h" * 253), "owner_target", "h" * 253),
+    ],
+    ids=["plan", "address"],
+)
+async def test_what_is_asked_for_next_is_never_cut(
+    sent: DetentError, name: str, whole: str
+) -> None:
+    arrived = await raised_over_the_wire(sent)
+
+    assert arrived.metadata[name] == whole
 
 
 async def test_what_others_raise_does_not_leave_the_process(

@@ -78,6 +78,19 @@ async def _opened(host: PolicyHost) -> PolicyHost:
     return host
 
 
+async def test_what_replaced_a_plan_is_named_whole_however_long_its_name_is(
+    opened: PolicyHost,
+) -> None:
+    """A strategist that lost the answer asks for that name next."""
+    name = "n" * 128
+    await replace(opened, next_of(PLAN, name, **looser()))
+
+    with pytest.raises(PlanClosed) as refused:
+        await ask(opened)
+    arrived = PlanClosed.restore(refused.value.message, refused.value.metadata)
+    assert (await get(opened, arrived.metadata["replaced_by"])).plan.plan_id == name
+
+
 @pytest.mark.proves("R187")
 async def test_the_new_plan_decides_and_the_old_one_does_not(opened: PolicyHost) -> None:
     new = next_of(PLAN, "next", **looser())

@@ -64,16 +64,21 @@ class DetentError(Exception):
 
     Attributes:
         reason: Stable identifier, the same on the wire and in `docs/ERRORS.md`.
-        metadata: The facts, by name; all values are strings.
+        metadata: The facts, by name; all values are strings, cut to `FOUND_CHARS_MAX`.
+        followed: Names of the facts that are asked for next, and so are never cut.
     """
 
     reason: ClassVar[ErrorReason] = ErrorReason.INTERNAL
+    followed: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, message: str, **metadata: object) -> None:
         """Keep the message and the facts behind it."""
         super().__init__(message)
         self.message = message
-        self.metadata = {key: shown(value) for key, value in metadata.items()}
+        self.metadata = {
+            key: str(value) if key in self.followed else shown(value)
+            for key, value in metadata.items()
+        }
 
     @classmethod
     def restore(cls, message: str, metadata: dict[str, str]) -> "DetentError":
@@ -200,12 +205,14 @@ class PlanClosed(DetentError):
     """The plan decides nothing more."""
 
     reason = ErrorReason.PLAN_CLOSED
+    followed = frozenset({"replaced_by"})
 
 
 class NotOwner(DetentError):
     """Another replica owns the plan, and only it decides its bars."""
 
     reason = ErrorReason.NOT_OWNER
+    followed = frozenset({"owner_target"})
 
     def __init__(self, plan_id: str, *, owner: int, owner_target: str) -> None:
         """Name the owner by its index and its address."""
