@@ -14,7 +14,13 @@ from detent.adapters.ledger_columns import BOUND, PLANS
 from detent.adapters.ledger_reading import SqliteReader
 from detent.adapters.plan_texts import bound_of, canonical_text, plan_event
 from detent.adapters.sqlite_file import Durability, Row, SqliteFile, Statement
-from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT, BY_HASH, STORED, prepare
+from detent.adapters.sqlite_schema import (
+    BLOCK_EVENTS_KEPT,
+    BY_HASH,
+    RUN_ROWS,
+    STORED,
+    prepare,
+)
 from detent.contracts import events
 from detent.contracts.canonical import parse_json
 from detent.contracts.decision import DecisionKind, DecisionRecord, LocalAnswer
@@ -283,14 +289,11 @@ class SqliteLedger:
     async def run_rows(self, plan_id: str) -> list[RunRow]:
         """Give what a summary of a plan needs of its records, each chain in its order.
 
-        It looks at every record there is, through a reader of its own: no commit waits for it.
+        It looks at the plan's own records alone, since decisions of the plan wait for it, through
+        a reader of its own: no commit does.
         """
-        sql = (
-            "SELECT symbol, ts_ms, sequence, record_hash, signal_source, fallback_reason,"
-            " target_weight_final_ppm FROM bar_decisions WHERE plan_id = ? ORDER BY id"
-        )
         reader = SqliteReader(self.path)
-        rows = await asyncio.to_thread(lambda: list(reader.query(sql, (plan_id,))))
+        rows = await asyncio.to_thread(lambda: list(reader.query(RUN_ROWS, (plan_id, plan_id))))
         names = RunRow.__struct_fields__
         return [RunRow(**dict(zip(names, row, strict=True))) for row in rows]
 

@@ -28,6 +28,16 @@ BY_HASH = (
     " WHERE id >> 12 = part AND substr(record_hash, 1, 16)"
 )
 
+# The records of one plan. The index of chains begins with the sequence, so that a commit writes
+# into one place; so each bar of the plan is looked for by its own.
+RUN_ROWS = (
+    "WITH RECURSIVE steps (step) AS (SELECT 0 UNION ALL SELECT step + 1 FROM steps"
+    " WHERE EXISTS (SELECT 1 FROM decision_records WHERE sequence = step AND plan_id = ?))"
+    " SELECT symbol, ts_ms, sequence, record_hash, signal_source, fallback_reason,"
+    " target_weight_final_ppm FROM steps CROSS JOIN bar_decisions"
+    " WHERE sequence = step AND plan_id = ? ORDER BY id"
+)
+
 
 def prepare(db: sqlite3.Connection) -> None:
     """Bring an open file to the form of today, in place.

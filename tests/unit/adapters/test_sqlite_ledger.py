@@ -19,7 +19,7 @@ from tests.builders import (
 
 from detent.adapters.ledger_reading import SqliteReader, record_row
 from detent.adapters.sqlite_ledger import BlockEvent, ModelInputRow, SqliteLedger, Written
-from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT, BY_HASH
+from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT, BY_HASH, RUN_ROWS
 from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.decision import DecisionKind, LocalAnswer
 from detent.contracts.errors import BindingMismatch, LedgerUnavailable
@@ -116,6 +116,20 @@ async def test_the_search_by_hash_looks_into_the_index_alone(
     assert plan[-1][-1] == (
         "SEARCH decision_records USING INDEX decision_records_part (<expr>=? AND <expr>=?)"
     )
+
+
+async def test_a_summary_looks_at_the_records_of_its_plan_alone(ledger: SqliteLedger) -> None:
+    """Nothing of the plan is decided meanwhile, however long the ledger is."""
+    stranger = bind_plan(plan_of("stranger"), PROXY_BINDING)
+    own = [*chain_of(3), *chain_of(2, symbol=OTHER_SYMBOL)]
+    await ledger.add_records([*chain_of(5, bound=stranger), *own])
+    plan = await ledger.file.read(f"EXPLAIN QUERY PLAN {RUN_ROWS}", ("plan", "plan"))
+
+    found = await ledger.run_rows("plan")
+
+    assert [row.record_hash for row in found] == [item.record_hash for item in own]
+    assert await ledger.run_rows("nobody's") == []
+    assert not [step for *_, step in plan if "SCAN decision_records" in step]
 
 
 @pytest.mark.parametrize("again", ["same", "other content", "other place"])
