@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from msgspec import structs
@@ -158,6 +159,60 @@ async def test_a_new_plan_of_a_book_sees_the_closes_before_its_bar_and_no_later_
 
     assert beliefs[70] != 5_000
     assert again == beliefs[70:]
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_symbols_that_are_asked_one_by_one_read_the_past_once(
+    tmp_path: Path, binding: ModelBinding, monkeypatch: pytest.MonkeyPatch, *, is_restarted: bool
+) -> None:
+    """Read for each, a bar of thousands of symbols would take the ledger minutes."""
+    symbols = ("A", "B", "C", "D", "E")
+    first = plan_of("first", symbols)
+    closes = {
+        symbol: [str(100 + bar * bar % prime) for bar in range(90)]
+        for symbol, prime in zip(symbols, (19, 23, 29, 31, 37), strict=True)
+    }
+    asked = {"A": 80, "B": 85, "C": 80, "D": 89, "E": 70}
+    async with PolicyHost(tmp_path / "ledger.sqlite", binding) as host:
+        await open_plan(host, first, binding)
+        expected = {
+            symbol: [
+                await belief(host, row_of(symbol, close=close), bar=bar, plan=first)
+                for bar, close in enumerate(closes[symbol])
+            ]
+            for symbol in symbols
+        }
+        await close_plan(host, first)
+        second = structs.replace(plan_of("second", symbols), book=first.book)
+        await open_plan(host, second, binding)
+        if not is_restarted:
+            found = await _asked_by_one(host, second, asked, closes, monkeypatch)
+    if is_restarted:
+        async with PolicyHost(tmp_path / "ledger.sqlite", binding) as host:
+            found = await _asked_by_one(host, second, asked, closes, monkeypatch)
+
+    assert found == {symbol: expected[symbol][bar] for symbol, bar in asked.items()}
+
+
+async def _asked_by_one(
+    host: PolicyHost,
+    plan: Plan,
+    bars: dict[str, int],
+    closes: dict[str, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[str, int]:
+    """Ask for a bar of each symbol, the first two at once; give what the proxy believed."""
+    read = mock.AsyncMock(side_effect=host.ledger.closes_between)
+    monkeypatch.setattr(host.ledger, "closes_between", read)
+
+    async def asked(symbol: str, bar: int) -> int:
+        return await belief(host, row_of(symbol, close=closes[symbol][bar]), bar=bar, plan=plan)
+
+    together = await asyncio.gather(asked("C", bars["C"]), asked("B", bars["B"]))
+    others = [await asked(symbol, bars[symbol]) for symbol in ("A", "D", "E")]
+    # The last is of a bar before all others, which sees further back.
+    assert read.await_count == 2
+    return dict(zip(("C", "B", "A", "D", "E"), (*together, *others), strict=True))
 
 
 async def belief(host: PolicyHost, row: DecisionRow, *, bar: int, plan: Plan) -> int:

@@ -1,8 +1,8 @@
-"""Keep the newest closes of one symbol, for the proxy that is computed on every bar."""
+"""Keep the newest closes of symbols, for the proxy that is computed on every bar."""
 
 import bisect
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from detent.contracts.proxy import PROXY_DEFAULT
 
@@ -34,3 +34,28 @@ class Closes:
         """Give the newest closes at or after an instant, oldest first; at most `CLOSES_MAX`."""
         first = max(len(self._closes) - CLOSES_MAX, 0)
         return self._closes[bisect.bisect_left(self._times_ms, since_ts_ms, first) :]
+
+
+class PastCloses:
+    """Holds the closes since an instant of symbols that nobody has asked for yet.
+
+    Attributes:
+        since_ts_ms: The instant, Unix milliseconds.
+    """
+
+    __slots__ = ("_past", "since_ts_ms")
+
+    def __init__(self, since_ts_ms: int, seen: Mapping[str, Mapping[int, float]]) -> None:
+        """Take what a ledger knows: by symbol the close of each bar by its time, in order."""
+        self.since_ts_ms = since_ts_ms
+        self._past = {
+            symbol: (array("q", bars), array("d", bars.values())) for symbol, bars in seen.items()
+        }
+
+    def take(self, symbol: str, *, before_ts_ms: int) -> Closes:
+        """Give the closes of a symbol before an instant, and keep them no longer."""
+        if symbol not in self._past:
+            return Closes(())
+        times_ms, closes = self._past.pop(symbol)
+        count = bisect.bisect_left(times_ms, before_ts_ms)
+        return Closes(zip(times_ms[:count], closes[:count], strict=True))

@@ -21,12 +21,13 @@ from detent.contracts.plan import Plan, PlanStatus
 from detent.contracts.proxy import PROXY_DEFAULT
 from detent.contracts.replanning import CarriedState
 from detent.contracts.rollout import base_plan_id
+from detent.contracts.units import TS_MS_MAX
 from detent.core.ledger.ownership import Ownership
 from detent.core.ledger.record import BoundPlan, ChainPoint, chain_point_after, chain_start
 from detent.core.ledger.summary import summarise
 from detent.core.rollout.plan_arms import candidate_plan_id
 from detent.core.signals.proxy import BARS_APART_MAX, ProxyAnswer, proxy_answers
-from detent.servers.policy.closes import Closes
+from detent.servers.policy.closes import Closes, PastCloses
 from detent.servers.policy.stand_downs import StandDowns
 
 
@@ -75,6 +76,9 @@ class OpenPlan:
         """Start every chain at its beginning; closes are recalled at the first bar."""
         self.bound = bound
         self.closes: dict[str, Closes] = {}
+        # What those have of it that were not asked for yet; one at a time reads the ledger.
+        self.past: PastCloses | None = None
+        self.recalling = asyncio.Lock()
         begun = carried or {}
         self.chains = {symbol: SymbolChain(begun.get(symbol)) for symbol in bound.plan.symbols}
 
@@ -328,15 +332,29 @@ class Plans:
             raise PlanClosed(f"plan {plan_id!r} is closed", plan_id=plan_id, **named)
         return opened
 
-    async def recall(self, opened: OpenPlan, symbols: Iterable[str], *, ts_ms: int) -> None:
-        """Recall the closes before a symbol's first bar in this process, once per symbol."""
-        unknown = [symbol for symbol in symbols if symbol not in opened.closes]
-        if not unknown:
+    async def recall(self, opened: OpenPlan, symbols: Sequence[str], *, ts_ms: int) -> None:
+        """Recall the closes before a symbol's first bar in this process, once per symbol.
+
+        The ledger is read for all symbols at once, and again only for an earlier bar: whoever
+        asks for thousands of them one by one does not pay for all of them each time.
+        """
+        if all(symbol in opened.closes for symbol in symbols):
             return
         plan = opened.bound.plan
-        seen = await self._ledger.closes_between(plan, history_since_ts_ms(plan, ts_ms), ts_ms)
-        for symbol in unknown:
-            opened.closes[symbol] = Closes(seen.get(symbol, {}).items())
+        since_ts_ms = history_since_ts_ms(plan, ts_ms)
+        async with opened.recalling:
+            if opened.past is None or since_ts_ms < opened.past.since_ts_ms:
+                # No bar of any symbol is later than this; how late its own is, is asked below.
+                seen = await self._ledger.closes_between(plan, since_ts_ms, TS_MS_MAX)
+                waiting = opened.chains.keys() - opened.closes.keys()
+                known = {symbol: bars for symbol, bars in seen.items() if symbol in waiting}
+                opened.past = PastCloses(since_ts_ms, known)
+            for symbol in symbols:
+                if symbol not in opened.closes:
+                    # What the plan itself has decided includes the bar of an emergency.
+                    is_begun = opened.chains[symbol].point.sequence > 0
+                    before_ts_ms = ts_ms + is_begun
+                    opened.closes[symbol] = opened.past.take(symbol, before_ts_ms=before_ts_ms)
 
     def _keep(self, opened: OpenPlan) -> None:
         plan = opened.bound.plan
