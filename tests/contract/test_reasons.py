@@ -24,7 +24,7 @@ from detent.contracts.errors import (
 from detent.contracts.reasons import ErrorReason, Reason
 from detent.rpc.channel import RemoteService, open_channel
 from detent.rpc.serve import Server, ServerOptions, Service
-from detent.rpc.status import CODES, INTERNAL_TEXT
+from detent.rpc.status import CODES, INTERNAL_TEXT, details_of, from_rpc_error
 from detent.rpc.tracing import no_tracer
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "ERRORS.md").read_text(encoding="utf-8")
@@ -179,6 +179,25 @@ async def test_what_is_asked_for_next_is_never_cut(
     arrived = await raised_over_the_wire(sent)
 
     assert arrived.metadata[name] == whole
+
+
+@pytest.mark.parametrize("spoilt", ["later reason", "no reason", "no details"])
+async def test_an_error_that_cannot_be_read_is_what_its_code_says(spoilt: str) -> None:
+    """Servers are renewed one by one: who is older does not break on what it does not know."""
+    sent = ModelNotReady("not loaded", gate_reason=Reason.MANIFEST_INVALID)
+    if spoilt == "later reason":
+        sent.metadata["gate_reason"] = "A_REASON_OF_THE_NEXT_VERSION"
+    else:
+        del sent.metadata["gate_reason"]
+    trailers = details_of(sent) if spoilt != "no details" else (("grpc-status-details-bin", b"x"),)
+    refused = grpc.aio.AioRpcError(
+        grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(*trailers)
+    )
+
+    error = from_rpc_error("InferenceService", refused)
+
+    assert type(error) is errors.ServiceUnavailable
+    assert error.message == "InferenceService answered UNAVAILABLE"
 
 
 async def test_what_others_raise_does_not_leave_the_process(

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from detent.contracts import errors, events
@@ -97,6 +98,18 @@ def from_rpc_error(service: str, error: grpc.aio.AioRpcError) -> DetentError:
 
 
 def _restored(trailers: Iterable[tuple[str, str | bytes]]) -> DetentError | None:
+    """Give the error that the trailers carry; None where they carry none that we know.
+
+    A server of a later version may name a gate's reason that we do not know, and what stands
+    between may spoil the details: then the status code has to do.
+    """
+    try:
+        return _carried(trailers)
+    except (DecodeError, KeyError, ValueError):
+        return None
+
+
+def _carried(trailers: Iterable[tuple[str, str | bytes]]) -> DetentError | None:
     for key, value in trailers:
         if key != DETAILS_KEY or not isinstance(value, bytes):
             continue
