@@ -1,6 +1,7 @@
 """Keep plans, records, refusals and late answers in one SQLite file."""
 
 import asyncio
+import functools
 import json
 import logging
 import sqlite3
@@ -17,6 +18,7 @@ from detent.adapters.sqlite_file import Durability, Row, SqliteFile, Statement
 from detent.adapters.sqlite_schema import (
     BLOCK_EVENTS_KEPT,
     BY_HASH,
+    IN_CHAIN,
     RUN_ROWS,
     STORED,
     prepare,
@@ -28,7 +30,7 @@ from detent.contracts.errors import DetentError, LedgerUnavailable
 from detent.contracts.json_codec import from_json
 from detent.contracts.plan import Plan, PlanStatus, StandDown, StandDownSource
 from detent.core.ledger.anchor import Anchor
-from detent.core.ledger.chain import ChainKey, Pins, Verification, verify_chains
+from detent.core.ledger.chain import ChainKey, Pins, Verification, chain_end, verify_chains
 from detent.core.ledger.record import BoundPlan
 from detent.core.ledger.summary import RunRow
 
@@ -270,21 +272,23 @@ class SqliteLedger:
         return written_of(found[0]) if found else None
 
     async def last_records(self, plan: Plan) -> list[Written]:
-        """Give the last record of every symbol of a plan, as far as there is one."""
+        """Give the last record of every symbol of a plan, as far as there is one.
 
-        def walk_back(db: sqlite3.Connection) -> list[Row]:
-            found: dict[str, Row] = {}
-            begun = "SELECT COUNT(*) FROM decision_records WHERE sequence = 0 AND plan_id = ?"
-            count = db.execute(begun, (plan.plan_id,)).fetchone()[0]
-            sql = "SELECT canonical, record_hash, symbol FROM decision_records WHERE plan_id = ?"
-            rows = db.execute(f"{sql} ORDER BY id DESC", (plan.plan_id,)) if count else []
-            for row in rows:
-                found.setdefault(row[2], row)
-                if len(found) == count:
-                    break
-            return list(found.values())
+        Each is looked for in the index of chains: a plan that rests has it far back in the file.
+        """
 
-        return [written_of(row) for row in await self._file.use(walk_back)]
+        def ends(db: sqlite3.Connection) -> list[Row]:
+            begun = "SELECT symbol FROM decision_records WHERE sequence = 0 AND plan_id = ?"
+            found: list[Row] = []
+            end = 0
+            for (symbol,) in db.execute(begun, (plan.plan_id,)).fetchall():
+                chain = (db, plan.plan_id, symbol)
+                # The chains of a plan are about as long as one another.
+                end = chain_end(functools.partial(_is_in_chain, *chain), near=end)
+                found += _in_chain(*chain, end)
+            return found
+
+        return [written_of(row) for row in await self._file.use(ends)]
 
     async def run_rows(self, plan_id: str) -> list[RunRow]:
         """Give what a summary of a plan needs of its records, each chain in its order.
@@ -428,6 +432,15 @@ class SqliteLedger:
                 )
                 await self._file.write([(sql, list(rows.values()))])
         return len(rows)
+
+
+def _in_chain(db: sqlite3.Connection, plan_id: str, symbol: str, sequence: int) -> list[Row]:
+    """Give the record at a place of a chain, or nothing."""
+    return db.execute(IN_CHAIN, (sequence, plan_id, symbol)).fetchall()
+
+
+def _is_in_chain(db: sqlite3.Connection, plan_id: str, symbol: str, sequence: int) -> bool:
+    return bool(_in_chain(db, plan_id, symbol, sequence))
 
 
 def _record_row(written: Written) -> tuple[object, ...]:

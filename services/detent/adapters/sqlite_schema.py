@@ -28,6 +28,11 @@ BY_HASH = (
     " WHERE id >> 12 = part AND substr(record_hash, 1, 16)"
 )
 
+# A record by its place in its chain.
+IN_CHAIN = (
+    "SELECT canonical, record_hash FROM decision_records"
+    " WHERE sequence = ? AND plan_id = ? AND symbol = ?"
+)
 # The records of one plan. The index of chains begins with the sequence, so that a commit writes
 # into one place; so each bar of the plan is looked for by its own.
 RUN_ROWS = (

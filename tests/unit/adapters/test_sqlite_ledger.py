@@ -19,7 +19,7 @@ from tests.builders import (
 
 from detent.adapters.ledger_reading import SqliteReader, record_row
 from detent.adapters.sqlite_ledger import BlockEvent, ModelInputRow, SqliteLedger, Written
-from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT, BY_HASH, RUN_ROWS
+from detent.adapters.sqlite_schema import BLOCK_EVENTS_KEPT, BY_HASH, IN_CHAIN, RUN_ROWS
 from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.decision import DecisionKind, LocalAnswer
 from detent.contracts.errors import BindingMismatch, LedgerUnavailable
@@ -171,6 +171,27 @@ async def test_the_last_record_of_every_symbol_is_where_a_restart_begins(
         OTHER_SYMBOL: short[-1],
     }
     assert await ledger.last_records(plan_of("other")) == []
+
+
+async def test_a_restart_looks_for_the_end_of_each_chain_in_the_index(
+    ledger: SqliteLedger,
+) -> None:
+    """A plan that rests does not make it walk over all that others wrote meanwhile."""
+    lengths = {"A": 1, "B": 9, "C": 8, "D": 1, "E": 40, "F": 2}
+    bound = bind_plan(plan_of("many", tuple(lengths)), PROXY_BINDING)
+    chains = {name: chain_of(size, bound=bound, symbol=name) for name, size in lengths.items()}
+    for chain in chains.values():
+        await ledger.add_records(chain)
+    steps = await ledger.file.read(f"EXPLAIN QUERY PLAN {IN_CHAIN}", (0, "many", "A"))
+
+    last = await ledger.last_records(bound.plan)
+
+    assert {item.record.row.symbol: item for item in last} == {
+        name: chain[-1] for name, chain in chains.items()
+    }
+    assert "USING INDEX decision_records_chain (sequence=? AND plan_id=? AND symbol=?)" in str(
+        steps
+    )
 
 
 async def test_a_plan_sees_its_own_closes_and_its_books_before_it(ledger: SqliteLedger) -> None:

@@ -1,6 +1,6 @@
 """Verify the hash chain of the ledger, one chain per plan and symbol, against its anchors."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -53,6 +53,23 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     unanchored_count: int
     breaks: tuple[Break, ...]
     heads: tuple[ChainEnd, ...]
+
+
+def chain_end(is_there: Callable[[int], bool], *, near: int) -> int:
+    """Find the last sequence of a chain, which begins at 0 and has no gap.
+
+    Args:
+        is_there: Says whether the chain has a record at a sequence; it has one at 0.
+        near: A sequence to begin with; the closer to the end, the fewer questions.
+    """
+    low, high, step = 0, max(1, near), 1
+    while is_there(high):
+        low, high, step = high, high + step, 2 * step
+    # There is a record at the lower one, and none at the higher.
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_there(middle) else (low, middle)
+    return low
 
 
 class _Row(msgspec.Struct, frozen=True, gc=False):

@@ -14,7 +14,7 @@ from detent.contracts.binding import PROXY_BINDING
 from detent.contracts.canonical import parse_json, sha256_hex
 from detent.contracts.decision import DecisionRecord
 from detent.contracts.json_codec import from_json
-from detent.core.ledger.chain import ChainEnd, StoredRecord, verify_chains
+from detent.core.ledger.chain import ChainEnd, StoredRecord, chain_end, verify_chains
 from detent.core.ledger.record import (
     CHAIN_START,
     ChainPoint,
@@ -211,3 +211,21 @@ def test_breaks_are_listed_up_to_a_bound() -> None:
     chain = [changed(row, record_hash="0" * 64) for row in WHOLE * 20]
 
     assert len(verify_chains(chain).breaks) == 100
+
+
+@given(end=st.integers(0, 10_000), near=st.integers(0, 10_000))
+def test_the_end_of_a_chain_is_found_from_wherever_one_begins(end: int, near: int) -> None:
+    asked: list[int] = []
+
+    def is_there(sequence: int) -> bool:
+        asked.append(sequence)
+        return sequence <= end
+
+    assert chain_end(is_there, near=near) == end
+    assert len(asked) <= 30
+
+
+def test_the_end_of_a_chain_as_long_as_the_last_one_costs_two_questions() -> None:
+    asked: list[int] = []
+    assert chain_end(lambda at: asked.append(at) or at <= 500, near=500) == 500
+    assert asked == [500, 501]
