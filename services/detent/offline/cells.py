@@ -1,6 +1,7 @@
 """Read the cells of a data file, row by row, and name where one is not what it should be."""
 
 import csv
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -63,6 +64,19 @@ def columns_of(path: Path) -> tuple[str, ...]:
         with path.open(encoding="utf-8-sig", newline="") as text:
             return tuple(csv.DictReader(text).fieldnames or ())
     except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
+        raise _unreadable(path, error) from error
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a `.parquet` or `.csv` file as it is, so that whoever used it can name it; 64 hex.
+
+    Raises:
+        DataInvalid: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as source:
+            return hashlib.file_digest(source, "sha256").hexdigest()
+    except OSError as error:
         raise _unreadable(path, error) from error
 
 

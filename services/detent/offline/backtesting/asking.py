@@ -13,6 +13,7 @@ from detent.offline.backtesting.account import Costs
 from detent.offline.backtesting.backtest import Question
 from detent.offline.backtesting.execution import Execution
 from detent.offline.backtesting.strategy import TriggerParameters, TriggerRule
+from detent.offline.cells import file_sha256
 
 Kind = TypeVar("Kind", bound=StrEnum)
 # What a policy config is named after where no artifact gives a horizon.
@@ -38,14 +39,19 @@ def question_of(
     """Give the question that options ask.
 
     Raises:
-        DataInvalid: The policy file cannot be read.
+        DataInvalid: The policy file or the trigger's file cannot be read.
         InvalidField: A name or number is not what it should be.
     """
+    rule = _named(TriggerRule, "trigger", trigger)
+    read = trigger_file if rule is TriggerRule.FILE else None
     return Question(
         name=name,
         policy_config=_policy(policy, artifact),
         trigger=TriggerParameters(
-            rule=_named(TriggerRule, "trigger", trigger), window_bars=trigger_bars, shorts=shorts
+            rule=rule,
+            window_bars=trigger_bars,
+            shorts=shorts,
+            file_sha256=None if read is None else file_sha256(read),
         ),
         trigger_file=trigger_file,
         vol_bars=vol_bars,

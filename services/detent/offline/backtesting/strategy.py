@@ -6,13 +6,14 @@ Rules are small and deterministic, so that the very same rows can be asked of a 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from detent.contracts.canonical import canonical_hash
-from detent.contracts.checks import check_int
+from detent.contracts.checks import check_hash64, check_int
 from detent.contracts.errors import DataInvalid, InvalidField
 from detent.contracts.json_codec import to_json
 from detent.contracts.plan import Trigger, TriggerState, VolUnit
@@ -20,7 +21,7 @@ from detent.contracts.units import PPM_ONE
 from detent.core.evaluation.equity import periods_in_year
 from detent.core.policy.columns import INACTIVE, LONG, SHORT, TRIGGER_CODES
 from detent.offline.backtesting.market import Floats, Market, closes_of
-from detent.offline.cells import integer_cell, invalid, raw_cells
+from detent.offline.cells import file_sha256, integer_cell, invalid, raw_cells
 
 Codes = NDArray[np.int8]
 BARS_MAX = 100_000
@@ -42,17 +43,22 @@ class TriggerParameters(msgspec.Struct, frozen=True, kw_only=True):
         rule: The rule.
         window_bars: Bars of the moving average of the trend.
         shorts: Whether the trend permits shorts below it.
+        file_sha256: SHA-256 of the file of a rule by file, 64 hex; None by any other rule.
     """
 
     SCHEMA = "detent.backtest_trigger.v1"
+    JSON_GROWN: ClassVar[frozenset[str]] = frozenset({"file_sha256"})
 
     rule: TriggerRule = TriggerRule.TREND
     window_bars: int = 96
     shorts: bool = True
+    file_sha256: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a window of no bars."""
+        """Refuse a window of no bars, and a digest that is none."""
         check_int("window_bars", self.window_bars, 1, BARS_MAX)
+        if self.file_sha256 is not None:
+            check_hash64("file_sha256", self.file_sha256)
 
     @property
     def trigger(self) -> Trigger:
@@ -73,7 +79,8 @@ def trigger_columns(
     there are as many bars, and nothing on the mean itself.
 
     Raises:
-        DataInvalid: The file cannot be used, or nothing would read it.
+        DataInvalid: The file cannot be used, is not the one that the parameters name, or
+            nothing would read it.
     """
     if file is not None and parameters.rule is not TriggerRule.FILE:
         found, expected = f"{file.name} beside {parameters.rule}", f"the rule {TriggerRule.FILE}"
@@ -86,6 +93,10 @@ def trigger_columns(
         case TriggerRule.FILE:
             if file is None:
                 raise DataInvalid("a rule by file: found no file, expected one", found="no file")
+            # The plan's hash covers this digest: no other content may permit anything under it.
+            found = file_sha256(file)
+            if found != parameters.file_sha256:
+                raise invalid(file.name, found, f"the content {parameters.file_sha256}")
             return _from_file(market, file)
 
 
