@@ -218,6 +218,7 @@ OTHER = model_binding(model_version_hash="0" * 64)
         pytest.param(OTHER, PROXY_BINDING, {}, "model: bound to", id="another-model"),
         pytest.param(BOUND, BOUND, {}, "proxy: bound to", id="the-model-twice"),
         pytest.param(BOUND, PROXY_BINDING, {"fee_bps": "0"}, "other fee_bps", id="dearer"),
+        pytest.param(BOUND, PROXY_BINDING, {"vol_bars": 96}, "other vol_bars", id="other-forecast"),
         pytest.param(BOUND, PROXY_BINDING, {"data_hash": "e" * 64}, "other data", id="other-bars"),
     ],
 )

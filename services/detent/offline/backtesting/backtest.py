@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from detent.contracts.binding import PROXY_BINDING, ModelBinding
 from detent.contracts.errors import DataInvalid
@@ -89,6 +90,8 @@ def proxy_setup(question: Question, market: Market) -> Setup:
         costs=question.costs,
         cash=question.cash,
         execution=question.execution,
+        trigger_parameters=question.trigger,
+        vol_bars=question.vol_bars,
     )
 
 
@@ -105,15 +108,10 @@ def model_setup(
         message = f"horizon_id: found {found}, expected the artifact's {expected}"
         raise DataInvalid(message, found=found, expected=expected)
     plan = plan_named(question, base.market, source=MODEL, max_age_ms=question.max_signal_age_ms)
-    return Setup(
+    return structs.replace(
+        base,
         bound=bind_plan(plan, binding),
-        market=base.market,
-        trigger=base.trigger,
-        vol_hat_ppm=base.vol_hat_ppm,
         signals=Signals(model=answers, proxy=base.signals.proxy),
-        costs=base.costs,
-        cash=base.cash,
-        execution=base.execution,
     )
 
 

@@ -40,6 +40,7 @@ from detent.offline.backtesting.account import (
 from detent.offline.backtesting.execution import Execution, Held, OrderRule, order_rule
 from detent.offline.backtesting.market import Market
 from detent.offline.backtesting.signals import Signals
+from detent.offline.backtesting.strategy import TriggerParameters
 from detent.offline.samples import Progress
 
 # Bars that are prepared and explained together: long enough to pay for arrays, short enough to
@@ -60,6 +61,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         costs: What trading costs.
         cash: Quote units at the start.
         execution: When and where is filled.
+        trigger_parameters: By what `trigger` permits; None where it was given as it is.
+        vol_bars: Returns that `vol_hat_ppm` is of; None where it was given as it is.
     """
 
     bound: BoundPlan
@@ -70,6 +73,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     costs: Costs = Costs()
     cash: float = 1_000_000.0
     execution: Execution = Execution.NEXT_BAR
+    trigger_parameters: TriggerParameters | None = None
+    vol_bars: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what a back-test does not simulate, and symbols of another plan."""

@@ -28,6 +28,7 @@ from detent.core.evaluation.equity import (
 )
 from detent.core.ledger.summary import ReasonCount
 from detent.offline.backtesting.engine import Ran, Setup
+from detent.offline.backtesting.strategy import TriggerParameters
 from detent.offline.backtesting.tally import Tally, reason_counts
 
 # Digits after the point of a measure: far below anything that is meant, far above its noise.
@@ -117,9 +118,16 @@ class BacktestSummary(msgspec.Struct, frozen=True, kw_only=True):
         reasons: How often each rule changed a weight or withheld a trade.
         churn: How much the book was moved about.
         metrics: What the account did.
+        trigger_parameters: Rule and parameters of the plan's trigger.
+        vol_bars: Returns of the volatility forecast.
+        signals_sha256: SHA-256 of the file of stored signals; None where none was read.
     """
 
     SCHEMA: ClassVar[str] = "detent.backtest_summary.v1"
+    # Summaries from before lack them, and stay readable.
+    JSON_GROWN: ClassVar[frozenset[str]] = frozenset(
+        {"trigger_parameters", "vol_bars", "signals_sha256"}
+    )
 
     plan: Plan
     binding: ModelBinding
@@ -142,6 +150,9 @@ class BacktestSummary(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[ReasonCount, ...]
     churn: ChurnCounts
     metrics: Metrics
+    trigger_parameters: TriggerParameters | None = None
+    vol_bars: int | None = None
+    signals_sha256: str | None = None
 
     @property
     def canonical(self) -> bytes:
@@ -153,7 +164,7 @@ def summary_of(
     setup: Setup, ran: Ran, tally: Tally, *, signal_origin: str, record_heads_hash: str | None
 ) -> BacktestSummary:
     """Sum up a back-test that has run."""
-    market, bound = setup.market, setup.bound
+    market, bound, model = setup.market, setup.bound, setup.signals.model
     return BacktestSummary(
         plan=bound.plan,
         binding=bound.binding,
@@ -184,6 +195,9 @@ def summary_of(
             churn_per_day=plain(churn_per_day(ran.curve, market.interval_ms)),
         ),
         metrics=metrics_of(ran, market.interval_ms),
+        trigger_parameters=setup.trigger_parameters,
+        vol_bars=setup.vol_bars,
+        signals_sha256=None if model is None else model.file_sha256,
     )
 
 

@@ -23,12 +23,15 @@ class ModelSignals(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         p_hat_bps: int16, calibrated; `ABSENT` without an answer.
         refusal: int16, place in `REFUSALS` of the reason why there is none; `ABSENT` with one.
         features_hash: 64 ASCII hex, empty where nothing was built; None where none is known.
+        file_sha256: SHA-256 of the file that they were stored in, 64 hex; None where they were in
+            none.
     """
 
     p_hat_raw_bps: Bps
     p_hat_bps: Bps
     refusal: Bps
     features_hash: NDArray[np.bytes_] | None = None
+    file_sha256: str | None = None
 
 
 def no_answers(shape: tuple[int, ...], reason: Reason, *, hashed: bool = False) -> ModelSignals:

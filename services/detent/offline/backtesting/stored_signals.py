@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from detent.contracts.checks import check_hash64, check_int, check_ts_ms
@@ -15,7 +16,7 @@ from detent.contracts.units import BPS_ONE
 from detent.core.policy.columns import ABSENT
 from detent.offline.backtesting.market import Market
 from detent.offline.backtesting.signals import REFUSAL_CODES, ModelSignals, no_answers
-from detent.offline.cells import integer_cell, invalid, invalid_at, raw_cells
+from detent.offline.cells import file_sha256, integer_cell, invalid, invalid_at, raw_cells
 
 COLUMNS = ("ts_ms", "symbol", "p_hat_raw_bps", "p_hat_bps")
 FEATURES_HASH = "features_hash"
@@ -48,14 +49,24 @@ class StoredSignal(msgspec.Struct, frozen=True, kw_only=True):
 class StoredSignals:
     """Holds the answers of a model by symbol, oldest first."""
 
-    def __init__(self, signals: Mapping[str, Iterable[StoredSignal]] | None = None) -> None:
+    def __init__(
+        self,
+        signals: Mapping[str, Iterable[StoredSignal]] | None = None,
+        *,
+        file_sha256: str | None = None,
+    ) -> None:
         """Sort them.
+
+        Args:
+            signals: The answers by symbol, in any order.
+            file_sha256: SHA-256 of the file that held them, 64 hex; None where they were in none.
 
         Raises:
             InvalidField: Two of one symbol hold from the same instant.
         """
         self._signals: dict[str, Sequence[StoredSignal]] = {}
         self._times_ms: dict[str, NDArray[np.int64]] = {}
+        self._file_sha256 = file_sha256
         for symbol, items in (signals or {}).items():
             ordered = sorted(items, key=lambda one: one.ts_ms)
             times_ms = np.array([one.ts_ms for one in ordered], dtype=np.int64)
@@ -87,7 +98,7 @@ class StoredSignals:
         for column, symbol in enumerate(market.symbols):
             if len(self._times_ms.get(symbol, ())):
                 self._fill(found, market, column, symbol, max_age_ms)
-        return found
+        return structs.replace(found, file_sha256=self._file_sha256)
 
     def _fill(
         self, found: ModelSignals, market: Market, column: int, symbol: str, max_age_ms: int | None
@@ -121,6 +132,7 @@ def load_stored_signals(path: Path) -> StoredSignals:
         DataInvalid: The file cannot be read, or a row is not what it should be.
     """
     signals: dict[str, list[StoredSignal]] = {}
+    digest = file_sha256(path)
     for row, cells in raw_cells(path, COLUMNS, optional=(FEATURES_HASH,)):
         try:
             signal = StoredSignal(
@@ -133,6 +145,6 @@ def load_stored_signals(path: Path) -> StoredSignals:
             raise invalid_at(path.name, row, error) from error
         signals.setdefault(str(cells["symbol"]), []).append(signal)
     try:
-        return StoredSignals(signals)
+        return StoredSignals(signals, file_sha256=digest)
     except InvalidField as error:
         raise invalid(path.name, error.found, error.expected, column="ts_ms") from error

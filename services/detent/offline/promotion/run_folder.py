@@ -19,14 +19,15 @@ from detent.offline.promotion.scores import Predictions
 
 RUN_SUFFIX = ".run"
 RUN_FILE, PREDICTIONS_FILE = "run.json", "predictions.parquet"
-# What two back-tests have to share before they say anything about each other: the market and
-# what trading in it costs; and in their plans what was permitted.
+# What two back-tests have to share before they say anything about each other: the market,
+# what trading in it costs and how its volatility is forecast; in their plans what was permitted.
 CONDITIONS = (
     "data_hash",
     "bar_count",
     "execution",
     "fee_bps",
     "slippage_bps",
+    "vol_bars",
     "policy_config_hash",
 )
 PLAN_CONDITIONS = ("symbols", "triggers", "risk_limits")

@@ -18,6 +18,7 @@ from detent.core.evaluation.equity import (
     sharpe,
 )
 from detent.offline.backtesting.results import defined, plain
+from detent.offline.backtesting.strategy import TriggerParameters
 from detent.offline.sweeping.grid import Axis, Setting
 
 DAY_MS = 86_400_000
@@ -89,6 +90,9 @@ class SweepReport(msgspec.Struct, frozen=True, kw_only=True):
         execution: How was filled.
         fee_bps: Fee, as a decimal.
         slippage_bps: Slippage, as a decimal.
+        trigger_parameters: Rule and parameters of the trigger.
+        vol_bars: Returns of the volatility forecast.
+        cash: Quote units that every account starts with, as a decimal.
         axes: What was swept.
         settings: Every combination.
         windows: The windows, oldest first.
@@ -113,6 +117,9 @@ class SweepReport(msgspec.Struct, frozen=True, kw_only=True):
     execution: str
     fee_bps: str
     slippage_bps: str
+    trigger_parameters: TriggerParameters
+    vol_bars: int
+    cash: str
     axes: tuple[Axis, ...]
     settings: tuple[Setting, ...]
     windows: tuple[Window, ...]

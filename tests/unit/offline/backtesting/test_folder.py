@@ -144,6 +144,26 @@ def test_a_run_names_its_artifact_and_binding(tmp_path: Path) -> None:
         read_run(tmp_path / "run")
 
 
+def test_a_run_can_be_asked_again_from_its_summary(tmp_path: Path) -> None:
+    """Everything that a person decided stands there; a summary from before is still a run."""
+    trigger = TriggerParameters(window_bars=7, shorts=False)
+    question = question_of(trigger=trigger, vol_bars=21, cash=1234.5)
+    run_into(
+        tmp_path, proxy_setup(question, market_of_walk(30)), signal_origin="proxy", records=False
+    )
+    summary = read_run(tmp_path, records=False).summary
+
+    assert summary.trigger_parameters == trigger
+    assert summary.plan.triggers == (trigger.trigger,)
+    assert summary.vol_bars == 21
+    assert summary.metrics.equity_start == "1234.5"
+    fields = json.loads((tmp_path / SUMMARY_FILE).read_bytes())
+    assert "signals_sha256" not in fields
+    del fields["trigger_parameters"], fields["vol_bars"]
+    (tmp_path / SUMMARY_FILE).write_text(json.dumps(fields))
+    assert read_run(tmp_path, records=False).summary.vol_bars is None
+
+
 @pytest.mark.proves("R233")
 @pytest.mark.parametrize("lost", [SUMMARY_FILE, EQUITY_FILE, LEDGER_FILE])
 def test_a_run_that_lacks_a_part_is_invalid(lost: str, tmp_path: Path) -> None:

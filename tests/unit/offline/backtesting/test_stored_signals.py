@@ -1,5 +1,6 @@
 """Proves how stored signals are chosen, what nothing stored means, and that off is off."""
 
+import hashlib
 import subprocess
 import sys
 import time
@@ -69,6 +70,18 @@ def test_two_signals_of_one_instant_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DataInvalid, match="twice"):
         load_stored_signals(path)
+
+
+def test_a_summary_says_which_signals_were_replayed(tmp_path: Path) -> None:
+    """Other signals under the same binding are another run."""
+    path = tmp_path / "signals.csv"
+    path.write_text(f"ts_ms,symbol,p_hat_raw_bps,p_hat_bps\n{START_MS},AAA,6000,6000\n")
+    question, market = question_of(), market_of_walk(30)
+    answers = load_stored_signals(path).over(market, max_age_ms=None)
+    setup = model_setup(question, proxy_setup(question, market), model_binding(), answers)
+    run, _ = run_into(tmp_path / "run", setup, signal_origin="stored", records=False)
+
+    assert run.summary.signals_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.proves("R78")

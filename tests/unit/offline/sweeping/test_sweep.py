@@ -94,6 +94,9 @@ def test_every_setting_is_reported_in_every_window() -> None:
         assert [trial.setting for trial in window.trials] == list(range(12))
         assert window.chosen == best_of([trial.in_sample for trial in window.trials])
         assert len({trial.out_of_sample.total_return for trial in window.trials}) > 4
+    asked = request().question
+    assert (report.trigger_parameters, report.vol_bars) == (asked.trigger, asked.vol_bars)
+    assert report.cash == "1000000"
     assert report.trial_count == trained().record.trial_count + 12
     moments = return_moments(swept().model.returns)
     assert moments is not None
