@@ -120,7 +120,8 @@ def integer_cell(column: str, value: object) -> int:
         return value
     if isinstance(value, str) and value.isascii() and value.isdecimal():
         return int(value)
-    raise InvalidField(column, value, "an integer, Unix milliseconds UTC")
+    unit = ", Unix milliseconds UTC" if column.endswith("ts_ms") else ""
+    raise InvalidField(column, value, f"an integer{unit}")
 
 
 def decimal_cell(column: str, value: object) -> Decimal:

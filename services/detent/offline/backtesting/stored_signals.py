@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from detent.contracts.checks import check_hash64, check_int, check_ts_ms
+from detent.contracts.checks import check_hash64, check_int, check_symbol, check_ts_ms
 from detent.contracts.errors import InvalidField
 from detent.contracts.reasons import Reason
 from detent.contracts.units import BPS_ONE
@@ -135,6 +135,7 @@ def load_stored_signals(path: Path) -> StoredSignals:
     digest = file_sha256(path)
     for row, cells in raw_cells(path, COLUMNS, optional=(FEATURES_HASH,)):
         try:
+            check_symbol("symbol", cells["symbol"])
             signal = StoredSignal(
                 ts_ms=integer_cell("ts_ms", cells["ts_ms"]),
                 p_hat_raw_bps=integer_cell("p_hat_raw_bps", cells["p_hat_raw_bps"]),
@@ -143,7 +144,7 @@ def load_stored_signals(path: Path) -> StoredSignals:
             )
         except InvalidField as error:
             raise invalid_at(path.name, row, error) from error
-        signals.setdefault(str(cells["symbol"]), []).append(signal)
+        signals.setdefault(cells["symbol"], []).append(signal)
     try:
         return StoredSignals(signals, file_sha256=digest)
     except InvalidField as error:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detent.contracts.canonical import canonical_hash
-from detent.contracts.checks import check_hash64, check_int
+from detent.contracts.checks import check_hash64, check_int, check_symbol, check_ts_ms
 from detent.contracts.errors import DataInvalid, InvalidField
 from detent.contracts.json_codec import to_json
 from detent.contracts.plan import Trigger, TriggerState, VolUnit
@@ -21,7 +21,7 @@ from detent.contracts.units import PPM_ONE
 from detent.core.evaluation.equity import periods_in_year
 from detent.core.policy.columns import INACTIVE, LONG, SHORT, TRIGGER_CODES
 from detent.offline.backtesting.market import Floats, Market, closes_of
-from detent.offline.cells import file_sha256, integer_cell, invalid, raw_cells
+from detent.offline.cells import file_sha256, integer_cell, invalid, invalid_at, raw_cells
 
 Codes = NDArray[np.int8]
 BARS_MAX = 100_000
@@ -159,22 +159,34 @@ def _by_symbol(market: Market, rule: Callable[[Floats], Codes]) -> Codes:
 
 
 def _from_file(market: Market, file: Path) -> Codes:
-    """Read what is permitted, one row per bar; a bar that the file does not name is inactive."""
+    """Read what is permitted, one row per bar; a bar that the file does not name is inactive.
+
+    One that names no bar at all is of other symbols or other times than was meant.
+    """
     codes = np.full(market.close.shape, INACTIVE, dtype=np.int8)
     columns = {symbol: column for column, symbol in enumerate(market.symbols)}
     rows: Mapping[int, int] = {int(ts_ms): row for row, ts_ms in enumerate(market.ts_ms)}
     seen: set[tuple[int, str]] = set()
+    named = 0
     for number, cells in raw_cells(file, FILE_COLUMNS):
-        symbol = cells["symbol"]
+        symbol, state = cells["symbol"], cells["trigger_state"]
         try:
             ts_ms = integer_cell("ts_ms", cells["ts_ms"])
-            code = TRIGGER_CODES[TriggerState(cells["trigger_state"])]
-        except (InvalidField, ValueError) as error:
-            expected = f"close time in ms and one of {', '.join(TriggerState)}"
-            raise invalid(file.name, error, expected, row=number) from error
+            check_ts_ms("ts_ms", ts_ms)
+            check_symbol("symbol", symbol)
+            code = TRIGGER_CODES[TriggerState(state)]
+        except InvalidField as error:
+            raise invalid_at(file.name, number, error) from error
+        except ValueError as error:
+            expected = f"one of {', '.join(TriggerState)}"
+            raise invalid(file.name, state, expected, row=number, column="trigger_state") from error
         if (ts_ms, symbol) in seen:
             raise invalid(file.name, f"{symbol} at {ts_ms} again", "each bar once", row=number)
         seen.add((ts_ms, symbol))
         if symbol in columns and ts_ms in rows:
             codes[rows[ts_ms], columns[symbol]] = code
+            named += 1
+    if not named:
+        found = f"{len(seen)} rows, none of them of a bar"
+        raise invalid(file.name, found, "closes of the bars, and their symbols")
     return codes

@@ -72,6 +72,21 @@ def test_two_signals_of_one_instant_are_refused(tmp_path: Path) -> None:
         load_stored_signals(path)
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        pytest.param(",6000,6000", "column symbol", id="no-symbol"),
+        pytest.param("AAA,0.6,6000", "found 0.6, expected an integer$", id="a-share"),
+    ],
+)
+def test_a_stored_signal_that_is_none_is_named(row: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "signals.csv"
+    path.write_text(f"ts_ms,symbol,p_hat_raw_bps,p_hat_bps\n{START_MS},{row}\n")
+
+    with pytest.raises(DataInvalid, match=rf"signals\.csv, row 1.*{message}"):
+        load_stored_signals(path)
+
+
 def test_a_summary_says_which_signals_were_replayed(tmp_path: Path) -> None:
     """Other signals under the same binding are another run."""
     path = tmp_path / "signals.csv"

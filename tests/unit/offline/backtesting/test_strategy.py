@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.backtests import market_of_walk
+from tests.builders import START_MS
 
 from detent.contracts.errors import DataInvalid
 from detent.core.policy.columns import INACTIVE, LONG
@@ -85,6 +88,43 @@ def test_a_file_that_is_not_the_one_in_the_plan_permits_nothing(tmp_path: Path) 
 def test_a_rule_by_file_without_its_file_is_refused() -> None:
     with pytest.raises(DataInvalid, match="found no file, expected one"):
         proxy_setup(asked(trigger="file"), market_of_walk(30))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        pytest.param("1717200000,AAA,long_allowed", "column ts_ms: .*seconds x 1000", id="seconds"),
+        pytest.param("1717200000000.5,AAA,long_allowed", "column ts_ms", id="fraction"),
+        pytest.param("1717200000000,,long_allowed", "column symbol", id="no-symbol"),
+        pytest.param("1717200000000,AAA", "column trigger_state: found None", id="short"),
+        pytest.param("1717200000000,AAA,long", "found long, expected one of inactive", id="state"),
+    ],
+)
+def test_a_row_of_permissions_that_is_none_is_named(row: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "file.csv"
+    file.write_text(f"ts_ms,symbol,trigger_state\n{row}\n")
+
+    with pytest.raises(DataInvalid, match=rf"file\.csv, row 1.*{message}"):
+        proxy_setup(asked(trigger="file", trigger_file=file), market_of_walk(30))
+
+
+@pytest.mark.parametrize("row", ["", "1717200000001,AAA,long_allowed\n"])
+def test_a_file_of_permissions_of_no_bar_is_refused(row: str, tmp_path: Path) -> None:
+    """Otherwise a file of other bars would look like a strategist that never permits."""
+    file = tmp_path / "file.csv"
+    file.write_text(f"ts_ms,symbol,trigger_state\n{row}")
+
+    with pytest.raises(DataInvalid, match="none of them of a bar, expected closes of the bars"):
+        proxy_setup(asked(trigger="file", trigger_file=file), market_of_walk(30))
+
+
+def test_a_symbol_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file.parquet"
+    columns = {"ts_ms": [START_MS], "symbol": [["AAA"]], "trigger_state": ["long_allowed"]}
+    pq.write_table(pa.table(columns), file)
+
+    with pytest.raises(DataInvalid, match="row 1, column symbol"):
+        proxy_setup(asked(trigger="file", trigger_file=file), market_of_walk(30))
 
 
 def test_a_file_of_permissions_that_is_not_there_is_named(tmp_path: Path) -> None:
