@@ -1,5 +1,6 @@
 """Sweep settings of a policy over windows that walk forward: `detent sweep`."""
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,10 +75,10 @@ def sweep(
     from detent.offline.backtesting.account import Costs  # noqa: PLC0415
     from detent.offline.backtesting.asking import question_of  # noqa: PLC0415
     from detent.offline.commands import load_table  # noqa: PLC0415
+    from detent.offline.sweeping import trials  # noqa: PLC0415
     from detent.offline.sweeping.grid import parse_axes  # noqa: PLC0415
     from detent.offline.sweeping.sweep import SweepRequest  # noqa: PLC0415
     from detent.offline.sweeping.sweep import sweep as run_all  # noqa: PLC0415
-    from detent.offline.sweeping.trials import TrialLog, begin, finish  # noqa: PLC0415
     from detent_cli.sweep_page import write_page  # noqa: PLC0415
 
     with reported(as_json=as_json), progress_bar() as progress:
@@ -102,11 +103,11 @@ def sweep(
             train_bars=train_bars,
             test_bars=test_bars,
         )
-        count = len(request.settings)
-        table = load_table(data)
-        folder = begin(artifact, TrialLog(name=name, axes=request.axes, trial_count=count))
-        found = run_all(request, artifact, table, progress=progress)
-        finish(folder, found.report)
+        log = trials.TrialLog(name=name, axes=request.axes, trial_count=len(request.settings))
+        begin = functools.partial(trials.begin, artifact, log)
+        found = run_all(request, artifact, load_table(data), begin=begin, progress=progress)
+        folder = trials.sweeps_folder_of(artifact) / name
+        trials.finish(folder, found.report)
         page = folder / "sweep.html"
         write_page(page, found)
     if as_json:

@@ -93,6 +93,10 @@ def _setting(number: int, values: dict[str, str], base: PolicyConfig) -> Setting
 
 def _integer(name: str, text: str) -> int:
     try:
-        return int(text)
+        number = int(text)
     except ValueError as error:
         raise InvalidField(name, text, "an integer") from error
+    # In one spelling only: two of one number would be tried, and count, as two settings.
+    if str(number) != text:
+        raise InvalidField(name, text, f"the spelling {number}")
+    return number

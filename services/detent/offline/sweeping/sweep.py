@@ -1,6 +1,6 @@
 """Run every setting in every window: chosen on the bars before, measured on the bars after."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -62,13 +62,22 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     proxy: Account
 
 
-def sweep(request: SweepRequest, artifact: Path, table: BarTable, *, progress: Progress) -> Swept:
+def sweep(
+    request: SweepRequest,
+    artifact: Path,
+    table: BarTable,
+    *,
+    begin: Callable[[], object] = lambda: None,
+    progress: Progress,
+) -> Swept:
     """Sweep settings over the bars that a model's run predicted out of fold.
 
     Args:
         request: What a person decided.
         artifact: The model's directory, its run beside it.
         table: The bars that its data set was made from.
+        begin: Called once everything is there, before the first setting is tried: what is refused
+            until then has shown nobody anything.
         progress: Told of (stage, runs done, in all).
 
     Raises:
@@ -80,6 +89,7 @@ def sweep(request: SweepRequest, artifact: Path, table: BarTable, *, progress: P
     ground = ground_of(request.question, artifact, table)
     splits = splits_of(request, ground)
     interval_ms = ground.base.market.interval_ms
+    begin()
     done, total = 0, (2 * len(splits) + 1) * len(settings)
 
     def accounts(bars: range) -> list[Account]:

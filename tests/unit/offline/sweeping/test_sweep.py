@@ -159,7 +159,15 @@ def test_a_grid_of_nothing_or_of_no_setting_is_refused(axes: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize(
-    "axes", [("tau_bps=many",), ("tau_bps=-1",), ("calibration=best",), ("w_max_ppm=0",)]
+    "axes",
+    [
+        ("tau_bps=many",),
+        ("tau_bps=-1",),
+        ("tau_bps=1,01",),
+        ("tau_bps=1,1_0",),
+        ("calibration=best",),
+        ("w_max_ppm=0",),
+    ],
 )
 def test_a_value_out_of_range_is_refused(axes: tuple[str, ...]) -> None:
     with pytest.raises(InvalidField):
@@ -170,6 +178,45 @@ def test_a_grid_that_nobody_could_look_through_is_refused() -> None:
     values = ",".join(map(str, range(15)))
     with pytest.raises(InvalidField, match="225 settings"):
         settings_of(parse_axes([f"tau_bps={values}", f"epsilon_w_ppm={values}"]), CONFIG)
+
+
+def test_a_sweep_that_is_refused_before_it_tries_anything_counts_nothing() -> None:
+    """Nobody has seen anything: a wrong file must not cost the model its evidence."""
+    begun: list[str] = []
+    with pytest.raises(DataInvalid, match="bars: found"):
+        sweep(
+            request(),
+            artifact(),
+            bars(1_100),
+            begin=lambda: begun.append("too soon"),
+            progress=silent,
+        )
+    with pytest.raises(DataInvalid, match="bars that were predicted"):
+        sweep(
+            request(train_bars=100_000),
+            artifact(),
+            bars(),
+            begin=lambda: begun.append("too soon"),
+            progress=silent,
+        )
+    assert begun == []
+
+    class BrokenOffError(Exception):
+        pass
+
+    def tried(stage: str, done: int, total: int) -> None:
+        del stage, total
+        assert begun == ["in time"]
+        raise BrokenOffError(done)
+
+    with pytest.raises(BrokenOffError):
+        sweep(
+            request(),
+            artifact(),
+            bars(),
+            begin=lambda: begun.append("in time"),
+            progress=tried,
+        )
 
 
 @pytest.mark.proves("R120")
@@ -220,6 +267,9 @@ def test_the_command_leaves_a_report_with_pictures(tmp_path: Path) -> None:
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 2
     assert "a sweep of that name" in again.output
+    others = CliRunner().invoke(app, [*command, "--name", "others", "--trigger", "file"])
+    assert others.exit_code == 2
+    assert not folder.with_name("others").exists()
 
 
 @pytest.mark.proves("R120")
