@@ -49,14 +49,20 @@ Stored = Annotated[
 Policy = Annotated[Path | None, typer.Option(help="Policy config, JSON; else the defaults.")]
 Name = Annotated[str, typer.Option(help="Name of the run; its plans are named after it.")]
 Rule = Annotated[str, typer.Option(help="What permits a direction: trend, always_long, file.")]
-Window = Annotated[int, typer.Option(help="Bars of the trend's moving average.", min=1)]
+Window = Annotated[
+    int | None, typer.Option(help="Bars of the trend's moving average; by default 96.", min=1)
+]
 Permissions = Annotated[Path | None, typer.Option(help="ts_ms, symbol, trigger_state of each bar.")]
-Shorts = Annotated[bool, typer.Option(help="Whether the trend permits shorts.")]
+Shorts = Annotated[
+    bool | None, typer.Option(help="Whether the trend permits shorts; by default it does.")
+]
 VolBars = Annotated[int, typer.Option(help="Returns of the volatility forecast.", min=2)]
 How = Annotated[str, typer.Option(help="next_bar; parity_a or parity_b to compare back-testers.")]
-Bps = Annotated[float, typer.Option(help="Basis points of notional.", min=0)]
+Bps = Annotated[float, typer.Option(help="Basis points of notional.", min=0, max=10_000)]
 Cash = Annotated[float, typer.Option(help="Quote units at the start.", min=1, max=1e18)]
-AgeMs = Annotated[int | None, typer.Option(help="How old a stored signal may be.", min=0)]
+AgeMs = Annotated[
+    int | None, typer.Option(help="How old a stored signal may be; with --signals.", min=0)
+]
 Records = Annotated[bool, typer.Option(help="Whether every decision is recorded.")]
 
 
@@ -69,9 +75,9 @@ def backtest(
     policy: Policy = None,
     name: Name = "run",
     trigger: Rule = "trend",
-    trigger_bars: Window = 96,
+    trigger_bars: Window = None,
     trigger_file: Permissions = None,
-    shorts: Shorts = True,
+    shorts: Shorts = None,
     vol_bars: VolBars = 96,
     execution: How = "next_bar",
     fee_bps: Bps = 5.0,

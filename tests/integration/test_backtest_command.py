@@ -67,7 +67,12 @@ def test_model_and_proxy_stand_side_by_side(
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--trigger", "magic"), ("--execution", "yesterday"), ("--signals", "signals.parquet")],
+    [
+        ("--trigger", "magic"),
+        ("--execution", "yesterday"),
+        ("--signals", "signals.parquet"),
+        ("--max-signal-age-ms", "1000"),
+    ],
 )
 def test_what_cannot_be_run_is_refused(option: str, value: str, data: Path, tmp_path: Path) -> None:
     command = ["backtest", "--data", str(data), "--out", str(tmp_path / "out"), option, value]
@@ -76,6 +81,17 @@ def test_what_cannot_be_run_is_refused(option: str, value: str, data: Path, tmp_
 
     assert done.exit_code == 2
     assert "expected" in done.output
+
+
+@pytest.mark.parametrize("bps", ["inf", "10001", "-1"])
+@pytest.mark.parametrize("option", ["--fee-bps", "--slippage-bps"])
+def test_costs_beyond_what_is_traded_are_refused(option: str, bps: str, tmp_path: Path) -> None:
+    command = ["backtest", "--data", "bars.parquet", "--out", str(tmp_path), option, bps]
+
+    done = CliRunner().invoke(app, command)
+
+    assert done.exit_code == 2
+    assert f"'{option}'" in done.output
 
 
 @pytest.mark.parametrize("cash", ["inf", "nan", "0"])

@@ -4,6 +4,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
+from msgspec import structs
+
 from detent.adapters.artifact_store import read_pinned_manifest
 from detent.contracts.canonical import parse_json
 from detent.contracts.errors import DataInvalid, InvalidField
@@ -26,9 +28,9 @@ def question_of(
     policy: Path | None,
     artifact: Path | None,
     trigger: str,
-    trigger_bars: int,
+    trigger_bars: int | None,
     trigger_file: Path | None,
-    shorts: bool,
+    shorts: bool | None,
     vol_bars: int,
     execution: str,
     costs: Costs,
@@ -36,22 +38,20 @@ def question_of(
     max_signal_age_ms: int | None,
     records: bool,
 ) -> Question:
-    """Give the question that options ask.
+    """Give the question that options ask; what is None is as `TriggerParameters` has it.
 
     Raises:
         DataInvalid: The policy file or the trigger's file cannot be read.
         InvalidField: A name or number is not what it should be.
     """
-    rule = _named(TriggerRule, "trigger", trigger)
-    read = trigger_file if rule is TriggerRule.FILE else None
     return Question(
         name=name,
         policy_config=_policy(policy, artifact),
-        trigger=TriggerParameters(
-            rule=rule,
+        trigger=_trigger(
+            _named(TriggerRule, "trigger", trigger),
             window_bars=trigger_bars,
             shorts=shorts,
-            file_sha256=None if read is None else file_sha256(read),
+            file=trigger_file,
         ),
         trigger_file=trigger_file,
         vol_bars=vol_bars,
@@ -60,6 +60,22 @@ def question_of(
         execution=_named(Execution, "execution", execution),
         max_signal_age_ms=max_signal_age_ms,
         records=records,
+    )
+
+
+def _trigger(
+    rule: TriggerRule, *, window_bars: int | None, shorts: bool | None, file: Path | None
+) -> TriggerParameters:
+    """Give a rule's parameters; one that the rule would not look at is refused."""
+    asked = {"window_bars": window_bars, "shorts": shorts}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if given and rule is not TriggerRule.TREND:
+        name, value = next(iter(given.items()))
+        raise InvalidField(name, value, f"nothing beside the rule {rule}: it is the trend's")
+    read = file if rule is TriggerRule.FILE else None
+    return structs.replace(
+        TriggerParameters(rule=rule, file_sha256=None if read is None else file_sha256(read)),
+        **given,
     )
 
 

@@ -143,6 +143,9 @@ def backtest(
         DataInvalid: A file cannot be used, or the bars do not fit.
         ArtifactInvalid: The artifact is not what it says.
     """
+    if question.max_signal_age_ms is not None and signals is None:
+        found, expected = f"{question.max_signal_age_ms} without signals", "a file of them"
+        raise DataInvalid(f"max_signal_age_ms: found {found}, expected {expected}", found=found)
     market = market_of(table)
     base = proxy_setup(question, market)
     setups = {PROXY: (base, PROXY)}

@@ -9,7 +9,7 @@ import pytest
 from tests.backtests import market_of_walk
 from tests.builders import START_MS
 
-from detent.contracts.errors import DataInvalid
+from detent.contracts.errors import DataInvalid, InvalidField
 from detent.core.policy.columns import INACTIVE, LONG
 from detent.offline.backtesting.account import Costs
 from detent.offline.backtesting.asking import question_of
@@ -23,9 +23,9 @@ def asked(**changes: Any) -> Question:
         "policy": None,
         "artifact": None,
         "trigger": "trend",
-        "trigger_bars": 96,
+        "trigger_bars": None,
         "trigger_file": None,
-        "shorts": True,
+        "shorts": None,
         "vol_bars": 10,
         "execution": "next_bar",
         "costs": Costs(),
@@ -71,6 +71,14 @@ def test_a_plan_covers_what_its_trigger_file_says(tmp_path: Path) -> None:
 )
 def test_a_trigger_without_a_file_keeps_its_hash(rule: str, published: str) -> None:
     assert parameters_hash(asked(trigger=rule)) == published
+
+
+@pytest.mark.parametrize("option", [{"trigger_bars": 12}, {"shorts": False}, {"shorts": True}])
+@pytest.mark.parametrize("rule", ["always_long", "file"])
+def test_what_a_rule_would_not_look_at_is_refused(rule: str, option: dict[str, Any]) -> None:
+    """It would change the plan's hash and nothing else."""
+    with pytest.raises(InvalidField, match=f"nothing beside the rule {rule}"):
+        asked(trigger=rule, **option)
 
 
 def test_a_file_that_is_not_the_one_in_the_plan_permits_nothing(tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ def test_the_command_leaves_a_report_with_pictures(tmp_path: Path) -> None:
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 2
     assert "a sweep of that name" in again.output
-    others = CliRunner().invoke(app, [*command, "--name", "others", "--trigger", "file"])
+    others = CliRunner().invoke(app, [*command, "--name", "others", "--train-bars", "100000"])
     assert others.exit_code == 2
     assert not folder.with_name("others").exists()
 
