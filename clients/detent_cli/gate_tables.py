@@ -32,4 +32,4 @@ def print_gates(title: str, gates: Sequence[GateResult]) -> None:
         (gate.name, gate.number or "-", gate.bound, _MARKS[gate.verdict], gate.evidence)
         for gate in gates
     ]
-    print_rows(title, columns, rows)
+    print_rows(title, columns, rows, whole=("gate", "verdict"))

@@ -303,6 +303,17 @@ def test_a_line_without_one_in_production_answers_so(registry: str) -> None:
     assert json.loads(found.stdout)["error"]["reason"] == "MODEL_NOT_REGISTERED"
 
 
+def test_no_name_of_a_gate_is_broken_in_a_table(evidence: Evidence, tmp_path: Path) -> None:
+    """At 80 columns too: a person looks for it in the documents."""
+    command = ["evaluate", str(evidence.artifact), "--run", str(tmp_path)]
+    command += ["--out", str(tmp_path / "evaluation.json")]
+    names = refused_by(CliRunner().invoke(app, [*command, "--json"]))
+    table = CliRunner().invoke(app, command).output
+
+    assert max(map(len, names)) > 16
+    assert [name for name in names if f" {name} " not in table] == []
+
+
 def test_people_read_tables(registry: str, evidence: Evidence, report: Path) -> None:
     arguments = ["promote", evidence.artifact.name, "--to", "production", "--registry", registry]
     arguments += ["--report", str(report), *WHO]
