@@ -3,6 +3,7 @@
 import base64
 import datetime as dt
 import io
+import itertools
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +17,16 @@ from matplotlib.figure import Figure
 from detent.contracts.errors import DataInvalid
 from detent.core.evaluation.equity import bar_returns, bar_turnover, drawdowns
 from detent_cli.backtest import ROWS
+from detent_cli.pictures import name_lines
 
 if TYPE_CHECKING:
     from detent.offline.backtesting.backtest import Compared
-    from detent.offline.backtesting.engine import Ran
     from detent.offline.backtesting.folder import BacktestRun
 
 mpl.use("Agg")
 
 COLOURS = {"model": "#1f6f8b", "proxy": "#c8553d"}
-# More points than a picture has columns show nothing more.
+# More points than a picture has columns show nothing more, if they are the right ones.
 POINTS_MAX = 1_500
 SYMBOLS_SHOWN_MAX = 6
 DAY_MS = 86_400_000
@@ -134,18 +135,24 @@ def _account(runs: "dict[str, BacktestRun]", compared: "Compared") -> Figure:
     figure, (equity, fall, turnover, gross) = _figure(10.0, 4)
     for source, run in runs.items():
         curve, colour = run.curve, COLOURS[source]
-        at = _shown(len(curve.ts_ms))
-        times = _times(curve.ts_ms[at])
-        equity.plot(times, curve.equity[at], color=colour, linewidth=1.1, label=source)
-        below = 100 * drawdowns(bar_returns(curve))[at]
-        fall.plot(times, below, color=colour, linewidth=0.9)
-        fall.fill_between(times, below, 0.0, color=colour, alpha=0.12, linewidth=0)
+        at = shown(curve.equity)
+        equity.plot(
+            _times(curve.ts_ms[at]), curve.equity[at], color=colour, linewidth=1.1, label=source
+        )
+        below = 100 * drawdowns(bar_returns(curve))
+        at = shown(below)
+        fall.plot(_times(curve.ts_ms[at]), below[at], color=colour, linewidth=0.9)
+        fall.fill_between(
+            _times(curve.ts_ms[at]), below[at], 0.0, color=colour, alpha=0.12, linewidth=0
+        )
         days, sums = _daily(curve.ts_ms, bar_turnover(curve))
         turnover.step(_times(days), sums, where="post", color=colour, linewidth=0.8)
-        held = np.abs(compared.runs[source][1].weight_ppm[at]).sum(axis=1) / 10_000
-        gross.plot(times, held, color=colour, linewidth=0.7)
+        held = np.abs(compared.runs[source][1].weight_ppm).sum(axis=1) / 10_000
+        at = shown(held)
+        gross.plot(_times(curve.ts_ms[at]), held[at], color=colour, linewidth=0.7)
     equity.set_ylabel("equity")
-    equity.legend(loc="upper left", frameon=False, ncols=2)
+    equity.ticklabel_format(axis="y", style="plain", useOffset=False)
+    name_lines(equity)
     fall.set_ylabel("drawdown, %")
     turnover.set_ylabel("turnover a day")
     turnover.set_ylim(bottom=0)
@@ -161,18 +168,14 @@ def _weights(compared: "Compared") -> Figure:
     figure, axes = _figure(1.0 + 1.5 * len(symbols), len(symbols))
     for place, (symbol, axis) in enumerate(zip(symbols, axes, strict=True)):
         for source, (run, ran) in compared.runs.items():
-            at, held = _held(ran, place)
+            held = ran.weight_ppm[:, place] / 10_000
+            at, colour = shown(held), COLOURS[source]
             times = _times(run.curve.ts_ms[at])
-            axis.step(times, held, where="post", color=COLOURS[source], linewidth=0.7, label=source)
+            axis.step(times, held[at], where="post", color=colour, linewidth=0.7, label=source)
         axis.axhline(0, color="black", linewidth=0.5)
         axis.set_ylabel(f"{symbol}, %")
-    axes[0].legend(loc="upper left", frameon=False, ncols=2)
+    name_lines(axes[0])
     return figure
-
-
-def _held(ran: "Ran", place: int) -> tuple[Any, Any]:
-    at = _shown(len(ran.weight_ppm))
-    return at, ran.weight_ppm[at, place] / 10_000
 
 
 def _daily(ts_ms: Any, items: Any) -> tuple[Any, Any]:
@@ -182,8 +185,25 @@ def _daily(ts_ms: Any, items: Any) -> tuple[Any, Any]:
     return days[starts] * DAY_MS, np.add.reduceat(items, starts)
 
 
-def _shown(count: int) -> Any:
-    return np.unique(np.linspace(0, count - 1, min(count, POINTS_MAX)).round().astype(np.int64))
+def shown(items: Any) -> Any:
+    """Choose the places of what is drawn: of each stretch of bars the lowest and the highest.
+
+    Bars at even steps would leave out a fall or a position that came and went between two.
+
+    Args:
+        items: Shape (n,), n at least 1.
+
+    Returns:
+        Rising places, at most `POINTS_MAX` and the two ends.
+    """
+    if len(items) <= POINTS_MAX:
+        return np.arange(len(items))
+    edges = np.linspace(0, len(items), POINTS_MAX // 2 + 1).round().astype(np.int64)
+    places = [0, len(items) - 1]
+    for start, stop in itertools.pairwise(edges.tolist()):
+        stretch = items[start:stop]
+        places += [start + int(np.argmin(stretch)), start + int(np.argmax(stretch))]
+    return np.unique(places)
 
 
 def _times(ts_ms: Any) -> Any:

@@ -16,6 +16,13 @@ def plain_axis(height: float) -> tuple[Figure, Axes]:
     return figure, axis
 
 
+def name_lines(axis: Axes) -> None:
+    """Name the lines of an axis above it, where no line runs through their names."""
+    axis.legend(
+        loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.0, frameon=False, ncols=4
+    )
+
+
 def picture(figure: Figure) -> str:
     """Give a figure as text that a page can hold."""
     data = io.BytesIO()

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from detent.contracts.errors import DataInvalid
 from detent_cli.backtest_page import COLOURS
 from detent_cli.instants import day_text
-from detent_cli.pictures import picture, plain_axis
+from detent_cli.pictures import name_lines, picture, plain_axis
 from detent_cli.sweep import PPM_ONE, percent, ratio, shown
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _account(swept: "Swept") -> Figure:
         axis.axvline(start, color="black", alpha=0.25, linewidth=0.8)
     axis.axhline(0, color="black", linewidth=0.5)
     axis.set_ylabel("return out of sample, %")
-    axis.legend(loc="upper left", frameon=False, ncols=2)
+    name_lines(axis)
     return figure
 
 
