@@ -31,7 +31,7 @@ def build(
     *,
     data: Annotated[Path, typer.Option(help="Bars: .parquet or .csv.")],
     out: Annotated[Path, typer.Option(help="Folder of data sets.")],
-    dataset_id: Annotated[str, typer.Option(help="Its name: a-z 0-9 . _ -")],
+    dataset_id: Annotated[str, typer.Option(help="Its name: 3 to 65 of a-z 0-9 . _ -")],
     created_at: Annotated[str, typer.Option(help="UTC, for example 2024-01-15T10:30:00Z.")],
     source: Annotated[str, typer.Option(help="synthetic, backtest, export or manual.")] = "export",
     head: Annotated[Head, typer.Option(help="The question that its labels answer.")] = (
@@ -40,7 +40,10 @@ def build(
     feature_set: Annotated[
         str | None, typer.Option(help="Name of a feature set, or a file that holds one.")
     ] = None,
-    horizon_bars: Annotated[int, typer.Option(help="How far ahead the label looks.", min=1)] = 4,
+    horizon_bars: Annotated[
+        int | None,
+        typer.Option(help="How far ahead the label looks; by default 4, toxicity 60 s.", min=1),
+    ] = None,
     horizon_id: Annotated[
         str, typer.Option(help="Name of the horizon; by default h and how many bars.")
     ] = "",

@@ -29,7 +29,7 @@ Candidates = Annotated[
 EmbargoBars = Annotated[int, typer.Option(help="Bars between an outcome and the next part.", min=0)]
 NewestRows = Annotated[int | None, typer.Option(help="Only so many of the newest rows.", min=1)]
 RayAddress = Annotated[
-    str | None, typer.Option(help="Ray's cluster; by default one on this machine.")
+    str | None, typer.Option(help="Cluster of the engine ray; by default one here.")
 ]
 Predecessor = Annotated[
     Path | None,

@@ -84,6 +84,9 @@ def test_what_is_wrong_is_said_and_ends_with_its_code(bars_file: Path, tmp_path:
     unknown = ("--data", bars_file, "--dataset-id", "x-15m", "--source", "rumour")
     refused = run("dataset", "build", *unknown, "--out", tmp_path, "--created-at", "now", code=2)
     assert refused["error"]["metadata"]["field"] == "source"
+    fixed = (*words, "--out", tmp_path, "--created-at", CREATED_AT, "--horizon-bars", 2)
+    refused = run("dataset", "build", *fixed, "--head", "toxicity", code=2)
+    assert refused["error"]["metadata"]["field"] == "horizon_bars"
     # A place that cannot be written is a person's mistake, and no failure of ours.
     nowhere = ("--out", bars_file, "--created-at", CREATED_AT)
     refused = run("dataset", "build", *words, *nowhere, code=2)

@@ -137,11 +137,14 @@ def cadence_evidence(interval_ms: int, evidence: Path | None) -> str | None:
     """Give the hash of the evidence for bars of another length than the default.
 
     Raises:
-        DataInvalid: There is none, or it cannot be read or is empty.
+        DataInvalid: There is none, or it cannot be read or is empty; or there is some for bars of
+            the default length, which no manifest would name.
 
     Source: R172.
     """
     if interval_ms == CADENCE_MS_DEFAULT:
+        if evidence is not None:
+            raise invalid(evidence.name, "evidence", f"none: bars are of {interval_ms} ms")
         return None
     expected = f"{CADENCE_MS_DEFAULT} ms, or --cadence-evidence FILE that says why not"
     if evidence is None:

@@ -15,6 +15,8 @@ from detent.offline.samples import Progress
 from detent.offline.score_labels import TOXICITY_DEFAULT, toxicity_bars_v1
 from detent.offline.walk_forward.leakage import check_rows_against_bars
 
+HORIZON_BARS_DEFAULT = 4
+
 
 def build_dataset_folder(
     data: Path,
@@ -25,7 +27,7 @@ def build_dataset_folder(
     source: str,
     head: Head,
     feature_set: str | None,
-    horizon_bars: int,
+    horizon_bars: int | None,
     horizon_id: str,
     cadence_evidence: Path | None,
     progress: Progress,
@@ -40,13 +42,15 @@ def build_dataset_folder(
         source: One of `DatasetSource`.
         head: The question that its labels answer.
         feature_set: Name of a feature set, or a file; None for the head's own.
-        horizon_bars: How far ahead the label looks; that of toxicity is fixed in seconds.
+        horizon_bars: How far ahead the label looks; None for `HORIZON_BARS_DEFAULT`. That of
+            toxicity is fixed in seconds.
         horizon_id: Name of the horizon; empty names it by its bars, as in `h4`.
         cadence_evidence: Why the bars are not of the default length.
         progress: Told of (stage, done, in all).
 
     Raises:
         DetentError: As `build_dataset`.
+        InvalidField: A horizon is asked for that the head does not have.
     """
     if source not in set(DatasetSource):
         raise InvalidField("source", source, f"one of {', '.join(DatasetSource)}")
@@ -54,7 +58,14 @@ def build_dataset_folder(
     table = load_table(data)
     progress("read", 1, 1)
     if head is Head.TOXICITY:
+        if horizon_bars is not None:
+            seconds = TOXICITY_DEFAULT.prediction_horizon_s
+            raise InvalidField(
+                "horizon_bars", horizon_bars, f"none: {head} looks {seconds} s ahead"
+            )
         horizon_bars = TOXICITY_DEFAULT.horizon_bars(table.interval_ms)
+    elif horizon_bars is None:
+        horizon_bars = HORIZON_BARS_DEFAULT
     request = DatasetRequest(
         dataset_id=dataset_id,
         source=DatasetSource(source),

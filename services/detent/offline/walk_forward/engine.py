@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import joblib
 import msgspec
 
-from detent.contracts.errors import DataInvalid
+from detent.contracts.errors import DataInvalid, InvalidField
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,12 +32,17 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: Local processes, or Ray.
         workers: Processes; 1 for this one alone. With Ray: tasks at a time.
-        address: Ray's cluster; None starts one on this machine.
+        address: Ray's cluster; None starts one on this machine. Local processes have none.
     """
 
     kind: EngineKind = EngineKind.LOCAL
     workers: int = 1
     address: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a cluster that nothing would run on."""
+        if self.address is not None and self.kind is not EngineKind.RAY:
+            raise InvalidField("address", self.address, f"none: the engine is {self.kind}")
 
 
 def run_all(
@@ -62,8 +67,10 @@ def run_all(
             results = joblib.Parallel()(calls)
         told(len(results))
         return results
-    backend = "sequential" if engine.workers == 1 else "loky"
-    with joblib.parallel_config(backend, n_jobs=engine.workers):
+    # All processes start at once, also those that no task is left for.
+    workers = max(1, min(engine.workers, len(calls)))
+    backend = "sequential" if workers == 1 else "loky"
+    with joblib.parallel_config(backend, n_jobs=workers):
         for result in joblib.Parallel(return_as="generator")(calls):
             results.append(result)
             told(len(results))

@@ -247,6 +247,8 @@ def test_another_cadence_needs_its_evidence(tmp_path: Path) -> None:
 
     assert cadence_evidence(900_000, None) is None
     assert cadence_evidence(hour_ms, evidence) is not None
+    with pytest.raises(DataInvalid, match=r"why\.md: found evidence, expected none"):
+        cadence_evidence(900_000, evidence)
     with pytest.raises(InvalidField, match="cadence_evidence"):
         structs.replace(dataset().manifest, bar_interval_ms=hour_ms)
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -329,6 +330,27 @@ def test_results_come_in_the_order_of_the_tasks() -> None:
 
     assert run_all(abs, [-3, -1, -2], Engine(), told=seen.append) == [3, 1, 2]
     assert seen == [1, 2, 3]
+
+
+def test_no_process_is_started_that_no_task_is_left_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    real = joblib.parallel_config
+
+    def note(backend: str, *, n_jobs: int) -> object:
+        asked.append(n_jobs)
+        return real("sequential", n_jobs=1)
+
+    monkeypatch.setattr(joblib, "parallel_config", note)
+    many = Engine(workers=100_000)
+    assert run_all(abs, [-3, -1], many, told=lambda _: None) == [3, 1]
+    assert run_all(abs, [], many, told=lambda _: None) == []
+
+    assert asked == [2, 1]
+
+
+def test_a_cluster_that_nothing_would_run_on_is_refused() -> None:
+    with pytest.raises(InvalidField, match=r"address: found 'ray://there'.*the engine is local"):
+        Engine(address="ray://there")
 
 
 @pytest.mark.proves("R163", "R161")
