@@ -34,6 +34,7 @@ from detent.offline.promotion.run_folder import (
 from detent.offline.promotion.scores import Predictions
 from detent.offline.sweeping.grid import Setting
 from detent.offline.sweeping.report import Account, account_of
+from detent.offline.sweeping.trials import swept_trials
 from detent.offline.walk_forward.record import RunRecord, parse_run
 
 
@@ -47,6 +48,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         base: The proxy's run over all bars from the first that was predicted to the last.
         calibrated: What the model said, by its fold's calibration.
         raw: The same without one.
+        earlier_trials: Settings of every sweep that was logged before.
     """
 
     question: Question
@@ -55,6 +57,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     base: Setup
     calibrated: ModelSignals
     raw: ModelSignals
+    earlier_trials: int
 
     def account(self, setting: Setting, bars: range, *, of_model: bool) -> Account:
         """Run a setting over some bars, starting flat."""
@@ -81,7 +84,8 @@ def ground_of(question: Question, artifact: Path, table: BarTable) -> Ground:
 
     Raises:
         ArtifactInvalid: The artifact is not what it says.
-        DataInvalid: Its run is missing, another's, or of other bars.
+        DataInvalid: Its run is missing, another's, or of other bars; or an earlier sweep does not
+            say what it tried.
     """
     pinned = read_pinned_manifest(artifact)
     folder = run_folder_of(artifact)
@@ -109,6 +113,7 @@ def ground_of(question: Question, artifact: Path, table: BarTable) -> Ground:
         base=base,
         calibrated=_answers(said, raw, calibrated, base.market),
         raw=_answers(said, raw, raw, base.market),
+        earlier_trials=swept_trials(artifact),
     )
 
 

@@ -99,7 +99,8 @@ class SweepReport(msgspec.Struct, frozen=True, kw_only=True):
         chosen: The setting that the newest bars, as many as a window trains on, would choose.
         model: What the chosen settings did out of sample, one window after the other.
         proxy: The proxy's, with the same settings.
-        trial_count: Settings here, and every trial of the run that made the model.
+        trial_count: Settings here and of every earlier sweep of the artifact, and every trial of
+            the run that made the model.
         deflated_sharpe_ppm: Of `model`, for the best of so many; None where it is not defined.
     """
 

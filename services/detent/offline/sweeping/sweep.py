@@ -82,7 +82,8 @@ def sweep(
 
     Raises:
         ArtifactInvalid: The artifact is not what it says.
-        DataInvalid: Its run is missing or another's, the bars are others, or are too few.
+        DataInvalid: Its run is missing or another's, the bars are others, or are too few; or an
+            earlier sweep does not say what it tried.
         InvalidField: A setting is out of its range.
     """
     settings = request.settings
@@ -189,7 +190,7 @@ def _report(
     market, record, question = ground.base.market, ground.record, request.question
     trigger = question.trigger.trigger
     moments = return_moments(model.returns)
-    trial_count = record.trial_count + len(request.settings)
+    trial_count = record.trial_count + ground.earlier_trials + len(request.settings)
     return SweepReport(
         name=question.name,
         model_id=record.model_id,

@@ -234,6 +234,10 @@ def test_every_trial_counts_when_the_model_is_judged(tmp_path: Path) -> None:
         begin(model, TrialLog(name="first", axes=request().axes, trial_count=1))
 
     assert swept_trials(model) == 42
+    third = sweep(request(), model, bars(), progress=silent).report
+    assert third.trial_count == swept().report.trial_count + 42
+    assert third.deflated_sharpe_ppm is not None
+    assert third.deflated_sharpe_ppm < (swept().report.deflated_sharpe_ppm or 0)
     assert everything(model) == before
     policy = json.loads((folder / "policy.json").read_text())
     assert policy["tau_bps"] == int(swept().report.settings[swept().report.chosen].values[0])
