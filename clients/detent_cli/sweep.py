@@ -140,8 +140,9 @@ def _print(report: "SweepReport") -> None:
         trial = window.trials[window.chosen]
         rows.append(
             (
-                f"{day_text(window.test_start_ts_ms)} to {day_text(window.test_end_ts_ms)}",
-                shown(report, window.chosen),
+                f"{day_text(window.test_start_ts_ms)}\n{day_text(window.test_end_ts_ms)}",
+                # A line each: a number that is broken in two reads as a smaller one.
+                shown(report, window.chosen).replace(" ", "\n"),
                 ratio(trial.in_sample.sharpe),
                 ratio(trial.out_of_sample.sharpe),
                 percent(trial.out_of_sample.total_return),
@@ -150,7 +151,7 @@ def _print(report: "SweepReport") -> None:
         )
     columns = ("window", "chosen before it", "Sharpe before", "Sharpe in it", "return", "proxy")
     title = f"{len(report.settings)} settings in {len(report.windows)} windows"
-    print_rows(title, columns, rows, numbers=columns[2:])
+    print_rows(title, columns, rows, numbers=columns[2:], whole=columns[:2])
     deflated = report.deflated_sharpe_ppm
     print_sheet(
         [

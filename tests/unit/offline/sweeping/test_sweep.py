@@ -271,6 +271,11 @@ def test_the_command_leaves_a_report_with_pictures(tmp_path: Path) -> None:
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 2
     assert "a sweep of that name" in again.output
+    long = ["--set", "rebalance_cooldown_bars=11", "--set", "w_max_ppm=100000,250000"]
+    table = CliRunner().invoke(app, [*command, *long, "--name", "wide"])
+    assert table.exit_code == 0, table.output
+    for whole in (" rebalance_cooldown_bars=11 ", "0000 "):
+        assert table.output.count(whole) >= len(found["windows"])
     others = CliRunner().invoke(app, [*command, "--name", "others", "--train-bars", "100000"])
     assert others.exit_code == 2
     assert not folder.with_name("others").exists()
