@@ -1,9 +1,10 @@
 """Find the bars that a ledger should have and has not, and runs that lack what makes them valid."""
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import msgspec
-import numpy as np
 
 HOLES_MAX = 1_000
 # A run without one of these is invalid (R233).
@@ -65,19 +66,23 @@ def find_holes(
     Returns:
         The stretches of the calendar without a record.
     """
-    times = np.asarray(calendar, dtype=np.int64)
-    absent = ~np.isin(times, np.asarray(list(recorded), dtype=np.int64))
-    # A stretch begins where absence begins, and ends before it ends.
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], absent.view(np.int8), [0]))))
+    # By place and not bar by bar: a plan of short bars is due at more instants than fit in memory.
+    places = [-1]
+    for ts_ms in sorted(recorded):
+        place = bisect_left(calendar, ts_ms, lo=places[-1] + 1)
+        if place < len(calendar) and calendar[place] == ts_ms:
+            places.append(place)
+    places.append(len(calendar))
     return [
         Hole(
             plan_id=plan_id,
             symbol=symbol,
-            from_ts_ms=int(times[begin]),
-            until_ts_ms=int(times[end - 1]),
-            bar_count=int(end - begin),
+            from_ts_ms=calendar[before + 1],
+            until_ts_ms=calendar[after - 1],
+            bar_count=after - before - 1,
         )
-        for begin, end in zip(edges[::2], edges[1::2], strict=True)
+        for before, after in pairwise(places)
+        if after - before > 1
     ]
 
 

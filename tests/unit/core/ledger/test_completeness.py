@@ -1,6 +1,7 @@
 """Proves that a missing bar, and a run that lacks what makes it valid, are found."""
 
 import random
+import tracemalloc
 
 import pytest
 from tests.builders import HOUR_MS, START_MS
@@ -35,6 +36,23 @@ def test_a_symbol_without_any_record_is_one_hole() -> None:
     (hole,) = find_holes("plan", "EURUSD", (), due)
 
     assert (hole.from_ts_ms, hole.until_ts_ms, hole.bar_count) == (BARS[3], BARS[7], 5)
+
+
+def test_a_year_of_bars_of_one_millisecond_takes_no_memory() -> None:
+    """What is due is counted, never listed: a plan file of one line must not end an audit."""
+    year_ms = 365 * 24 * HOUR_MS
+    due = expected_bars(START_MS, START_MS + year_ms, calendar=None, interval_ms=1)
+    recorded = {START_MS, START_MS + HOUR_MS, START_MS + year_ms}
+    tracemalloc.start()
+    try:
+        holes = find_holes("plan", "EURUSD", recorded, due)
+        most_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert [hole.bar_count for hole in holes] == [HOUR_MS - 1, year_ms - HOUR_MS - 1]
+    assert (holes[0].from_ts_ms, holes[1].until_ts_ms) == (START_MS + 1, START_MS + year_ms - 1)
+    assert most_bytes < 1_000_000
 
 
 @pytest.mark.proves("R233")
