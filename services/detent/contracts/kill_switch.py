@@ -41,7 +41,8 @@ class KillSwitch(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         scope: What it reaches.
-        key: Which one: `model_id`, `plan_id` or symbol; empty for everything.
+        key: Which one: `model_id`, `plan_id` or symbol; empty for everything. The name that a
+            plan was opened under reaches both arms of its rollout.
         position: `off` keeps the model off there; `released` is kept for who asks later.
         epoch: Counts the changes of this switch from 1 on; the higher one holds.
         actor: Who set it so.

@@ -34,7 +34,9 @@ class _KillScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KillScope.V
     KILL_SCOPE_MODEL: _KillScope.ValueType  # 2
     """Reaches every plan that binds one model."""
     KILL_SCOPE_PLAN: _KillScope.ValueType  # 3
-    """Reaches one plan."""
+    """Reaches one plan; under a rollout the name that was asked for reaches both arms, and that of
+    the candidate's plan its symbols alone.
+    """
     KILL_SCOPE_SYMBOL: _KillScope.ValueType  # 4
     """Reaches one instrument in every plan."""
 
@@ -48,7 +50,9 @@ KILL_SCOPE_GLOBAL: KillScope.ValueType  # 1
 KILL_SCOPE_MODEL: KillScope.ValueType  # 2
 """Reaches every plan that binds one model."""
 KILL_SCOPE_PLAN: KillScope.ValueType  # 3
-"""Reaches one plan."""
+"""Reaches one plan; under a rollout the name that was asked for reaches both arms, and that of
+the candidate's plan its symbols alone.
+"""
 KILL_SCOPE_SYMBOL: KillScope.ValueType  # 4
 """Reaches one instrument in every plan."""
 Global___KillScope: _TypeAlias = KillScope  # noqa: Y015

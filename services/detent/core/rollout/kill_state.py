@@ -15,7 +15,7 @@ from msgspec import structs
 from detent.contracts.errors import InvalidField, KillEpochStale
 from detent.contracts.kill_switch import EPOCH_FIRST, KillPosition, KillScope, KillSwitch
 from detent.contracts.reasons import Reason
-from detent.contracts.rollout import PlanRollout, RolloutArm, RolloutStage
+from detent.contracts.rollout import PlanRollout, RolloutArm, RolloutStage, base_plan_id
 
 # A replica that could not read the truth for this long answers without the model.
 STALE_S = 1.0
@@ -173,6 +173,8 @@ def _keys(model_id: str, plan_id: str, symbol: str) -> tuple[Key, ...]:
         (KillScope.GLOBAL, ""),
         (KillScope.MODEL, model_id),
         (KillScope.PLAN, plan_id),
+        # Whoever switches a plan off by the name that it was opened under means both arms.
+        (KillScope.PLAN, base_plan_id(plan_id)),
         (KillScope.SYMBOL, symbol),
     )
 

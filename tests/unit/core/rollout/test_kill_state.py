@@ -53,6 +53,23 @@ def test_a_switch_of_any_scope_forbids_the_model(scope: KillScope, key: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("key", "stable", "candidate"),
+    [
+        ("plan-1", Reason.KILL_SWITCH_STATE, Reason.KILL_SWITCH_STATE),
+        ("plan-1:candidate", None, Reason.KILL_SWITCH_STATE),
+    ],
+)
+def test_a_plan_is_off_in_both_arms_by_the_name_that_it_was_opened_under(
+    key: str, stable: Reason | None, candidate: Reason
+) -> None:
+    """At 100 percent the candidate's plan is all there is, under a name nobody asked for."""
+    state = state_of([switch(KillScope.PLAN, key)], read_s=10.0)
+
+    assert reason_in(state) is stable
+    assert reason_in(state, plan_id="plan-1:candidate") is candidate
+
+
+@pytest.mark.parametrize(
     ("scope", "key", "other"),
     [
         (KillScope.MODEL, "direction_v1.0.0", {"model_id": "direction_v1.0.1"}),
