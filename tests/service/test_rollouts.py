@@ -201,6 +201,23 @@ async def test_raising_the_share_only_adds_symbols_and_a_replan_carries_their_st
     assert kept == arms
 
 
+async def test_an_arm_that_was_closed_alone_comes_back_by_a_replan(
+    rig: RolloutHost, client: DetentClient
+) -> None:
+    """What decides is compared, not what was opened: else its symbols would stay without a plan."""
+    started = await client.start_rollout(start_request(SYMBOLS))
+    await set_percent(client, started.rollout, 5_000)
+    stable, candidate = await client.open_under_rollout(PLAN, "r1")
+    await client.close_plan(stable)
+    after = structs.replace(PLAN, plan_id="after")
+    response, arms = await client.replace_under_rollout(
+        candidate, after, "r1", ts_ms=START_MS + HOUR_MS
+    )
+
+    assert response.outcome is ReplanOutcome.REPLACED
+    assert {symbol for one in arms for symbol in one.plan.symbols} == set(SYMBOLS)
+
+
 async def test_shadow_alone_is_a_change_that_a_replan_makes(
     rig: RolloutHost, client: DetentClient
 ) -> None:

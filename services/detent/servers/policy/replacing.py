@@ -20,7 +20,7 @@ from detent.contracts.rollout import RolloutArm, base_plan_id
 from detent.core.ledger.record import BoundPlan, bind_plan
 from detent.core.replanning.cadence import not_before_ts_ms
 from detent.core.replanning.entry import CarriedRecord, ReplanEntry
-from detent.core.replanning.material import material_of_arms
+from detent.core.replanning.material import Material, material_of_arms
 from detent.core.replanning.tightening import arms_only_tighten
 from detent.servers.policy.held import HeldBinding, arms_of, check_binding
 from detent.servers.policy.opening import arms_under, check_plan_id, same_arms
@@ -77,14 +77,16 @@ class PlanReplacer:
         self._check_instant(query.ts_ms)
         check_plan_id(query.plan.plan_id)
         new = await self._wanted(query)
-        asked = _asked(query, old, new)
+        after = material_of_arms(new)
         # One at a time: two replans of one plan must not both find it open.
         async with self._plans.changing():
             # (2) What came before is answered as it was.
-            known = await self._replans.find(_key(asked))
+            known = await self._replans.find(_key(query, after))
             if known is not None and known.outcome is ReplanOutcome.REPLACED:
                 return _response(new, known, None)
+            # An arm may have been closed alone: what decides now is what would change.
             opened = await self._plans.arms_open(query.plan_id)
+            asked = _asked(query, [one.bound for one in opened], new, after)
             not_before = await self._not_before_ts_ms(query.plan_id)
             is_early = query.ts_ms < not_before and not await self._takes_back(old, new)
             entry = known or _judged(asked, is_early=is_early)
@@ -175,20 +177,22 @@ class PlanReplacer:
 
 
 def _asked(
-    query: ReplacePlanRequest, old: Sequence[BoundPlan], new: Sequence[BoundPlan]
+    query: ReplacePlanRequest,
+    opened: Sequence[BoundPlan],
+    new: Sequence[BoundPlan],
+    after: Material,
 ) -> ReplanEntry:
     """Say what a replan would change."""
-    before, after = material_of_arms(old), material_of_arms(new)
     return ReplanEntry(
-        book=old[0].plan.book,
+        book=query.plan.book,
         plan_id=base_plan_id(query.plan_id),
         new_plan_id=query.plan.plan_id,
         ts_ms=query.ts_ms,
         outcome=ReplanOutcome.REPLACED,
         cause=query.cause,
         note=query.note,
-        changed=before.differing(after),
-        only_tightens=arms_only_tighten(old, new),
+        changed=material_of_arms(opened).differing(after),
+        only_tightens=arms_only_tighten(opened, new),
         material_hash=after.material_hash,
     )
 
@@ -206,12 +210,12 @@ def _judged(asked: ReplanEntry, *, is_early: bool) -> ReplanEntry:
     return asked
 
 
-def _key(entry: ReplanEntry) -> ReplanKey:
+def _key(query: ReplacePlanRequest, after: Material) -> ReplanKey:
     return ReplanKey(
-        plan_id=entry.plan_id,
-        new_plan_id=entry.new_plan_id,
-        ts_ms=entry.ts_ms,
-        material_hash=entry.material_hash,
+        plan_id=base_plan_id(query.plan_id),
+        new_plan_id=query.plan.plan_id,
+        ts_ms=query.ts_ms,
+        material_hash=after.material_hash,
     )
 
 
