@@ -12,12 +12,14 @@ from msgspec import structs
 from detent.contracts.binding import PROXY_BINDING, ModelBinding
 from detent.contracts.calls.replanning import ReplacePlanResponse
 from detent.contracts.canonical import parse_json
-from detent.contracts.errors import DataInvalid, InvalidField
+from detent.contracts.errors import DataInvalid, InvalidField, PlanNotFound
 from detent.contracts.json_codec import from_json, to_json
-from detent.contracts.plan import Plan
+from detent.contracts.plan import Plan, PlanStatus
+from detent.contracts.rollout import CANDIDATE_SUFFIX, RolloutArm, base_plan_id
 from detent_cli.asking import POLICY, Target, ask_policy
 from detent_cli.output import (
     JsonFlag,
+    bad,
     print_facts,
     print_json,
     print_rows,
@@ -165,19 +167,38 @@ def close_plan(
     target: Target = POLICY,
     as_json: JsonFlag = False,
 ) -> None:
-    """Close a plan: it decides nothing more."""
+    """Close a plan: it decides nothing more. The other arm of a rollout is a plan of its own."""
 
-    async def asked(client: DetentClient) -> str:
+    async def asked(client: DetentClient) -> tuple[str, str | None]:
         found = await client.get_plan(plan_id)
         opened = OpenedPlan(plan=found.plan, binding_hash=found.binding_hash)
-        return (await client.close_plan(opened)).status
+        status = (await client.close_plan(opened)).status
+        arm = found.rollout.arm if found.rollout is not None else None
+        return status, await _other_open_arm(client, plan_id, arm)
 
     with reported(as_json=as_json):
-        status = ask_policy(target, asked)
+        status, still_open = ask_policy(target, asked)
     if as_json:
-        print_json({"plan_id": plan_id, "status": status})
-    else:
-        print_facts(f"Plan {plan_id}", (("status", status),))
+        other = {} if still_open is None else {"still_open": still_open}
+        print_json({"plan_id": plan_id, "status": status} | other)
+        return
+    facts: list[tuple[str, object]] = [("status", status)]
+    if still_open is not None:
+        facts.append(("still open", bad(still_open)))
+    print_facts(f"Plan {plan_id}", facts)
+
+
+async def _other_open_arm(client: DetentClient, plan_id: str, arm: RolloutArm | None) -> str | None:
+    """Name the plan of the other arm while it decides; None for a plan of its own."""
+    if arm is None:
+        return None
+    base = base_plan_id(plan_id)
+    other = base if arm is RolloutArm.CANDIDATE else base + CANDIDATE_SUFFIX
+    try:
+        found = await client.get_plan(other)
+    except PlanNotFound:
+        return None
+    return other if found.status is PlanStatus.OPEN else None
 
 
 @app.command()

@@ -173,7 +173,7 @@ class PlanCalls(ABC):
         return response
 
     async def close_plan(self, opened: OpenedPlan) -> ClosePlanResponse:
-        """Close a plan; it decides nothing more."""
+        """Close a plan; it decides nothing more, and the other arm of a rollout goes on."""
         request = ClosePlanRequest(binding_hash=opened.binding_hash, plan_id=opened.plan.plan_id)
         return await self._ask_policy(request, ClosePlanResponse)
 

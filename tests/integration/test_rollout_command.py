@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 from tests.conftest import Artifacts
-from tests.rollout_host import BY, RolloutHost
+from tests.rollout_host import (
+    BY,
+    PLAN,
+    SYMBOLS,
+    RolloutHost,
+    client_of,
+    set_percent,
+    start_request,
+)
 from typer.testing import CliRunner
 
 from detent_cli.main import app
@@ -69,6 +77,23 @@ async def test_an_operator_rolls_out_and_takes_back_in_one_command(
     ]
     assert "rolled_back" in listed.stdout
     assert "r4" in watched.stdout
+
+
+async def test_closing_one_arm_says_that_the_other_one_goes_on(tmp_path: Path) -> None:
+    async with RolloutHost(tmp_path) as rig, client_of(rig, tmp_path) as client:
+        started = await client.start_rollout(start_request(SYMBOLS))
+        await set_percent(client, started.rollout, 5_000)
+        await client.open_under_rollout(PLAN, "r1")
+
+        async def closed(plan_id: str) -> Any:
+            words = ["plan", "close", plan_id, "--json", "--target", rig.host.target]
+            result = await asyncio.to_thread(CliRunner().invoke, app, words)
+            return json.loads(result.output)
+
+        one, other = await closed("plan"), await closed("plan:candidate")
+
+    assert one == {"plan_id": "plan", "status": "closed", "still_open": "plan:candidate"}
+    assert other == {"plan_id": "plan:candidate", "status": "closed"}
 
 
 async def test_where_no_service_answers_the_database_takes_it_back(

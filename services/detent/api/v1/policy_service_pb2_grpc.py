@@ -113,6 +113,8 @@ class PolicyServiceServicer:
 
     def ClosePlan(self, request, context):
         """Closes a plan: it decides nothing more. Idempotent.
+
+        Of the two plans of a rollout it closes the one that is named; the other one goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,10 @@ class PolicyServiceStub:
     manifest that the service holds, never against a live replica.
     """
     ClosePlan: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ClosePlanRequest, _policy_service_pb2.ClosePlanResponse]
-    """Closes a plan: it decides nothing more. Idempotent."""
+    """Closes a plan: it decides nothing more. Idempotent.
+
+    Of the two plans of a rollout it closes the one that is named; the other one goes on.
+    """
     GetPlan: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetPlanRequest, _policy_service_pb2.GetPlanResponse]
     """Gives a plan with its binding. Idempotent."""
     DecideTargetWeights: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.DecideTargetWeightsRequest, _policy_service_pb2.DecideTargetWeightsResponse]
@@ -127,7 +130,10 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     manifest that the service holds, never against a live replica.
     """
     ClosePlan: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ClosePlanRequest, _policy_service_pb2.ClosePlanResponse]  # type: ignore[assignment]
-    """Closes a plan: it decides nothing more. Idempotent."""
+    """Closes a plan: it decides nothing more. Idempotent.
+
+    Of the two plans of a rollout it closes the one that is named; the other one goes on.
+    """
     GetPlan: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetPlanRequest, _policy_service_pb2.GetPlanResponse]  # type: ignore[assignment]
     """Gives a plan with its binding. Idempotent."""
     DecideTargetWeights: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.DecideTargetWeightsRequest, _policy_service_pb2.DecideTargetWeightsResponse]  # type: ignore[assignment]
@@ -218,7 +224,10 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_service_pb2.ClosePlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.ClosePlanResponse, _abc.Awaitable[_policy_service_pb2.ClosePlanResponse]]:
-        """Closes a plan: it decides nothing more. Idempotent."""
+        """Closes a plan: it decides nothing more. Idempotent.
+
+        Of the two plans of a rollout it closes the one that is named; the other one goes on.
+        """
 
     @_abc_1.abstractmethod
     def GetPlan(
