@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import json
 import tempfile
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from detent.contracts.calls.rollout import (
 from detent.contracts.errors import DeadlineExceeded, InvalidField, ServiceUnavailable
 from detent.contracts.json_codec import to_json
 from detent.contracts.rollout import RampCaps, RampStep, Rollout, RolloutStage, StepPower
-from detent.contracts.units import BPS_ONE, PPM_ONE
+from detent.contracts.units import BPS_ONE, INT64_MAX, PPM_ONE
 from detent_cli.acting import Actor, Control, Reason, say_direct
 from detent_cli.asking import POLICY, Target, ask_policy
 from detent_cli.instants import second_text
@@ -266,7 +267,9 @@ def watch(
     *,
     book: Annotated[str, typer.Option(help="One book; without it, all.")] = "",
     after: Annotated[int, typer.Option(help="Go on after this revision.")] = 0,
-    changes: Annotated[int, typer.Option(help="End after so many changes; 0 never ends.")] = 0,
+    changes: Annotated[
+        int, typer.Option(min=0, help="End after so many changes; 0 never ends.")
+    ] = 0,
     target: Target = POLICY,
     as_json: JsonFlag = False,
 ) -> None:
@@ -362,9 +365,11 @@ def _evidence(path: Path | None) -> str:
     if path is None:
         return ""
     try:
-        return " ".join(path.read_text(encoding="ascii").split())
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="ascii")
+        json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidField("evidence", path, "a file of JSON in ASCII") from error
+    return " ".join(text.split())
 
 
 def _step(text: str) -> RampStep:
@@ -389,9 +394,13 @@ def _share(text: str, name: str, unit: int) -> int:
     """Read a decimal number in a unit that makes it whole."""
     try:
         scaled = Decimal(text) * unit
-        whole = int(scaled)
-    except (InvalidOperation, ValueError, OverflowError) as error:
+        # Before it is written out: 1e999999 has a million digits.
+        is_bounded = abs(scaled) <= INT64_MAX
+    except DecimalException as error:
         raise InvalidField(name, text, "a number") from error
+    if not is_bounded:
+        raise InvalidField(name, text, f"a number of at most {INT64_MAX // unit}")
+    whole = int(scaled)
     if whole != scaled:
         raise InvalidField(name, text, f"a number of which 1/{unit} is the least part")
     return whole

@@ -113,6 +113,24 @@ async def test_where_no_service_answers_the_database_takes_it_back(
     assert '"stage": "rolled_back"' in done.stdout
 
 
+@pytest.mark.parametrize("share", ["1e9999", "1e999999999", "-1e9999", "NaN", "Infinity", "five"])
+def test_a_share_that_is_no_share_is_refused_before_anybody_is_asked(share: str) -> None:
+    words = ("percent", "r4", *WHO, "--revision", "1", "--target", f"127.0.0.1:{free_port()}")
+    refused = rollout(*words, "--", share, code=2)
+
+    assert "INVALID_FIELD percent" in refused.output
+    assert "a number" in refused.output
+
+
+def test_evidence_that_is_no_json_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
+    file = tmp_path / "evidence.json"
+    file.write_text('{"brier": better}')
+    words = ("rollback", "r4", *WHO, "--evidence", str(file), "--target", "127.0.0.1:1")
+    refused = rollout(*words, code=2)
+
+    assert "INVALID_FIELD evidence" in refused.output
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_by_an_example(command: str) -> None:
     assert "Example: detent rollout" in rollout(command, "--help").stdout
