@@ -65,7 +65,7 @@ def served(by: ServedBy, state: Path) -> Served:
 
     Raises:
         GuardRefused: It would act, and its name does not resolve as that asks for.
-        InvalidField: Both ways were named, or neither.
+        InvalidField: Both ways were named, or neither, or a folder that is not there.
         DetentError: It would not act, and there is none all the same, or it is not what was
             registered, or not what the `ml:` file allows.
     """
@@ -79,6 +79,9 @@ def served(by: ServedBy, state: Path) -> Served:
         from detent.adapters.ml_agreement import check_agrees  # noqa: PLC0415
 
         check_agrees(by.settings, read_pinned_manifest(found))
+    # Here, and not by processes that wait for one another until their time is up.
+    if not found.is_dir():
+        raise InvalidField("artifact", found, "the folder of an artifact")
     return Served(folder=found, mode=mode)
 
 

@@ -79,6 +79,8 @@ class Stack:
                 found = "one process" if options.single else str(options.candidate_dir)
                 expected = "three processes, and both artifacts in one folder"
                 raise InvalidField("candidate", found, expected)
+            if not options.candidate_dir.is_dir():
+                raise InvalidField("candidate", options.candidate_dir, "the folder of an artifact")
             ports[CANDIDATE] = options.ports.get(CANDIDATE) or free_port()
         if options.monitor:
             ports["monitor"] = options.ports.get("monitor") or free_port()

@@ -22,6 +22,7 @@ from detent.core.rollout.gates import ACTIVE_ACK
 from detent.core.rollout.ladder import Guard, Mode
 from detent.offline.registry.artifact_url import url_of
 from detent_cli.served import ServedBy, served
+from detent_cli.stack import Stack, StackOptions
 
 LINE = "direction_test"
 ACT = Act(actor="quant", source="test", at_ms=1_700_000_000_000, reason="because")
@@ -156,6 +157,19 @@ def test_the_files_registry_is_where_a_line_is_looked_for(place: Place) -> None:
     shutil.copy(place.root / "registry.sqlite", folder / "registry.sqlite")
 
     assert (before, told(place, by)) == (Guard.REGISTRY_MISSING, Mode.ACTIVE)
+
+
+def test_a_folder_that_is_not_there_is_refused_by_its_name(place: Place) -> None:
+    """Not after half a minute, by a process that says that it does not serve."""
+    with pytest.raises(InvalidField, match="none_v1"):
+        served(ServedBy(artifact=place.root / "none_v1"), place.root / "state")
+    options = StackOptions(
+        artifact_dir=place.stored,
+        state_dir=place.root / "state",
+        candidate_dir=place.stored.parent / "none_v2",
+    )
+    with pytest.raises(InvalidField, match="none_v2"):
+        Stack(options)
 
 
 def test_an_acknowledgement_is_no_file(place: Place) -> None:
