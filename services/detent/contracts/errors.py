@@ -242,7 +242,8 @@ class KillEpochStale(DetentError):
     def __init__(self, found: int | None, newest: int) -> None:
         """Name the epoch that was seen and the one that there is."""
         seen = "none" if found is None else str(found)
-        message = f"epoch: found {seen}, expected {newest}: look at the switch, then release it"
+        hint = "look at the switch, then release it" if newest else "it was never set"
+        message = f"epoch: found {seen}, expected {newest}: {hint}"
         super().__init__(message, found=seen, expected=newest)
 
 

@@ -138,6 +138,11 @@ def test_a_release_by_another_epoch_is_refused(seen: int | None) -> None:
     assert changed(switches, is_on=False, seen=2).epoch == 3
 
 
+def test_a_release_of_what_was_never_set_does_not_ask_for_an_epoch_that_is_none() -> None:
+    with pytest.raises(KillEpochStale, match="it was never set"):
+        changed({}, is_on=False, seen=1)
+
+
 def test_nobody_releases_nothing() -> None:
     with pytest.raises(InvalidField):
         changed({(KillScope.GLOBAL, ""): switch()}, is_on=False, seen=1, actor="")
