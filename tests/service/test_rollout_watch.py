@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import json
 import logging
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from benchmarks.rollout.candidates import BAR_MS, START_MS, Kind
@@ -20,13 +24,13 @@ from detent.adapters.leader_lease import LeaderLease
 from detent.adapters.ledger_reading import open_reader
 from detent.adapters.ledger_shipping import LedgerShipper, ShippingOptions
 from detent.adapters.metrics import Metrics
-from detent.adapters.rollout_reading import RolloutLedger
+from detent.adapters.rollout_reading import RolloutLedger, RolloutRows
 from detent.adapters.rollout_store import RolloutStore
 from detent.contracts import events
 from detent.contracts.binding import PROXY_BINDING
-from detent.contracts.errors import LeaderDeposed
+from detent.contracts.errors import ControlUnavailable, InvalidField, LeaderDeposed
 from detent.contracts.kill_switch import KillPosition, KillScope
-from detent.contracts.rollout import RampStep, RolloutAction, RolloutStage
+from detent.contracts.rollout import RampStep, Rollout, RolloutAction, RolloutStage
 from detent.core.rollout.judge import JudgeRules, VerdictKind
 from detent.core.rollout.tripwires import RollbackRule
 from detent.servers.monitor.rollout_gauges import RolloutGauges, RolloutStanding
@@ -271,10 +275,10 @@ async def test_no_data_holds_and_is_said(place: Place, caplog: pytest.LogCapture
 
 
 async def test_a_row_that_came_late_is_not_left_out(place: Place) -> None:
-    """Rows of another replica arrive when the bar has long been settled."""
+    """Rows of another replica arrive when the bar has long been settled, and theirs count."""
     ledger = await place.roll_out(Kind.GOOD, bars=30)
     watcher = place.watcher()
-    late = RolledLedger(ledger.path, ledger.rollout, Kind.GOOD, bars=30, seed=2, plan="late")
+    late = RolledLedger(ledger.path, ledger.rollout, Kind.GOOD, bars=30, seed=2, plan="z-late")
     await ledger.decide(15)
     place.look(watcher)
     await late.open()
@@ -283,6 +287,54 @@ async def test_a_row_that_came_late_is_not_left_out(place: Place) -> None:
     await ledger.decide(1)
 
     assert place.look(watcher) == place.look(place.watcher(holder="second"))
+
+
+async def test_a_row_that_came_while_its_bar_was_being_settled_is_not_left_out(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shipping brings rows in bulk: the last of them may arrive between two questions."""
+    ledger = await place.roll_out(Kind.GOOD, bars=30)
+    watcher = place.watcher()
+    late = RolledLedger(ledger.path, ledger.rollout, Kind.GOOD, bars=30, seed=2, plan="z-late")
+    await late.open()
+    place.ledgers.append(late)
+    await ledger.decide(15)
+    loop, read = asyncio.get_running_loop(), RolloutLedger.read
+
+    def read_before_more_came(self: RolloutLedger, *asked: Any, **named: Any) -> RolloutRows:
+        rows = read(self, *asked, **named)
+        asyncio.run_coroutine_threadsafe(late.decide(10), loop).result(20.0)
+        return rows
+
+    with monkeypatch.context() as shipping:
+        shipping.setattr(RolloutLedger, "read", read_before_more_came)
+        await asyncio.to_thread(place.look, watcher)
+    await ledger.decide(1)
+
+    assert place.look(watcher) == place.look(place.watcher(holder="second"))
+
+
+async def test_a_rollout_that_cannot_be_read_keeps_no_other_one_from_being_judged(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = await place.roll_out(Kind.SLOW)
+    await ledger.decide(40)
+    other = rollout_of(
+        canary_bps=0, stage=RolloutStage.SHADOW, revision=0, rollout_id="r0", book="other"
+    )
+    place.store.start(other, **OPS)
+    read = RolloutLedger.read
+
+    def read_of_one_book(self: RolloutLedger, rollout: Rollout, *, after_ms: int) -> RolloutRows:
+        if rollout.book == "other":
+            raise InvalidField("outcome", "spoilt", "what was written")
+        return read(self, rollout, after_ms=after_ms)
+
+    monkeypatch.setattr(RolloutLedger, "read", read_of_one_book)
+    with pytest.raises(InvalidField, match="spoilt"):
+        place.watcher().look(place.gauges)
+
+    assert place.store.get("r1").stage is RolloutStage.ROLLED_BACK
 
 
 async def test_only_the_leader_acts_and_a_former_one_is_refused(place: Place) -> None:
@@ -331,6 +383,29 @@ async def test_a_model_that_is_taken_back_again_is_off_until_a_person_releases_i
     place.look(place.watcher())
     assert place.store.get("r3").stage is RolloutStage.ROLLED_BACK
     assert [one.position for one in place.switches.switches()] == [KillPosition.RELEASED]
+
+
+async def test_a_latch_that_was_not_reached_is_set_by_the_next_leader(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database was away, or the process was killed, between the rollback and the latch."""
+    refused = ControlUnavailable("the control database cannot be used", cause="a test")
+    for name in ("r1", "r2"):
+        ledger = await place.roll_out(Kind.SLOW, rollout_id=name)
+        await ledger.decide(40)
+        with monkeypatch.context() as away:
+            away.setattr(place.switches, "change", Mock(side_effect=refused))
+            with contextlib.suppress(ControlUnavailable):
+                place.look(place.watcher())
+        assert place.store.get(name).stage is RolloutStage.ROLLED_BACK
+    assert place.switches.switches() == []
+
+    anew = place.watcher()
+    for _ in range(2):
+        anew.look(place.gauges)
+    (switch,) = place.switches.switches()
+    assert (switch.key, switch.position) == (CANDIDATE.model_id, KillPosition.OFF)
+    assert (switch.actor, switch.epoch) == ("automatic:rollbacks", 1)
 
 
 async def test_postgresql_says_what_the_file_says(place: Place, ledger_url: str) -> None:

@@ -46,13 +46,13 @@ class RolloutRows(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         bars: Its bars after the one that was named, in the order of time.
         interval_ms: Length of a bar; 0 while no plan of the rollout has been opened.
-        later_count: Decisions that were read.
+        later_ts_ms: Closes of the decisions that were read, in no order.
         earlier_count: Decisions that lie before them.
     """
 
     bars: tuple[PairedBar, ...]
     interval_ms: int
-    later_count: int
+    later_ts_ms: tuple[int, ...]
     earlier_count: int
 
 
@@ -88,18 +88,9 @@ class RolloutLedger:
         return RolloutRows(
             bars=bars,
             interval_ms=interval_ms,
-            later_count=len(decisions),
-            earlier_count=self.count(rollout, until_ms=after_ms),
+            later_ts_ms=tuple(one.ts_ms for one in decisions),
+            earlier_count=sum(count for (count,) in self._rows(_EARLIER, plans, _BAR, after_ms)),
         )
-
-    def count(self, rollout: Rollout, *, until_ms: int) -> int:
-        """Count the decisions of a rollout up to a bar, of the plans that were read.
-
-        Raises:
-            LedgerUnavailable: The ledger cannot be read.
-        """
-        counts = self._rows(_EARLIER, self._arms(rollout), _BAR, until_ms)
-        return sum(count for (count,) in counts)
 
     def _arms(self, rollout: Rollout) -> dict[str, RolloutArm]:
         return {

@@ -7,7 +7,7 @@ under an epoch that the store's own transaction checks.
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -81,6 +81,8 @@ class RolloutWatcher:
         self._now_ms = now_ms
         self._followed: dict[str, tuple[Followed, int]] = {}
         self._said: dict[str, tuple[VerdictKind, bool]] = {}
+        # Whoever took a model back may have ended before it was latched: a new leader looks.
+        self._latches_due = True
         self.is_current = False
 
     async def run(self, gauges: RolloutGauges) -> None:
@@ -110,19 +112,32 @@ class RolloutWatcher:
         Raises:
             DetentError: Ledger or control database cannot be used, or another process leads.
         """
-        live = [one for one in self._store.rollouts() if one.is_live]
+        known = self._store.rollouts()
+        live = [one for one in known if one.is_live]
         names = {one.rollout_id for one in live}
         self._followed = {name: one for name, one in self._followed.items() if name in names}
-        found = []
+        found: list[RolloutStanding] = []
+        failed: DetentError | None = None
         for rollout in live:
-            standing = self._look_at(rollout)
-            found.append(standing)
-            self._say(standing)
-            if standing.verdict.kind is VerdictKind.ROLL_BACK and self._lease.is_leader:
-                self._take_back(rollout, standing.verdict, gauges)
-            elif self._may_climb(rollout, standing):
-                self._climb(rollout, standing.verdict)
+            try:
+                found.append(self._look_at(rollout))
+                self._act(rollout, found[-1], gauges)
+            except DetentError as error:
+                # What keeps one book from being judged keeps no other one from it.
+                failed = failed or error
+        if self._latches_due and self._lease.is_leader:
+            self._latch_left(known)
+        if failed is not None:
+            raise failed
         return found
+
+    def _act(self, rollout: Rollout, standing: RolloutStanding, gauges: RolloutGauges) -> None:
+        """Say how a rollout stands, and do what that asks for where this process leads."""
+        self._say(standing)
+        if standing.verdict.kind is VerdictKind.ROLL_BACK and self._lease.is_leader:
+            self._take_back(rollout, standing.verdict, gauges)
+        elif self._may_climb(rollout, standing):
+            self._climb(rollout, standing.verdict)
 
     def _may_climb(self, rollout: Rollout, standing: RolloutStanding) -> bool:
         """Say whether the next step is due: no data raises nothing, nor does who leads no more."""
@@ -154,8 +169,9 @@ class RolloutWatcher:
             before = anew
             rows = self._ledger.read(rollout, after_ms=before.settled_ms)
         followed = before.after(rows.bars, horizon_ms=horizon_bars * rows.interval_ms)
-        settled = self._ledger.count(rollout, until_ms=followed.settled_ms)
-        self._followed[name] = (followed, settled)
+        # Counted of what was read: a row that came since is a late one the next time.
+        settled = sum(ts_ms <= followed.settled_ms for ts_ms in rows.later_ts_ms)
+        self._followed[name] = (followed, rows.earlier_count + settled)
         newest_ms = max(followed.seen.answered_ms or 0, rollout.since_ms)
         return RolloutStanding(
             rollout_id=name,
@@ -171,12 +187,14 @@ class RolloutWatcher:
 
     def _claim(self) -> None:
         if self._lease.keep():
+            self._latches_due = True
             facts = {"epoch": self._lease.epoch, "leads": self._lease.is_leader}
             log.info(events.LEADER_CHANGED, extra=facts)
 
     def _take_back(self, rollout: Rollout, verdict: Verdict, gauges: RolloutGauges) -> None:
         assert verdict.rule is not None
         told = next(one for one in verdict.findings if one.rule is verdict.rule)
+        self._latches_due = True
         self._store.roll_back(
             rollout.rollout_id,
             actor=f"{AUTOMATIC}{verdict.rule.value}",
@@ -192,12 +210,24 @@ class RolloutWatcher:
             "bar_ts_ms": verdict.ts_ms,
         }
         log.warning(events.ROLLOUT_TAKEN_BACK, extra=facts)
-        self._latch(rollout)
-
-    def _latch(self, rollout: Rollout) -> None:
-        """Switch a model off that was taken back again and again; only a person releases it."""
         model_id = rollout.candidate_binding.model_id
         assert model_id is not None
+        self._latch(model_id)
+        self._latches_due = False
+
+    def _latch_left(self, known: Sequence[Rollout]) -> None:
+        """Latch what was taken back before, where that is still to be done."""
+        taken_back = {
+            one.candidate_binding.model_id for one in known if one.stage is RolloutStage.ROLLED_BACK
+        }
+        off = {(one.scope, one.key) for one in self._switches.switches() if one.is_on}
+        for model_id in taken_back:
+            if model_id is not None and (KillScope.MODEL, model_id) not in off:
+                self._latch(model_id)
+        self._latches_due = False
+
+    def _latch(self, model_id: str) -> None:
+        """Switch a model off that was taken back again and again; only a person releases it."""
         count = automatic_rollbacks(
             self._store.rollouts(),
             self._store.history(),
