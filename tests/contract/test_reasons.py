@@ -200,6 +200,19 @@ async def test_an_error_that_cannot_be_read_is_what_its_code_says(spoilt: str) -
     assert error.message == "InferenceService answered UNAVAILABLE"
 
 
+@pytest.mark.parametrize("letter", ["x", "\u65e5", "\U0001f600"], ids=["ascii", "three", "four"])
+async def test_an_error_that_names_what_is_too_long_still_arrives_as_it_is(letter: str) -> None:
+    """Trailers that are too large are dropped by the caller's own transport, as an overload."""
+    name = letter * 100_000
+    caught = await raised_over_the_wire(
+        errors.PlanNotFound(f"no plan is named {name!r}", plan_id=name)
+    )
+
+    assert type(caught) is errors.PlanNotFound
+    assert caught.message.startswith(f"no plan is named '{letter}")
+    assert (len(caught.message), len(caught.metadata["plan_id"])) == (500, 120)
+
+
 async def test_what_others_raise_does_not_leave_the_process(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -25,7 +25,7 @@ from detent.rpc import registry
 from detent.rpc.call import Call
 from detent.rpc.call_lines import say
 from detent.rpc.http2.stream import Ended, Stream
-from detent.rpc.status import as_detent_error, code_of, details_of
+from detent.rpc.status import as_detent_error, code_of, details_of, message_of
 from detent.rpc.tracing import extract, trace_id_of
 
 # Each lasts as long as its caller likes: together they must leave room for calls that do not.
@@ -51,7 +51,9 @@ class Malformed(msgspec.Struct, frozen=True, kw_only=True):
 
 def ended_by(error: DetentError) -> Ended:
     """Give the end of a call that failed."""
-    return Ended(code=code_of(error).value[0], message=error.message, metadata=details_of(error))
+    return Ended(
+        code=code_of(error).value[0], message=message_of(error), metadata=details_of(error)
+    )
 
 
 class Answering(ABC):

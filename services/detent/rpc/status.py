@@ -14,6 +14,9 @@ from detent.contracts.errors import DetentError, InternalError
 DOMAIN = "detent"
 DETAILS_KEY = "grpc-status-details-bin"
 INTERNAL_TEXT = "internal error"
+# Trailers carry a message twice, and a client drops those of more than 8 KiB and says that the
+# service is overloaded; a message may name what a caller sent, of any length.
+MESSAGE_CHARS_MAX = 500
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +78,13 @@ def code_of(error: DetentError) -> grpc.StatusCode:
     return CODES[type(error)]
 
 
+def message_of(error: DetentError) -> str:
+    """Give the message of one of our errors, cut to what trailers have room for."""
+    text = error.message
+    is_short = len(text) <= MESSAGE_CHARS_MAX
+    return text if is_short else text[: MESSAGE_CHARS_MAX - 1] + "…"
+
+
 def details_of(error: DetentError) -> tuple[tuple[str, bytes], ...]:
     """Give the trailing metadata that carries the reason and its facts."""
     info = error_details_pb2.ErrorInfo(
@@ -82,7 +92,7 @@ def details_of(error: DetentError) -> tuple[tuple[str, bytes], ...]:
     )
     packed = any_pb2.Any()
     packed.Pack(info)
-    status = status_pb2.Status(code=code_of(error).value[0], message=error.message)
+    status = status_pb2.Status(code=code_of(error).value[0], message=message_of(error))
     status.details.append(packed)
     return ((DETAILS_KEY, status.SerializeToString()),)
 
