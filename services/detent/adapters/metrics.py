@@ -18,6 +18,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import make_wsgi_app
 
+from detent.contracts.errors import ServiceUnavailable
+
 # What a label may never be called: it would not stay a closed set.
 OPEN_LABELS = frozenset(
     {"symbol", "order_id", "key", "client_id", "idempotency_key", "plan_id", "book"}
@@ -71,6 +73,9 @@ class MetricsServer:
             listen: Address, `host:port`; port 0 takes a free one.
             is_ready: What `/healthz` and `/readyz` are answered by; None leaves both to the
                 health service of the process.
+
+        Raises:
+            ServiceUnavailable: The address is taken or cannot be bound.
         """
         host, _, port = listen.rpartition(":")
         scrape = make_wsgi_app(metrics.registry)
@@ -86,9 +91,13 @@ class MetricsServer:
             start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
             return [status.partition(" ")[2].encode() + b"\n"]
 
-        self._server = make_server(
-            host, int(port), answer, server_class=WSGIServer, handler_class=_Quiet
-        )
+        try:
+            self._server = make_server(
+                host, int(port), answer, server_class=WSGIServer, handler_class=_Quiet
+            )
+        except (OSError, OverflowError) as error:
+            message = f"cannot listen on {listen}: is another process there?"
+            raise ServiceUnavailable(message, listen=listen) from error
         self.target = f"{host}:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()

@@ -13,6 +13,7 @@ from tests.metrics_page import Samples, samples_of
 
 from detent.adapters.metrics import OPEN_LABELS, Metrics, MetricsServer
 from detent.contracts.binding import SignalSource
+from detent.contracts.errors import ServiceUnavailable
 from detent.contracts.monitoring import AlertKind
 from detent.contracts.reasons import Reason
 from detent.core.evaluation.drift import DriftVerdict
@@ -52,6 +53,13 @@ def _server(metrics: Metrics, ready: Ready) -> Iterator[MetricsServer]:
     server = MetricsServer(metrics, listen="127.0.0.1:0", is_ready=lambda: ready.is_ready)
     yield server
     server.close()
+
+
+@pytest.mark.parametrize("port", ["taken", "99999"])
+def test_an_address_that_cannot_be_bound_is_named(server: MetricsServer, port: str) -> None:
+    listen = server.target if port == "taken" else f"127.0.0.1:{port}"
+    with pytest.raises(ServiceUnavailable, match=listen):
+        MetricsServer(Metrics(), listen=listen)
 
 
 def ask(server: MetricsServer, path: str) -> tuple[int, str]:
