@@ -51,7 +51,7 @@ class ControlDatabase:
         kind, _, rest = url.partition("://")
         if kind not in (SQLITE, POSTGRESQL) or not rest:
             expected = "sqlite:///FILE or postgresql://USER@HOST/DATABASE"
-            raise InvalidField("registry", kind or "(nothing)", expected)
+            raise InvalidField("control_url", kind or "(nothing)", expected)
         self._dialect = kind
         self._is_prepared = False
         self._url = url if kind == SQLITE else url.replace(kind, f"{kind}+psycopg", 1)

@@ -64,6 +64,11 @@ def test_a_reader_that_says_nothing_is_waited_for_as_long_as_its_lease(
     assert (done.applied_count, done.leased_out_count) == (0, 1)
 
 
+def test_an_address_of_no_control_database_is_named_as_one() -> None:
+    with pytest.raises(InvalidField, match="control_url: found 'mysql'"):
+        ControlDatabase("mysql://host/database")
+
+
 def test_a_release_names_a_person_and_the_epoch_and_everything_is_kept(
     database: ControlDatabase,
 ) -> None:
