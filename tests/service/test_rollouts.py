@@ -31,6 +31,7 @@ from detent.contracts.errors import (
     HorizonMismatch,
     InvalidField,
     PlanConflict,
+    PlanNotFound,
     RolloutArmEmpty,
     RolloutConflict,
     RolloutHold,
@@ -216,6 +217,18 @@ async def test_an_arm_that_was_closed_alone_comes_back_by_a_replan(
 
     assert response.outcome is ReplanOutcome.REPLACED
     assert {symbol for one in arms for symbol in one.plan.symbols} == set(SYMBOLS)
+
+
+async def test_a_name_whose_symbols_are_all_the_candidates_says_so(
+    rig: RolloutHost, client: DetentClient
+) -> None:
+    """At 100 percent there is no plan under the name that was asked for."""
+    started = await client.start_rollout(start_request(SYMBOLS))
+    await set_percent(client, started.rollout, 10_000, override_reason="drill")
+    await client.open_under_rollout(PLAN, "r1")
+
+    with pytest.raises(PlanNotFound, match="all the candidate's, in 'plan:candidate'"):
+        await client.get_plan("plan")
 
 
 async def test_shadow_alone_is_a_change_that_a_replan_makes(

@@ -319,7 +319,10 @@ class Plans:
             return opened.bound, PlanStatus.OPEN
         known = await self._ledger.find_plan(plan_id)
         if known is None:
-            raise PlanNotFound(f"no plan is named {plan_id!r}", plan_id=plan_id)
+            other = candidate_plan_id(plan_id)
+            is_candidates = await self._ledger.find_plan(other) is not None
+            hint = f": its symbols are all the candidate's, in {other!r}" if is_candidates else ""
+            raise PlanNotFound(f"no plan is named {plan_id!r}{hint}", plan_id=plan_id)
         return known
 
     async def get_open(self, plan_id: str) -> OpenPlan:
