@@ -132,7 +132,7 @@ def promote(
         if to != "production":
             raise InvalidField("--to", to, "production")
         found = judge_promotion(
-            ModelRegistry(ControlDatabase(registry)),
+            ModelRegistry(ControlDatabase(registry, must_exist=True)),
             PromotionRequest(
                 key=model,
                 report=report,

@@ -240,16 +240,17 @@ def _named(registry: str, key: str) -> RegisteredModel:
     return found
 
 
-def _database(url: str) -> Any:
+def _database(url: str, *, must_exist: bool = False) -> Any:
     from detent.adapters.control_database import ControlDatabase  # noqa: PLC0415
 
-    return ControlDatabase(url)
+    return ControlDatabase(url, must_exist=must_exist)
 
 
 def _registry(url: str) -> Any:
     from detent.adapters.model_registry import ModelRegistry  # noqa: PLC0415
 
-    return ModelRegistry(_database(url))
+    # Only registering makes one: a mistyped URL would else read as a registry without models.
+    return ModelRegistry(_database(url, must_exist=True))
 
 
 def _keeping(url: str, max_versions: int | None, ml_settings: Path | None) -> Any:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from detent.adapters.ml_settings import MlSettings
 
 PROFILE = "DETENT_POLICY_PROFILE"
-SQLITE_PREFIX = "sqlite:///"
 
 
 class ServedBy(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,13 +127,10 @@ def _resolved(
     from detent.adapters.model_registry import ModelRegistry  # noqa: PLC0415
     from detent.offline.registry.artifact_url import load_artifact  # noqa: PLC0415
 
-    # Opening a file that is not there would make an empty registry of it.
-    if url.startswith(SQLITE_PREFIX) and not Path(url.removeprefix(SQLITE_PREFIX)).is_file():
-        found = Path(url).name
-        missing = ControlUnavailable(f"{found}: no such file, expected a registry")
-        return None, RegistryState.MISSING, missing
     try:
-        pointer = ModelRegistry(ControlDatabase(url)).production(name).pointer
+        # Opening a file that is not there would make an empty registry of it.
+        database = ControlDatabase(url, must_exist=True)
+        pointer = ModelRegistry(database).production(name).pointer
     except ControlUnavailable as error:
         return None, RegistryState.MISSING, error
     except ModelNotRegistered as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -312,6 +314,36 @@ def test_no_name_of_a_gate_is_broken_in_a_table(evidence: Evidence, tmp_path: Pa
 
     assert max(map(len, names)) > 16
     assert [name for name in names if f" {name} " not in table] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(("registry", "list"), id="list"),
+        pytest.param(("registry", "show", "momentum_direction"), id="show"),
+        pytest.param(("registry", "history"), id="history"),
+        pytest.param(("registry", "load", "momentum_direction", "--into", "x"), id="load"),
+        pytest.param(("registry", "deprecate", "momentum_direction", *WHO), id="deprecate"),
+        pytest.param(("registry", "rollback", "momentum_direction", *WHO), id="rollback"),
+        pytest.param(("promote", "m", "--to", "production", "--report", "x", *WHO), id="promote"),
+    ],
+)
+def test_a_mistyped_registry_is_refused_and_not_made(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Who mistypes its name would else read that there are no models."""
+    mistyped, ledger = tmp_path / "contrl" / "control.sqlite", tmp_path / "ledger.sqlite"
+    with contextlib.closing(sqlite3.connect(ledger)) as other:
+        other.execute("CREATE TABLE records (canonical TEXT)")
+    before = ledger.read_bytes()
+
+    for file, says in ((mistyped, f"found no file {mistyped}"), (ledger, "tables of something")):
+        found = run(*words, "--registry", f"sqlite:///{file}")
+        error = json.loads(found.stdout)["error"]
+        assert (found.exit_code, error["reason"]) == (2, "CONTROL_UNAVAILABLE")
+        assert says in error["message"]
+    assert not mistyped.parent.exists()
+    assert ledger.read_bytes() == before
 
 
 def test_people_read_tables(registry: str, evidence: Evidence, report: Path) -> None:

@@ -42,7 +42,8 @@ class ControlDatabase:
 
         Args:
             url: Where it lies.
-            must_exist: Whether a file that is not there is an error; else it is made.
+            must_exist: Whether a file that is not there, or was never laid out, is an error; else
+                it is made.
 
         Raises:
             InvalidField: The URL is of another kind.
@@ -53,12 +54,13 @@ class ControlDatabase:
             expected = "sqlite:///FILE or postgresql://USER@HOST/DATABASE"
             raise InvalidField("control_url", kind or "(nothing)", expected)
         self._dialect = kind
+        self._must_exist = must_exist
         self._is_prepared = False
         self._url = url if kind == SQLITE else url.replace(kind, f"{kind}+psycopg", 1)
         if kind == SQLITE:
             file = Path(rest.removeprefix("/"))
             if must_exist and not file.is_file():
-                message = f"found no file {file}, expected the control database that replicas obey"
+                message = f"found no file {file}, expected a control database"
                 raise ControlUnavailable(message, file=file)
             with contextlib.suppress(OSError):
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -104,11 +106,17 @@ class ControlDatabase:
             return
         with self._connected() as connection:
             found = self._step(connection)
+            is_empty = found is None and not inspect(connection).get_table_names()
         if found != NEWEST_STEP:
-            self._lay_out(found)
+            self._lay_out(found, is_empty=is_empty)
         self._is_prepared = True
 
-    def _lay_out(self, found: str | None) -> None:
+    def _lay_out(self, found: str | None, *, is_empty: bool) -> None:
+        if self._dialect == SQLITE and found is None and (self._must_exist or not is_empty):
+            # Somebody named a ledger, or another file: what is written there nobody obeys.
+            held = "an empty file" if is_empty else "a file with tables of something else"
+            message = f"found {held}, expected a control database"
+            raise ControlUnavailable(message, found=held, expected="a control database")
         if self._dialect == POSTGRESQL or found is not None:
             message = f"found step {found}, expected {NEWEST_STEP}; run detent registry migrate"
             raise ControlUnavailable(message, found=found, expected=NEWEST_STEP)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -338,3 +340,20 @@ def test_a_database_that_cannot_be_used_is_a_typed_error(postgres: PostgresServe
     assert "secret" not in refused.value.message
     with pytest.raises(InvalidField, match="sqlite:///FILE"):
         ControlDatabase("mysql://x")
+
+
+def test_a_file_of_something_else_gets_no_registry(tmp_path: Path) -> None:
+    """A ledger's file named by mistake stays a ledger's file, whoever would write there."""
+    file = tmp_path / "ledger.sqlite"
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("CREATE TABLE records (canonical TEXT)")
+    before = file.read_bytes()
+    registry = ModelRegistry(ControlDatabase(f"sqlite:///{file}"))
+
+    with pytest.raises(ControlUnavailable, match="tables of something else"):
+        registered(registry, 1)
+    assert file.read_bytes() == before
+    empty = tmp_path / "empty.sqlite"
+    empty.touch()
+    with pytest.raises(ControlUnavailable, match="an empty file"):
+        ModelRegistry(ControlDatabase(f"sqlite:///{empty}", must_exist=True)).models()
