@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from detent.contracts.canonical import JsonValue
+from detent.contracts.checks import check_name, check_text
 from detent.contracts.json_codec import to_json
 from detent.core.evaluation.gates import approval_gate, is_promotable
 from detent.core.rollout.gates import ACTIVE_ACK
@@ -45,6 +46,8 @@ def capital(
 
     kept_in, at_ms = os.environ.get(KEPT_IN), time.time_ns() // 1_000_000
     with reported(as_json=as_json):
+        check_name("actor", actor)
+        check_text("reason", reason)
         found = measure_capital_of(ledger, baseline)
         gates = capital_gates(STANDARD, found, resolved="closed trade sets")
         gates = (*gates, approval_gate(ack))

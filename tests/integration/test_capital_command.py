@@ -61,6 +61,25 @@ def kept(folder: Path) -> list[Path]:
     return sorted(folder.glob("kept/*"))
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--actor", ""), ("--actor", "Ada Lovelace"), ("--reason", ""), ("--reason", "x" * 513)],
+)
+def test_a_question_that_nobody_asks_is_refused(
+    tmp_path: Path,
+    baseline: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    value: str,
+) -> None:
+    """What is kept as evidence says who asked and why."""
+    monkeypatch.setenv("DETENT_EVIDENCE_DIR", str(tmp_path / "kept"))
+    code, found = asked(tmp_path / "nowhere.sqlite", baseline, option, value)
+
+    assert (code, found["error"]["metadata"]["field"]) == (2, option.removeprefix("--"))
+    assert kept(tmp_path) == []
+
+
 @pytest.mark.proves("R354", "R341")
 async def test_forty_closed_sets_and_a_person_earn_more_capital(
     tmp_path: Path, binding: ModelBinding, baseline: Path, monkeypatch: pytest.MonkeyPatch

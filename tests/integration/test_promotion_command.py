@@ -257,6 +257,23 @@ def test_what_was_judged_is_kept_only_where_the_environment_says(
         assert said == sha256_hex(path.read_bytes())
 
 
+def test_a_promotion_that_nobody_asks_for_is_no_evidence(
+    registry: str,
+    evidence: Evidence,
+    report: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Gates that refuse it come too late: what was judged would be kept under no name."""
+    monkeypatch.setenv("DETENT_EVIDENCE_DIR", str(tmp_path / "kept"))
+    for field in ("actor", "reason"):
+        found = promoted(registry, evidence, report, ack=None, **{field: ""})
+
+        assert found.exit_code == 2
+        assert json.loads(found.stdout)["error"]["metadata"]["field"] == field
+    assert not (tmp_path / "kept").exists()
+
+
 @pytest.mark.proves("R131")
 def test_an_artifact_without_any_evidence_is_not_promotable(
     evidence: Evidence, tmp_path: Path

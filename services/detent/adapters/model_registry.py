@@ -16,7 +16,7 @@ from sqlalchemy import Connection, delete, insert, or_, select, update
 from detent.adapters.control_database import ControlDatabase
 from detent.adapters.control_tables import HISTORY, MODELS
 from detent.contracts.canonical import canonical_bytes, parse_json
-from detent.contracts.checks import check_int
+from detent.contracts.checks import check_int, check_name, check_text, check_ts_ms
 from detent.contracts.errors import ModelNotRegistered, RegistryConflict
 from detent.contracts.json_codec import from_json, to_json
 from detent.contracts.manifest import Manifest, manifest_bytes, parse_manifest
@@ -48,6 +48,13 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     at_ms: int
     reason: str
+
+    def __post_init__(self) -> None:
+        """Refuse an act that nobody does, or that has no reason: also one that is then refused."""
+        check_name("actor", self.actor)
+        check_name("source", self.source)
+        check_ts_ms("at_ms", self.at_ms)
+        check_text("reason", self.reason)
 
     @property
     def at_utc(self) -> str:
