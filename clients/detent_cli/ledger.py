@@ -119,8 +119,8 @@ def get(
             text = ask_policy(
                 target, lambda client: client.get_decision(record_hash)
             ).canonical_json
-    fields = parse_json("record", text.encode())
-    record = from_json(DecisionRecord, fields)
+        fields = parse_json("record", text.encode())
+        record = from_json(DecisionRecord, fields)
     if as_json:
         print_json(fields | {"record_hash": record.record_hash})
         return

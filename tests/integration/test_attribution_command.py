@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -248,6 +250,24 @@ def test_a_plan_that_took_over_a_position_is_not_attributed_alone(tmp_path: Path
     error = json.loads(text)["error"]
     assert (code, error["reason"], flat_code) == (2, "DATA_INVALID", 0)
     assert "which took over" in error["message"]
+
+
+def test_a_probability_that_no_core_wrote_is_refused_by_its_name(tmp_path: Path) -> None:
+    """Whoever edits a ledger may write anything; what it earned is not told from that."""
+    ledger = tmp_path / "l.sqlite"
+    traded(ledger, PROFIT)
+    with closing(sqlite3.connect(ledger)) as db, db:
+        db.execute("DROP TRIGGER decision_records_no_update")
+        db.execute(
+            "UPDATE decision_records SET canonical = json_set(canonical,"
+            " '$.signal.proxy_p_hat_bps', -1, '$.signal.proxy_reason', null)"
+        )
+    code, text = run("--ledger", ledger, "--json")
+    error = json.loads(text)["error"]
+
+    assert (code, error["reason"]) == (2, "INVALID_FIELD")
+    assert error["metadata"]["field"] == "proxy_p_hat_bps"
+    assert "found '-1'" in error["message"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no database" * 100])

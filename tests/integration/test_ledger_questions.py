@@ -7,6 +7,7 @@ import random
 import shutil
 import sqlite3
 import tempfile
+import types
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -165,6 +166,17 @@ def test_what_somebody_wrote_into_a_ledger_is_named(
     reason, _ = refusal(command, "--from", copy, *target)
 
     assert reason in ("LEDGER_UNAVAILABLE", "INVALID_FIELD")
+
+
+def test_a_record_of_a_newer_service_is_an_error_by_its_field(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client that does not know a field says so; it does not fall over it."""
+    answer = types.SimpleNamespace(canonical_json='{"note":"x"}')
+    monkeypatch.setattr("detent_cli.ledger.ask_policy", lambda *_: answer)
+    reason, message = refusal("get", "0" * 64)
+
+    assert (reason, message.split(":")[0]) == ("INVALID_FIELD", "binding_hash")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tests.random_decisions import REPLACED_EVERY, SYMBOLS_PER_PLAN, record_cour
 from detent.adapters.ledger_reading import SqliteReader
 from detent.adapters.ledger_replaying import Replayed, replay_all, replay_one
 from detent.contracts.canonical import canonical_bytes, sha256_hex
-from detent.contracts.errors import DecisionNotFound
+from detent.contracts.errors import DecisionNotFound, InvalidField
 from detent.contracts.reasons import Reason
 
 # A ledger of about fifty thousand records; a million is twenty of them.
@@ -156,6 +156,31 @@ def test_a_record_that_was_rewritten_is_not_decided_the_same(
     assert sha256_hex(text) in {one.record_hash for one in found.differences}
     # Itself, and the one that goes on from it.
     assert found.difference_count <= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("proxy_p_hat_bps", -1),
+        ("p_hat_calibrated_bps", 10_001),
+        ("p_hat_calibrated_bps", None),
+        ("p_hat_raw_bps", None),
+        ("signal_source", "proxy"),
+        ("fallback_reason", "INFERENCE_DEADLINE"),
+    ],
+)
+def test_probabilities_that_no_core_wrote_are_refused_by_their_name(
+    ledger_file: Path, tmp_path: Path, name: str, value: object
+) -> None:
+    row_id, fields, record_hash = next(
+        one for one in records_of(ledger_file) if one[1]["signal"]["signal_source"] == "model"
+    )
+    fields["signal"][name] = value
+    text = canonical_bytes(fields.pop("schema"), fields)
+    path = rewritten(ledger_file, tmp_path, row_id, text.decode(), record_hash)
+
+    with pytest.raises(InvalidField, match=r"p_hat|signal_source"):
+        replay_one([SqliteReader(path)], record_hash)
 
 
 def test_a_plan_that_was_rewritten_decides_otherwise(ledger_file: Path, tmp_path: Path) -> None:

@@ -131,8 +131,9 @@ def split_total(
         The split. The order of its inputs changes nothing.
 
     Raises:
-        InvalidField: There are none or too many records, a plan is missing, or there are fills of a
-            book and symbol without any decision.
+        InvalidField: There are none or too many records, one holds probabilities that no core of
+            ours has written, a plan is missing, or there are fills of a book and symbol without
+            any decision.
     """
     if not 1 <= len(records) <= RECORDS_MAX:
         raise InvalidField("records", f"{len(records)} items", f"1 to {RECORDS_MAX} items")

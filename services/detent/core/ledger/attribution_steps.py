@@ -27,7 +27,7 @@ from detent.core.ledger.exact_money import (
     exact_sum,
     rounded,
 )
-from detent.core.ledger.record import BoundPlan, policy_inputs
+from detent.core.ledger.record import BoundPlan, check_probabilities, policy_inputs
 from detent.core.policy.weight import DIRECTION, wanted_weight
 from detent.core.signals.strength import signal_strength_bps
 
@@ -94,6 +94,9 @@ def steps_of(
         fills: Of the same book and symbol.
         plans: The plans of the records, by name.
         sizes: What `usual_sizes` gave.
+
+    Raises:
+        InvalidField: A record holds probabilities that no core of ours has written.
     """
     hashes = [record.record_hash for record in records]
     linked, unlinked = _linked(records, hashes, fills)
@@ -157,6 +160,7 @@ def _weights(record: DecisionRecord, bound: BoundPlan, size_ppm: int) -> dict[Pa
 def _proxy_weight(record: DecisionRecord, bound: BoundPlan) -> int:
     """Give the weight that the proxy's answer would have asked for on this bar."""
     signal = record.signal
+    check_probabilities(signal)
     if signal.signal_source is SignalSource.PROXY:
         return record.outcome.target_weight_raw_ppm
     strength_bps: int | None = None

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import structs
 
 from detent.contracts.binding import ModelBinding, SignalSource
+from detent.contracts.checks import check_int
 from detent.contracts.decision import (
     GENESIS_HASH,
     DecisionKind,
@@ -16,6 +17,7 @@ from detent.contracts.decision import (
     PolicyOutcome,
     SignalRecord,
 )
+from detent.contracts.errors import InvalidField
 from detent.contracts.learning import LearningShorts
 from detent.contracts.plan import (
     STATE_INITIAL,
@@ -26,7 +28,7 @@ from detent.contracts.plan import (
 )
 from detent.contracts.replanning import CarriedState
 from detent.contracts.rollout import PlanRollout
-from detent.contracts.units import TS_MS_MAX
+from detent.contracts.units import BPS_ONE, TS_MS_MAX
 from detent.core.policy.decide import decide_weight
 from detent.core.policy.inputs import PolicyInputs
 from detent.core.policy.learning import LearningTerms
@@ -280,8 +282,12 @@ def replay_decision(
 
     Returns:
         The record that today's core writes; equal bytes mean that it decides the same.
+
+    Raises:
+        InvalidField: Its probabilities are not what any core of ours has written.
     """
     signal = record.signal
+    check_probabilities(signal)
     return record_decision(
         bound=bound,
         ts_ms=record.ts_ms,
@@ -292,6 +298,27 @@ def replay_decision(
         point=point,
         standing=record.stand_down,
     )
+
+
+def check_probabilities(signal: SignalRecord) -> None:
+    """Refuse probabilities that no core of ours has written: a ledger may have been rewritten.
+
+    Raises:
+        InvalidField: One is out of its range, or they do not fit to what answered.
+    """
+    check_int("proxy_p_hat_bps", signal.proxy_p_hat_bps, 0, BPS_ONE)
+    raw_bps, calibrated_bps = signal.p_hat_raw_bps, signal.p_hat_calibrated_bps
+    if calibrated_bps is not None:
+        check_int("p_hat_calibrated_bps", calibrated_bps, 0, BPS_ONE)
+    if (raw_bps is None) != (calibrated_bps is None):
+        raise InvalidField("p_hat_raw_bps", raw_bps, "present with p_hat_calibrated_bps, or absent")
+    answered = signal.signal_source is SignalSource.MODEL
+    if answered != (calibrated_bps is not None) or (
+        answered and signal.fallback_reason is not None
+    ):
+        found = f"{signal.signal_source}, {calibrated_bps}, {signal.fallback_reason}"
+        expected = "a model's probability without a reason, or the proxy's alone"
+        raise InvalidField("signal_source", found, expected)
 
 
 def recorded_outcome(signal: SignalRecord) -> ModelOutcome | None:
