@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from pydantic import ValidationError
 from rich.text import Text
 
 from detent_cli.output import (
@@ -65,20 +64,18 @@ def monitor(
     # Imported here: a strategist's installation has neither a ledger nor metrics.
     from detent.servers.monitor.main import check_once, run  # noqa: PLC0415
 
-    settings = _settings(
-        {
-            "ledger": ledger,
-            "artifacts_dir": artifacts,
-            "reference_file": reference,
-            "profile": profile,
-            "policy_target": policy or None,
-            "listen": listen,
-            "check_interval_s": interval_s,
-            "ml_settings": ml_settings,
-        },
-        as_json=as_json,
-    )
+    said: dict[str, object] = {
+        "ledger": ledger,
+        "artifacts_dir": artifacts,
+        "reference_file": reference,
+        "profile": profile,
+        "policy_target": policy or None,
+        "listen": listen,
+        "check_interval_s": interval_s,
+        "ml_settings": ml_settings,
+    }
     with reported(as_json=as_json), errors.status("checking", spinner="dots"):
+        settings = _settings(said)
         reports, recorded_count = asyncio.run(check_once(settings))
     if report is not None:
         from detent_cli.monitor_page import write_page  # noqa: PLC0415
@@ -99,17 +96,13 @@ def monitor(
         raise typer.Exit(EXIT_NEGATIVE)
 
 
-def _settings(said: dict[str, object], *, as_json: bool) -> "MonitorSettings":
+def _settings(said: dict[str, object]) -> "MonitorSettings":
     """Give the settings; what no option says is left to variables and to the file."""
+    from detent.adapters.process_settings import read_settings  # noqa: PLC0415
     from detent.servers.monitor.settings import MonitorSettings  # noqa: PLC0415
 
     given = {name: value for name, value in said.items() if value is not None}
-    try:
-        with reported(as_json=as_json):
-            return MonitorSettings.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise typer.BadParameter(f"{first['loc'][0]}: {first['msg']}") from error
+    return read_settings(MonitorSettings, **given)
 
 
 def _print(reports: "list[ModelReport]", recorded_count: int) -> None:

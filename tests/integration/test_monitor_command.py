@@ -162,3 +162,29 @@ def test_what_cannot_be_monitored_is_said(arguments: tuple[str, ...], said: str)
 
     assert code == 2
     assert said in text
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "field"),
+    [
+        ({}, ("--profile", "strict"), "profile"),
+        ({}, ("--listen", "7304"), "listen"),
+        ({"BARS_MAX": "0"}, (), "DETENT_MONITOR_BARS_MAX"),
+        ({"SIGNATURE_KEYS": "keys"}, (), "DETENT_MONITOR_SIGNATURE_KEYS"),
+        ({"SIGNATURE_KEYS": '["k"]'}, (), "DETENT_MONITOR_*"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_is_none_is_named_for_a_program_too(
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    arguments: tuple[str, ...],
+    field: str,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"DETENT_MONITOR_{name}", value)
+    result = CliRunner().invoke(app, ["monitor", "--ledger", "l.sqlite", *arguments, "--json"])
+    error = json.loads(result.stdout)["error"]
+
+    assert (result.exit_code, error["reason"]) == (2, "INVALID_FIELD")
+    assert error["metadata"]["field"] == field

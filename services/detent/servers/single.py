@@ -6,6 +6,7 @@ handlers themselves. One address serves every service.
 
 import time
 
+from detent.adapters.process_settings import ending, read_settings
 from detent.adapters.telemetry import Telemetry, set_up_logging
 from detent.adapters.unpickling import forbid_unpickling
 from detent.rpc.serve import Server, ServerOptions, Service, run_process
@@ -58,10 +59,12 @@ async def run(
 
 def main() -> None:
     """Read the environment and serve."""
-    policy = PolicySettings()
-    set_up_logging(policy.log_level)
-    forbid_unpickling()
-    run_process(run(FeatureSettings(), InferenceSettings(), policy))
+    with ending():
+        policy = read_settings(PolicySettings)
+        feature, inference = read_settings(FeatureSettings), read_settings(InferenceSettings)
+        set_up_logging(policy.log_level)
+        forbid_unpickling()
+        run_process(run(feature, inference, policy))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from detent.adapters.artifact_store import read_manifest_folder
+from detent.adapters.process_settings import ending, read_settings
 from detent.adapters.telemetry import Telemetry, set_up_logging
 from detent.contracts import events
 from detent.core.features.feature_set import FeatureSet
@@ -99,9 +100,10 @@ async def run(settings: FeatureSettings) -> None:
 
 def main() -> None:
     """Read the environment and serve."""
-    settings = FeatureSettings()
-    set_up_logging(settings.log_level)
-    run_process(run(settings))
+    with ending():
+        settings = read_settings(FeatureSettings)
+        set_up_logging(settings.log_level)
+        run_process(run(settings))
 
 
 if __name__ == "__main__":

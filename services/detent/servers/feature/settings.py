@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from detent.adapters.process_settings import Address
 from detent.adapters.signature_settings import SignatureSettings
 from detent.core.features.history import QUOTES_HELD_MAX
 from detent.core.features.market_state import SYMBOLS_MAX
@@ -32,7 +33,7 @@ class FeatureSettings(SignatureSettings):
         env_prefix="DETENT_FEATURE_", env_ignore_empty=True, extra="forbid", frozen=True
     )
 
-    listen: str = "127.0.0.1:7301"
+    listen: Address = "127.0.0.1:7301"
     artifacts_dir: Path
     symbols_max: Annotated[int, Field(ge=1, le=1_000_000)] = SYMBOLS_MAX
     redis_url: SecretStr | None = None

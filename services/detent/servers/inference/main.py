@@ -14,6 +14,7 @@ from msgspec import structs
 
 from detent.adapters.artifact_store import read_artifact
 from detent.adapters.cpu_quota import cpu_count
+from detent.adapters.process_settings import ending, read_settings
 from detent.adapters.serving import Serving, open_serving
 from detent.adapters.telemetry import Telemetry, set_up_logging
 from detent.adapters.unpickling import forbid_unpickling
@@ -147,10 +148,11 @@ async def run(settings: InferenceSettings) -> None:
 
 def main() -> None:
     """Read the environment and serve."""
-    settings = InferenceSettings()
-    set_up_logging(settings.log_level)
-    forbid_unpickling()
-    run_process(run(settings))
+    with ending():
+        settings = read_settings(InferenceSettings)
+        set_up_logging(settings.log_level)
+        forbid_unpickling()
+        run_process(run(settings))
 
 
 if __name__ == "__main__":

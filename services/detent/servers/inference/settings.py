@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 from pydantic_settings import SettingsConfigDict
 
+from detent.adapters.process_settings import Address
 from detent.adapters.signature_settings import SignatureSettings
 from detent.contracts.certificate import THREADS_MAX
 
@@ -37,7 +38,7 @@ class InferenceSettings(SignatureSettings):
         env_prefix="DETENT_INFERENCE_", env_ignore_empty=True, extra="forbid", frozen=True
     )
 
-    listen: str = "127.0.0.1:7302"
+    listen: Address = "127.0.0.1:7302"
     artifact_dir: Path
     model_version_hash: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = None
     execution_provider: Literal["cpu", "cuda"] = "cpu"

@@ -19,6 +19,7 @@ from detent.adapters.kill_store import KillStore
 from detent.adapters.leader_lease import LeaderLease
 from detent.adapters.ledger_reading import open_reader
 from detent.adapters.metrics import Metrics, MetricsServer
+from detent.adapters.process_settings import ending, read_settings
 from detent.adapters.rollout_reading import RolloutLedger
 from detent.adapters.rollout_store import RolloutStore, wall_clock_ms
 from detent.adapters.telemetry import Telemetry, set_up_logging
@@ -176,9 +177,10 @@ async def _serve(monitor: Monitor, settings: MonitorSettings) -> None:
 
 def main() -> None:
     """Read the environment and check."""
-    settings = MonitorSettings()
-    set_up_logging(settings.log_level)
-    run_process(run(settings))
+    with ending():
+        settings = read_settings(MonitorSettings)
+        set_up_logging(settings.log_level)
+        run_process(run(settings))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from detent.adapters.ml_file_settings import MlFileSettings
+from detent.adapters.process_settings import Address
 from detent.adapters.signature_settings import SignatureSettings
 from detent.contracts.monitoring import MonitorProfile, MonitorRules
 from detent.core.rollout.judge import JudgeRules
@@ -60,7 +61,7 @@ class MonitorSettings(SignatureSettings, MlFileSettings):
         env_prefix="DETENT_MONITOR_", env_ignore_empty=True, extra="forbid", frozen=True
     )
 
-    listen: Annotated[str, Field(pattern=r"^[^:]+:\d{1,5}$")] = "127.0.0.1:7304"
+    listen: Address = "127.0.0.1:7304"
     ledger: SecretStr
     policy_target: str | None = None
     artifacts_dir: Path | None = None

@@ -17,6 +17,7 @@ from detent.adapters.kill_file import KillFile
 from detent.adapters.ledger_anchors import AnchorFile, AnchorKey
 from detent.adapters.ledger_reading import PostgresReader
 from detent.adapters.ledger_shipping import LedgerShipper, ShippingOptions
+from detent.adapters.process_settings import ending, read_settings
 from detent.adapters.sqlite_file import Durability
 from detent.adapters.sqlite_ledger import ModelInputRow, SqliteLedger
 from detent.adapters.sqlite_shadows import SqliteShadows
@@ -360,9 +361,10 @@ async def run(settings: PolicySettings) -> None:
 
 def main() -> None:
     """Read the environment and serve."""
-    settings = PolicySettings()
-    set_up_logging(settings.log_level)
-    run_process(run(settings))
+    with ending():
+        settings = read_settings(PolicySettings)
+        set_up_logging(settings.log_level)
+        run_process(run(settings))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Read what the policy process is told by its environment."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from detent.adapters.ml_file_settings import MlFileSettings
+from detent.adapters.process_settings import Address
 from detent.adapters.signature_settings import SignatureSettings
 from detent.contracts.errors import InvalidField
 from detent.core.ledger.ownership import Ownership
@@ -81,8 +82,8 @@ class PolicySettings(SignatureSettings, MlFileSettings):
         env_prefix="DETENT_POLICY_", env_ignore_empty=True, extra="forbid", frozen=True
     )
 
-    listen: str = "127.0.0.1:7303"
-    metrics_listen: Annotated[str, Field(pattern=r"^[^:]+:\d{1,5}$")] | None = None
+    listen: Address = "127.0.0.1:7303"
+    metrics_listen: Address | None = None
     artifacts_dir: Path
     feature_target: str = "127.0.0.1:7301"
     inference_target: str = "127.0.0.1:7302"
@@ -124,7 +125,7 @@ class PolicySettings(SignatureSettings, MlFileSettings):
     otlp_endpoint: str | None = None
     trace_file: Path | None = None
     drain_grace_s: float = Field(default=5.0, ge=0)
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @model_validator(mode="after")
     def _check_ledger(self) -> Self:
