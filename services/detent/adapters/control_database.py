@@ -12,7 +12,8 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Text, column, create_engine, event, inspect, select, table, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 import detent.adapters.control_migrations as steps
 from detent.adapters.ledger_tables import POSTGRESQL, SQLITE
@@ -50,9 +51,14 @@ class ControlDatabase:
             ControlUnavailable: There is no such file.
         """
         kind, _, rest = url.partition("://")
+        expected = "sqlite:///FILE or postgresql://USER@HOST/DATABASE"
         if kind not in (SQLITE, POSTGRESQL) or not rest:
-            expected = "sqlite:///FILE or postgresql://USER@HOST/DATABASE"
             raise InvalidField("control_url", kind or "(nothing)", expected)
+        try:
+            make_url(url)
+        except (ArgumentError, ValueError) as error:
+            # What stands behind the kind may hold a password.
+            raise InvalidField("control_url", f"{kind}://...", expected) from error
         self._dialect = kind
         self._must_exist = must_exist
         self._is_prepared = False

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.pool import StaticPool
 
 import detent.adapters.ledger_migrations as steps
+from detent.adapters.ledger_tables import POSTGRESQL
 from detent.adapters.sqlite_schema import SCRIPT_FILE, SEPARATOR
 from detent.contracts.errors import LedgerUnavailable
 
@@ -75,11 +76,11 @@ def connected(url: str) -> Iterator[Connection]:
     """Connect to PostgreSQL through the driver that we ship with.
 
     Raises:
-        LedgerUnavailable: It cannot be reached or used.
+        LedgerUnavailable: It is no address of one, or cannot be reached or used.
     """
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  Only on the way to PostgreSQL.
 
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+    engine = _engine_of(url)
     try:
         with engine.connect() as connection:
             yield connection
@@ -89,6 +90,20 @@ def connected(url: str) -> Iterator[Connection]:
         raise LedgerUnavailable(f"PostgreSQL cannot be used: {cause}", cause=cause) from error
     finally:
         engine.dispose()
+
+
+def _engine_of(url: str) -> Engine:
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415  Only on the way to PostgreSQL.
+
+    kind, _, rest = url.partition("://")
+    # Of an address only its kind: the rest may hold a password.
+    cause = f"found {kind}://, expected postgresql://USER@HOST/DATABASE"
+    if kind != POSTGRESQL:
+        raise LedgerUnavailable(f"PostgreSQL cannot be used: {cause}", cause=cause)
+    try:
+        return create_engine(f"postgresql+psycopg://{rest}")
+    except (ArgumentError, ValueError) as error:
+        raise LedgerUnavailable(f"PostgreSQL cannot be used: {cause}", cause=cause) from error
 
 
 def _upgrade(connection: Connection, *, stamped: str | None) -> None:

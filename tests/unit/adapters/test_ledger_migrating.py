@@ -134,3 +134,19 @@ def test_even_the_owner_is_refused_until_the_guards_are_dropped(ledger_url: str,
         pytest.raises(psycopg.errors.RaiseException, match="append-only"),
     ):
         link.execute(verb)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "x", "postgres://ada:secret@db/ledger", "postgresql://ada:secret@db:port/ledger"],
+)
+def test_what_is_no_address_of_a_database_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(LedgerUnavailable, match="expected postgresql://USER@HOST") as refused:
+        migrate_postgresql(url)
+    assert "secret" not in refused.value.message
+
+
+def test_a_file_is_not_made_where_a_database_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(LedgerUnavailable, match="found sqlite://"):
+        migrate_postgresql(f"sqlite:///{tmp_path}/ledger.sqlite")
+    assert not list(tmp_path.iterdir())

@@ -338,8 +338,10 @@ def test_a_database_that_cannot_be_used_is_a_typed_error(postgres: PostgresServe
     with pytest.raises(ControlUnavailable) as refused:
         away.models()
     assert "secret" not in refused.value.message
-    with pytest.raises(InvalidField, match="sqlite:///FILE"):
-        ControlDatabase("mysql://x")
+    for url in ("mysql://x", "postgresql://ada:secret@db:port/control"):
+        with pytest.raises(InvalidField, match="sqlite:///FILE") as refused_url:
+            ControlDatabase(url)
+        assert "secret" not in refused_url.value.message
 
 
 def test_a_file_of_something_else_gets_no_registry(tmp_path: Path) -> None:
