@@ -97,6 +97,13 @@ def test_a_whole_data_set_that_covers_too_little_promotes_nothing(tmp_path: Path
         assert (found.dataset_id, found.dataset_hash) == (None, None)
 
 
+@pytest.mark.parametrize("name", ["bericht_für_März.json", "my report.json", "\udcff.json"])
+def test_evidence_is_read_back_whatever_its_file_is_called(tmp_path: Path, name: str) -> None:
+    digest = write_evidence(tmp_path / name, b"{}")
+
+    assert read_evidence(tmp_path / name) == (b"{}", digest)
+
+
 @pytest.mark.proves("R341")
 def test_evidence_is_written_whole_with_its_hash(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "report.json"

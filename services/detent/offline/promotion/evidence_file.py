@@ -12,6 +12,8 @@ from detent.offline.cells import invalid
 
 SIDECAR_SUFFIX = ".sha256"
 BYTES_MAX = 64 * 2**20
+# A hash, two spaces, the longest name of a file, and then something that is too much.
+SIDECAR_BYTES_MAX = 1_024
 
 
 def write_evidence(path: Path, text: bytes) -> str:
@@ -29,7 +31,8 @@ def write_evidence(path: Path, text: bytes) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, text)
-        _replace(sidecar_of(path), f"{digest}  {path.name}\n".encode("ascii"))
+        # A name of a file has whatever characters the system lets it have.
+        _replace(sidecar_of(path), os.fsencode(f"{digest}  {path.name}\n"))
     except OSError as error:
         raise invalid(path.name, type(error).__name__, "a file that can be written") from error
     return digest
@@ -58,11 +61,12 @@ def sidecar_of(path: Path) -> Path:
 
 def _said(path: Path) -> str | None:
     try:
-        words = sidecar_of(path).read_text(encoding="ascii").split()
-    except (OSError, UnicodeDecodeError):
+        with sidecar_of(path).open("rb") as file:
+            line = os.fsdecode(file.read(SIDECAR_BYTES_MAX))
+    except OSError:
         return None
-    names_it = len(words) == 2 and words[1] == path.name  # noqa: PLR2004  Hash and name.
-    return words[0] if names_it and is_hash64(words[0]) else None
+    digest, _, name = line.rstrip("\r\n").partition("  ")
+    return digest if name == path.name and is_hash64(digest) else None
 
 
 def _replace(path: Path, content: bytes) -> None:
