@@ -120,6 +120,13 @@ def test_a_key_is_drawn_in_the_place_of_nothing(
     assert all((tmp_path / one).read_text() == "earlier" for one in there)
 
 
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_key_without_a_name_is_refused(name: str) -> None:
+    found = CliRunner().invoke(app, ["ledger", "anchor-key", "--to", name])
+
+    assert (found.exit_code, "INVALID_FIELD" in found.output) == (2, True), found.output
+
+
 def test_a_copy_that_cannot_be_written_is_an_error(ledger_file: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     reason, message = refusal("export", "--from", ledger_file, "--to", tmp_path / "taken")

@@ -109,16 +109,17 @@ def make_key(path: Path) -> None:
     it proves would be lost.
 
     Raises:
-        InvalidField: The name is that of a public key.
+        InvalidField: It is no name, or that of a public key.
         DataInvalid: A file is there already, or cannot be written.
     """
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415
 
-    public_file = path.with_suffix(PUBLIC_SUFFIX)
+    # A path that ends in no name can have no suffix either.
+    public_file = path.with_suffix(PUBLIC_SUFFIX) if path.name else path
     if public_file == path:
         expected = f"the private key's name; the public one gets {PUBLIC_SUFFIX}"
-        raise InvalidField("anchor_key_file", path.name, expected)
+        raise InvalidField("anchor_key_file", path.name or str(path), expected)
     private = ed25519.Ed25519PrivateKey.generate()
     pem = private.private_bytes(
         serialization.Encoding.PEM,

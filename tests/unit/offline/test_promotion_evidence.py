@@ -124,6 +124,12 @@ def test_evidence_is_written_whole_with_its_hash(tmp_path: Path) -> None:
         read_evidence(tmp_path / "none.json")
 
 
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_evidence_without_a_name_is_refused(name: str) -> None:
+    with pytest.raises(DataInvalid, match="no name"):
+        write_evidence(Path(name), b"{}")
+
+
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_bytes(b"")

@@ -27,6 +27,8 @@ def write_evidence(path: Path, text: bytes) -> str:
     Raises:
         DataInvalid: They cannot be written there.
     """
+    if not path.name:
+        raise invalid(str(path), "no name", "a file that can be written")
     digest = sha256_hex(text)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
