@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
+from detent.contracts.reasons import Reason
 from detent.core.rollout.gates import ACTIVE_ACK
 from detent.core.rollout.ladder import Mode
 from detent_cli.output import (
@@ -72,9 +74,7 @@ def up(
     as_json: JsonFlag = False,
 ) -> None:
     """Start the services, print their addresses, and stop them on Ctrl-C or SIGTERM."""
-    if ack not in ("", ACTIVE_ACK):
-        errors.print(bad("BAD_ACK"), f"found {ack!r}, expected {ACTIVE_ACK} or nothing")
-        raise typer.Exit(EXIT_ERROR)
+    _check_ack(ack, as_json=as_json)
     with reported(as_json=as_json):
         settings = _read_ml_settings(ml_settings)
         by = ServedBy(artifact=artifact, registry=registry, name=name, settings=settings, ack=ack)
@@ -105,6 +105,19 @@ def up(
             if ended:
                 errors.print(bad(f"{', '.join(ended)} ended"), f"see the log in {state}")
                 raise typer.Exit(EXIT_ERROR)
+
+
+def _check_ack(ack: str, *, as_json: bool) -> None:
+    if ack in ("", ACTIVE_ACK):
+        return
+    expected = f"{ACTIVE_ACK} or nothing"
+    reason, message = Reason.BAD_ACK.value, f"found {ack!r}, expected {expected}"
+    if as_json:
+        facts = {"reason": reason, "message": message}
+        print_json({"error": facts | {"metadata": {"found": ack, "expected": expected}}})
+    else:
+        errors.print(bad(reason), Text(message))
+    raise typer.Exit(EXIT_ERROR)
 
 
 def _ports(*ports: int) -> dict[str, int]:

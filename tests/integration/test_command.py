@@ -238,10 +238,15 @@ def test_a_service_that_is_away_is_an_error_and_not_a_stack_trace() -> None:
 
 
 def test_up_refuses_an_acknowledgement_that_is_not_the_one(artifacts: Artifacts) -> None:
-    result = run("up", "--artifact", str(artifacts.stable), "--ack", "yes")
+    words = ("up", "--artifact", str(artifacts.stable), "--ack", "[b]yes")
+    result = run(*words)
+    for_program = run(*words, "--json")
 
-    assert result.exit_code == 2
+    assert (result.exit_code, for_program.exit_code) == (2, 2)
     assert "BAD_ACK" in result.stderr
+    assert "'[b]yes'" in result.stderr
+    error = json.loads(for_program.stdout)["error"]
+    assert (error["reason"], error["metadata"]["found"]) == ("BAD_ACK", "[b]yes")
 
 
 def test_up_serves_until_it_is_told_to_stop(artifacts: Artifacts, tmp_path: Path) -> None:
