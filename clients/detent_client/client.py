@@ -421,6 +421,13 @@ class DetentClient(PlanCalls, LedgerCalls, StreamCalls, KillCalls, RolloutCalls)
     async def _ask_policy(self, request: Any, response_type: type[T]) -> T:
         return await self._call(self._policy, request, response_type)
 
+    async def _ask_replica(self, target: str, request: Any, response_type: type[T]) -> T:
+        service = self._owners.at(target)
+        if service is None:
+            message = f"{target}: one replica more than a client reaches"
+            raise ServiceUnavailable(message, replica_target=target)
+        return await self._call(service, request, response_type)
+
     async def _call(
         self,
         service: RemoteService,

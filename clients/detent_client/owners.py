@@ -1,4 +1,4 @@
-"""Remember which replica owns a plan, and how to reach it."""
+"""Remember which replica owns a plan, and how to reach each of them."""
 
 from collections import OrderedDict
 
@@ -13,7 +13,7 @@ REPLICAS_MAX = 64
 
 
 class Owners:
-    """Owns the channels to the replicas that somebody was sent on to."""
+    """Owns the channels to the replicas that an answer named."""
 
     def __init__(self, tracer: Tracer) -> None:
         """Know nobody."""
@@ -39,14 +39,20 @@ class Owners:
             NotOwner: The refusal names no address, or there are too many of them.
         """
         target = refusal.metadata.get("owner_target", "")
-        is_new = target not in self._channels
-        if not target or (is_new and len(self._channels) >= REPLICAS_MAX):
+        service = self.at(target)
+        if service is None:
             raise refusal
-        if is_new:
-            channel = open_channel(target)
-            self._channels[target] = channel
-            self._services[target] = RemoteService(channel, "PolicyService", self._tracer)
         self._targets[plan_id] = target
         if len(self._targets) > PLANS_MAX:
             self._targets.popitem(last=False)
+        return service
+
+    def at(self, target: str) -> RemoteService | None:
+        """Give the policy service at an address; None for no address, or for too many of them."""
+        if target not in self._services:
+            if not target or len(self._services) >= REPLICAS_MAX:
+                return None
+            channel = open_channel(target)
+            self._channels[target] = channel
+            self._services[target] = RemoteService(channel, "PolicyService", self._tracer)
         return self._services[target]

@@ -1,10 +1,12 @@
 """Open, replace, close and read plans, and keep symbols flat."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import structs
 
 from detent.contracts.binding import ModelBinding
 from detent.contracts.calls.policy import (
@@ -24,6 +26,7 @@ from detent.contracts.calls.replanning import (
     ReplacePlanRequest,
     ReplacePlanResponse,
 )
+from detent.contracts.errors import DetentError, ServiceUnavailable
 from detent.contracts.plan import Plan
 from detent.contracts.replanning import ReplanCause, ReplanOutcome, ReplanSkip
 from detent_client.opened_plan import OpenedPlan
@@ -45,6 +48,10 @@ class PlanCalls(ABC):
     @abstractmethod
     async def _ask_policy(self, request: Any, response_type: type[T]) -> T:
         """Make one call of `PolicyService`, with deadlines and typed errors."""
+
+    @abstractmethod
+    async def _ask_replica(self, target: str, request: Any, response_type: type[T]) -> T:
+        """Make the same call of the replica at an address."""
 
     async def open_plan(self, plan: Plan, binding: ModelBinding) -> OpenedPlan:
         """Open a plan under a binding; the same content may be opened again.
@@ -182,5 +189,33 @@ class PlanCalls(ABC):
         return await self._ask_policy(GetPlanRequest(plan_id=plan_id), GetPlanResponse)
 
     async def set_stand_down(self, request: SetStandDownRequest) -> SetStandDownResponse:
-        """Keep symbols of a book flat until an instant, or lift that; safe to repeat."""
-        return await self._ask_policy(request, SetStandDownResponse)
+        """Keep symbols of a book flat until an instant, or lift that; safe to repeat.
+
+        Every replica is told: the plans of a book may have several owners.
+
+        Returns:
+            What the replicas confirm; a scope that changed with any of them counts as changed.
+
+        Raises:
+            ServiceUnavailable: Some replicas were told and others not, which it names; ask again.
+            DetentError: The first replica that was asked refused, or none is in reach.
+        """
+        first = await self._ask_policy(request, SetStandDownResponse)
+        told, untold = [first], dict[str, DetentError]()
+
+        async def tell(target: str) -> None:
+            try:
+                told.append(await self._ask_replica(target, request, SetStandDownResponse))
+            except DetentError as error:
+                untold[target] = error
+
+        await asyncio.gather(*(tell(target) for target in first.other_targets))
+        for error in untold.values():
+            targets = ", ".join(untold)
+            raise ServiceUnavailable(
+                f"{len(untold)} of {len(told) + len(untold)} replicas were not told, ask again:"
+                f" {targets}: {error.message}",
+                untold_targets=targets,
+            ) from error
+        changed = max(told, key=lambda one: one.changed_count)
+        return structs.replace(changed, other_targets=())

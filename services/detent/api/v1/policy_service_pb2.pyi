@@ -636,22 +636,30 @@ class SetStandDownResponse(_message.Message):
     BOOK_FIELD_NUMBER: _builtins.int
     CHANGED_COUNT_FIELD_NUMBER: _builtins.int
     KNOWN_COUNT_FIELD_NUMBER: _builtins.int
+    OTHER_TARGETS_FIELD_NUMBER: _builtins.int
     book: _builtins.str
     """Names the book."""
     changed_count: _builtins.int
     """Counts the scopes (the book, or symbols) that changed."""
     known_count: _builtins.int
     """Counts the scopes that were so already."""
+    @_builtins.property
+    def other_targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lists the addresses of the other replicas. Each keeps stand-downs of its own, so whoever asks
+        has to tell them too. Empty where there is one replica.
+        """
+
     def __init__(
         self,
         *,
         book: _builtins.str = ...,
         changed_count: _builtins.int = ...,
         known_count: _builtins.int = ...,
+        other_targets: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "changed_count", b"changed_count", "known_count", b"known_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "changed_count", b"changed_count", "known_count", b"known_count", "other_targets", b"other_targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -189,7 +189,8 @@ class PolicyServiceServicer:
         It holds for every plan of the book, open now or later, and survives a restart. Every
         source has one stand-down per book and symbol: a new one replaces its own, and only the
         source itself can lift it. When the answer leaves it is durable, and obeyed by every
-        decision that is computed from then on. Idempotent.
+        decision that this replica computes from then on; the answer names the other replicas.
+        Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -93,7 +93,8 @@ class PolicyServiceStub:
     It holds for every plan of the book, open now or later, and survives a restart. Every
     source has one stand-down per book and symbol: a new one replaces its own, and only the
     source itself can lift it. When the answer leaves it is durable, and obeyed by every
-    decision that is computed from then on. Idempotent.
+    decision that this replica computes from then on; the answer names the other replicas.
+    Idempotent.
     """
     ReplacePlan: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ReplacePlanRequest, _policy_service_pb2.ReplacePlanResponse]
     """Closes a plan and opens another one in its place, both or neither.
@@ -178,7 +179,8 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     It holds for every plan of the book, open now or later, and survives a restart. Every
     source has one stand-down per book and symbol: a new one replaces its own, and only the
     source itself can lift it. When the answer leaves it is durable, and obeyed by every
-    decision that is computed from then on. Idempotent.
+    decision that this replica computes from then on; the answer names the other replicas.
+    Idempotent.
     """
     ReplacePlan: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ReplacePlanRequest, _policy_service_pb2.ReplacePlanResponse]  # type: ignore[assignment]
     """Closes a plan and opens another one in its place, both or neither.
@@ -314,7 +316,8 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         It holds for every plan of the book, open now or later, and survives a restart. Every
         source has one stand-down per book and symbol: a new one replaces its own, and only the
         source itself can lift it. When the answer leaves it is durable, and obeyed by every
-        decision that is computed from then on. Idempotent.
+        decision that this replica computes from then on; the answer names the other replicas.
+        Idempotent.
         """
 
     @_abc_1.abstractmethod

@@ -251,11 +251,14 @@ class SetStandDownResponse(msgspec.Struct, frozen=True, kw_only=True):
         book: The book.
         changed_count: Scopes (the book, or symbols) that changed.
         known_count: Scopes that were so already.
+        other_targets: Addresses of replicas that have not been told: each keeps stand-downs of
+            its own.
     """
 
     book: str
     changed_count: int
     known_count: int
+    other_targets: tuple[str, ...] = ()
 
 
 def check_source(

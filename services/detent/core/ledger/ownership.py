@@ -33,6 +33,12 @@ class Ownership(msgspec.Struct, frozen=True, kw_only=True):
             found = f"{len(self.replica_targets)} addresses"
             raise InvalidField("replica_targets", found, f"{self.replica_count}, one per replica")
 
+    @property
+    def other_targets(self) -> tuple[str, ...]:
+        """Give the addresses of the other replicas."""
+        ours = self.replica_index
+        return (*self.replica_targets[:ours], *self.replica_targets[ours + 1 :])
+
     def check_owner(self, plan_id: str) -> None:
         """Refuse a plan of another replica.
 

@@ -202,7 +202,12 @@ class PolicyHandler:
             log.warning(events.STAND_DOWN_LIFTED, extra=facts | {"source": query.lift})
         else:
             log.warning(events.STAND_DOWN_SET, extra=facts | to_json(query.stand_down))
-        return SetStandDownResponse(book=query.book, changed_count=changed, known_count=known)
+        return SetStandDownResponse(
+            book=query.book,
+            changed_count=changed,
+            known_count=known,
+            other_targets=self._plans.ownership.other_targets,
+        )
 
     # Bars
 

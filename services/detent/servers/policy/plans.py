@@ -156,7 +156,7 @@ class Plans:
         self._ledger = ledger
         self.replans = SqliteReplans(ledger.file)
         self.stand_downs = StandDowns(ledger)
-        self._ownership = ownership or Ownership()
+        self.ownership = ownership or Ownership()
         self._open: dict[str, OpenPlan] = {}
         self._owners: dict[tuple[str, str], str] = {}
         self._opening = asyncio.Lock()
@@ -170,7 +170,7 @@ class Plans:
         await self.stand_downs.restore()
         for bound in await self._ledger.open_plans():
             plan_id = bound.plan.plan_id
-            self._ownership.check_owner(plan_id)
+            self.ownership.check_owner(plan_id)
             opened = OpenPlan(bound, await self.replans.carried(plan_id))
             for written in await self._ledger.last_records(bound.plan):
                 opened.chains[written.record.row.symbol].advance(written)
@@ -184,7 +184,7 @@ class Plans:
             NotOwner: Another replica owns the plan.
         """
         plan_id = bound.plan.plan_id
-        self._ownership.check_owner(plan_id)
+        self.ownership.check_owner(plan_id)
         async with self._opening:
             known = await self._ledger.find_plan(plan_id)
             if known is not None:
@@ -201,7 +201,7 @@ class Plans:
         Raises:
             NotOwner: Another replica owns them.
         """
-        self._ownership.check_owner(plan_id)
+        self.ownership.check_owner(plan_id)
         base = base_plan_id(plan_id)
         found = [await self._ledger.find_plan(name) for name in (base, candidate_plan_id(base))]
         return tuple(one for one in found if one is not None)
@@ -283,7 +283,7 @@ class Plans:
 
     async def _check_new(self, plan: Plan, replaced: Collection[str]) -> None:
         """Refuse a plan that cannot replace others: its name, its owner, its symbols."""
-        self._ownership.check_successor(plan.plan_id)
+        self.ownership.check_successor(plan.plan_id)
         known = await self._ledger.find_plan(plan.plan_id)
         if known is not None:
             raise PlanConflict(
@@ -313,7 +313,7 @@ class Plans:
 
     async def find(self, plan_id: str) -> tuple[BoundPlan, PlanStatus]:
         """Give a plan, open or closed; raises `PlanNotFound` or `NotOwner`."""
-        self._ownership.check_owner(plan_id)
+        self.ownership.check_owner(plan_id)
         opened = self._open.get(plan_id)
         if opened is not None:
             return opened.bound, PlanStatus.OPEN
