@@ -257,6 +257,23 @@ def test_what_was_judged_is_kept_only_where_the_environment_says(
         assert said == sha256_hex(path.read_bytes())
 
 
+def test_nothing_is_promoted_whose_evidence_cannot_be_kept(
+    registry: str,
+    evidence: Evidence,
+    report: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "kept").write_text("a file in the place of the folder")
+    monkeypatch.setenv("DETENT_EVIDENCE_DIR", str(tmp_path / "kept"))
+    found = promoted(registry, evidence, report)
+
+    assert found.exit_code == 2
+    assert json.loads(found.stdout)["error"]["reason"] == "DATA_INVALID"
+    listed = answered("registry", "list", "--registry", registry)["models"]
+    assert [one["status"] for one in listed] == ["staged"]
+
+
 def test_a_promotion_that_nobody_asks_for_is_no_evidence(
     registry: str,
     evidence: Evidence,

@@ -4,6 +4,7 @@ Source: rows R341 and R343; FORMULAS, evidence artifacts.
 """
 
 import os
+import tempfile
 from pathlib import Path
 
 from detent.contracts.canonical import sha256_hex
@@ -12,6 +13,8 @@ from detent.offline.cells import invalid
 
 SIDECAR_SUFFIX = ".sha256"
 BYTES_MAX = 64 * 2**20
+# More than the evidence of one promotion has.
+PROBE_BYTES = 2**20
 # A hash, two spaces, the longest name of a file, and then something that is too much.
 SIDECAR_BYTES_MAX = 1_024
 
@@ -38,6 +41,23 @@ def write_evidence(path: Path, text: bytes) -> str:
     except OSError as error:
         raise invalid(path.name, type(error).__name__, "a file that can be written") from error
     return digest
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that keeps nothing, before something is done that has to be kept.
+
+    Raises:
+        DataInvalid: Nothing can be written there, or not as much as one promotion's evidence.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        expected = "a folder that evidence can be written into"
+        raise invalid(folder.name, type(error).__name__, expected) from error
 
 
 def read_evidence(path: Path) -> tuple[bytes, str | None]:

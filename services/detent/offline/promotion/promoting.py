@@ -24,7 +24,7 @@ from detent.core.evaluation.gates import (
 )
 from detent.core.evaluation.readiness_report import prerequisite_gates
 from detent.offline.promotion.dataset_finding import find_dataset
-from detent.offline.promotion.evidence_file import read_evidence, write_evidence
+from detent.offline.promotion.evidence_file import check_folder, read_evidence, write_evidence
 from detent.offline.registry.artifact_url import read_artifact_at
 
 EVIDENCE_SCHEMA = "detent.promotion_evidence.v1"
@@ -86,7 +86,8 @@ def promote(
     Raises:
         ModelNotRegistered: There is no such model.
         ArtifactInvalid: The artifact is not what was registered.
-        DataInvalid: The report cannot be read.
+        DataInvalid: The report cannot be read, or the evidence cannot be kept; production is as
+            it was.
         RegistryConflict: It is not staged, or another came to production meanwhile.
         InvalidField: It lacks what production needs.
     """
@@ -116,9 +117,11 @@ def promote(
         # (3) No model before policy and the isolation of learning books are in place.
         *_prerequisites(asked, now_ms=act.at_ms),
     )
-    # (4) Production changes only if everything passed.
+    # (4) Production changes only if everything passed, and what it changed for can be kept.
     promoted = model
     if is_promotable(gates):
+        if evidence_folder is not None:
+            check_folder(evidence_folder)
         promoted = registry.promote(
             asked.key, act, champion=champion, evidence_sha256=sha256_hex(text)
         )
