@@ -1,6 +1,7 @@
 """Read the settings of a process, and end one that cannot start with one line that says why."""
 
 import contextlib
+import difflib
 import os
 import re
 import sys
@@ -38,9 +39,11 @@ def read_settings(kind: type[Settings], **said: Any) -> Settings:
         said: What was said otherwise, by option; it goes before a variable.
 
     Raises:
-        InvalidField: One is missing or malformed, or several do not fit together; names the first
-            by its variable, or by its option, what was found and what was expected.
+        InvalidField: One is missing or malformed, there is none of that name, or several do not
+            fit together; names the first by its variable, or by its option, what was found and
+            what was expected.
     """
+    _check_names(kind)
     try:
         return kind(**said)
     except ValidationError as error:
@@ -63,6 +66,18 @@ def ending() -> Iterator[None]:
         if error.filename is None:
             raise
         sys.exit(f"{error.filename}: {error.strerror}, expected a path that can be used")
+
+
+def _check_names(kind: type[BaseSettings]) -> None:
+    """Refuse a variable that sets nothing: a kill switch with a slip in its name is none."""
+    known = [_variable(kind, field) for field in kind.model_fields]
+    prefix = kind.model_config["env_prefix"]
+    for name in sorted(os.environ):
+        if name.upper().startswith(prefix) and name.upper() not in known and os.environ[name]:
+            near = difflib.get_close_matches(name.upper(), known, n=1)
+            expected = f"a setting of the process{f': {near[0]}?' if near else ''}"
+            # What it holds may be a password.
+            raise InvalidField(name, "(a value)", expected)
 
 
 def _named(kind: type[BaseSettings], error: ValidationError, said: dict[str, Any]) -> DetentError:

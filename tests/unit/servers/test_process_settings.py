@@ -82,6 +82,27 @@ def test_an_address_to_listen_on_has_a_host_and_a_port(
     assert "expected host:port, with a port of 0 to 65535" in error.message
 
 
+def test_a_variable_that_sets_nothing_is_named_without_what_it_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = refusal(monkeypatch, PolicySettings, KILL_SWTICH="secret")
+
+    assert error.field == "DETENT_POLICY_KILL_SWTICH"
+    assert error.message.endswith("expected a setting of the process: DETENT_POLICY_KILL_SWITCH?")
+    assert "secret" not in str(error.metadata)
+
+
+@pytest.mark.parametrize("name", ["DETENT_POLICY_KILL_SWTICH", "detent_policy_listen"])
+def test_an_empty_variable_and_small_letters_are_no_mistake(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for needed, value in NEEDED[PolicySettings].items():
+        monkeypatch.setenv(f"DETENT_POLICY_{needed}", value)
+    monkeypatch.setenv(name, "" if name.isupper() else "127.0.0.1:7000")
+
+    assert read_settings(PolicySettings).listen.startswith("127.0.0.1:7")
+
+
 def test_settings_that_do_not_fit_together_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     error = refusal(monkeypatch, PolicySettings, ANCHOR_FILE="anchors.jsonl")
 
