@@ -362,7 +362,7 @@ def test_a_real_process_that_is_half_switched_on_does_not_start(
     )
     stack = Stack(options)
     try:
-        with pytest.raises(ServiceUnavailable, match=f"GuardRefused: {guard}: "):
+        with pytest.raises(ServiceUnavailable, match=f" in the state folder: {guard}: "):
             stack.start("policy")
     finally:
         stack.stop_all()
