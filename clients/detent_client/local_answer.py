@@ -19,7 +19,8 @@ def answer_locally(
     """Decide with the live policy and no signal: nothing can be raised that way.
 
     A forbidden or inactive symbol is flattened, an exit decays, an emergency or stand-down
-    is obeyed; everything else keeps what is held, within the limits.
+    is obeyed; everything else keeps what is held, within the limits. A learning position is
+    given up (`LEARNING_HOLD_LIMIT`): only the service knows for how long it was held.
 
     Returns:
         The decision for the strategist and the answer for the journal.

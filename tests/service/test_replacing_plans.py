@@ -398,7 +398,7 @@ async def test_a_name_of_another_replica_is_refused_and_says_what_fits(
     fitting = fitting_plan_id(foreign, owner=owner, replica_count=3)
     async with PolicyHost(tmp_path / "ledger.sqlite", binding) as host:
         ownership = Ownership(replica_index=owner, replica_count=3, replica_targets=targets)
-        host.plans._ownership = ownership
+        host.plans.ownership = ownership
         await open_plan(host, PLAN, binding)
         with pytest.raises(PlanOwnerMismatch) as refused:
             await replace(host, next_of(PLAN, foreign, **looser()))

@@ -204,7 +204,7 @@ async def test_a_name_that_does_not_fit_is_drawn_again(desk: Desk, host: PolicyH
     owner = owner_of("plan", 3)
     foreign = next(f"n{i}" for i in range(99) if owner_of(f"n{i}", 3) != owner)
     ownership = Ownership(replica_index=owner, replica_count=3, replica_targets=(host.target,) * 3)
-    host.plans._ownership = ownership
+    host.plans.ownership = ownership
 
     async def think(opened: OpenedPlan, cause: ReplanCause) -> Proposal:
         proposal = await desk.think(opened, cause)
