@@ -15,7 +15,8 @@ from detent.contracts.canonical import parse_json
 from detent.contracts.errors import DataInvalid, InvalidField, PlanNotFound
 from detent.contracts.json_codec import from_json, to_json
 from detent.contracts.plan import Plan, PlanStatus
-from detent.contracts.rollout import CANDIDATE_SUFFIX, RolloutArm, base_plan_id
+from detent.contracts.rollout import RolloutArm, base_plan_id
+from detent.core.rollout.plan_arms import candidate_plan_id
 from detent_cli.asking import POLICY, Target, ask_policy
 from detent_cli.output import (
     JsonFlag,
@@ -193,7 +194,7 @@ async def _other_open_arm(client: DetentClient, plan_id: str, arm: RolloutArm | 
     if arm is None:
         return None
     base = base_plan_id(plan_id)
-    other = base if arm is RolloutArm.CANDIDATE else base + CANDIDATE_SUFFIX
+    other = base if arm is RolloutArm.CANDIDATE else candidate_plan_id(base)
     try:
         found = await client.get_plan(other)
     except PlanNotFound:
