@@ -4,13 +4,7 @@ import asyncio
 import random
 import time
 from collections import OrderedDict
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -426,7 +420,16 @@ class DetentClient(PlanCalls, LedgerCalls, StreamCalls, KillCalls, RolloutCalls)
         if service is None:
             message = f"{target}: one replica more than a client reaches"
             raise ServiceUnavailable(message, replica_target=target)
-        return await self._call(service, request, response_type)
+
+        async def attempt(timeout_s: float, trace: Context) -> T:
+            return await service.call(request, response_type, timeout_s=timeout_s, trace=trace)
+
+        # A replica that is away counts against no other: their bars go on being asked.
+        options = self._options
+        alone = CircuitBreaker(
+            failures_max=options.breaker_failures, open_s=options.breaker_open_s, clock=self._clock
+        )
+        return await self._attempts(type(request).__name__, attempt, None, alone)
 
     async def _call(
         self,

@@ -396,6 +396,7 @@ class ServiceUnavailable(DetentError):
     """The service could not be reached."""
 
     reason = ErrorReason.SERVICE_UNAVAILABLE
+    followed = frozenset({"untold_targets"})
 
 
 class Overloaded(DetentError):
