@@ -95,7 +95,7 @@ class MetricsServer:
             self._server = make_server(
                 host, int(port), answer, server_class=WSGIServer, handler_class=_Quiet
             )
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             message = f"cannot listen on {listen}: is another process there?"
             raise ServiceUnavailable(message, listen=listen) from error
         self.target = f"{host}:{self._server.server_port}"

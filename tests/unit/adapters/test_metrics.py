@@ -55,11 +55,9 @@ def _server(metrics: Metrics, ready: Ready) -> Iterator[MetricsServer]:
     server.close()
 
 
-@pytest.mark.parametrize("port", ["taken", "99999"])
-def test_an_address_that_cannot_be_bound_is_named(server: MetricsServer, port: str) -> None:
-    listen = server.target if port == "taken" else f"127.0.0.1:{port}"
-    with pytest.raises(ServiceUnavailable, match=listen):
-        MetricsServer(Metrics(), listen=listen)
+def test_an_address_that_is_taken_is_named(server: MetricsServer) -> None:
+    with pytest.raises(ServiceUnavailable, match=server.target):
+        MetricsServer(Metrics(), listen=server.target)
 
 
 def ask(server: MetricsServer, path: str) -> tuple[int, str]:

@@ -13,12 +13,9 @@ from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, WindowUpdateF
 from tests.unit.rpc.peers import JudgedPeer, RawPeer, head, prefixed
 from tests.unit.rpc.served import Serving, counted, eventually, limits
 
-from detent.contracts.errors import ServiceUnavailable
 from detent.rpc import health, reflection
 from detent.rpc.health import Health
 from detent.rpc.http2.listener import Listener
-from detent.rpc.serve import Server, ServerOptions
-from detent.rpc.tracing import no_tracer
 
 # More than the buffers of two sockets.
 SIZE = 12 * 1024 * 1024
@@ -53,13 +50,6 @@ async def test_host_of_the_newer_kind_is_listened_on(host: str) -> None:
         if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
             pytest.skip("no IPv6 on this machine")
         raise
-
-
-async def test_a_port_that_there_is_not_is_refused_by_its_address() -> None:
-    options = ServerOptions(listen="127.0.0.1:99999", reflection=False, drain_grace_s=0)
-
-    with pytest.raises(ServiceUnavailable, match="99999"):
-        await Server(options, [], no_tracer()).start()
 
 
 async def test_address_that_is_taken_is_refused() -> None:

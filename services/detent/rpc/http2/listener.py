@@ -16,7 +16,6 @@ GREETING_S_MAX = 10.0
 # What peers get to hear that we leave, before the connection is closed.
 FAREWELL_S = 0.02
 BACKLOG = 1_024
-PORT_MAX = 65_535
 # Of the newer kind of address, the one that takes callers of both kinds.
 ANY = "::"
 NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -100,9 +99,6 @@ class Listener:
 
 def _bound(host: str, port: int) -> list[socket.socket]:
     """Bind every address that a host has here, all to the same port."""
-    if port > PORT_MAX:
-        # A socket would say so by another error, and be left open.
-        raise OSError(errno.EINVAL, f"{port} is no port")
     bound: list[socket.socket] = []
     missing: OSError | None = None
     for family, address in _addresses(host):
